@@ -1,0 +1,144 @@
+"""Every failure that deerfield can name, as one tree.
+
+DeerfieldError                 exit code 1
+├── InvalidInput               exit code 2: a person can mend what they wrote
+├── RunFailed                  a run ended without its model: `reason` says why
+├── Unreachable                the other side does not answer
+└── Refusal                    a typed answer on the wire; `reason` is the enum value it travels as
+    ├── NotMember, UnknownRun, RunEnded, VersionMismatch, BadRequest
+    ├── RoundClosed, StaleBase, AlreadySealed, ChunksMissing
+    └── UnknownTensor, WrongShape, WrongDtype, NotFinite, TooLarge, DigestMismatch, BudgetExhausted, NotMapped
+"""
+
+from typing import ClassVar
+
+
+class DeerfieldError(Exception):
+    """The root; a caller that wants to survive any deerfield failure catches this."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class InvalidInput(DeerfieldError):
+    """A run file, data set, model or argument that cannot be used; the message says where, the limit, what to do."""
+
+    exit_code: ClassVar[int] = 2
+
+
+class RunFailed(DeerfieldError):
+    """A run ended before its last round."""
+
+
+class Unreachable(DeerfieldError):
+    """The other side did not answer."""
+
+
+class Refusal(DeerfieldError):
+    """The aggregator or a site says no, in terms that the other side can act on."""
+
+    reason: ClassVar[str] = "REASON_UNSPECIFIED"
+
+
+class NotMember(Refusal):
+    """The caller is not one of the sites of this run."""
+
+    reason = "NOT_MEMBER"
+
+
+class UnknownRun(Refusal):
+    """No run has this name."""
+
+    reason = "UNKNOWN_RUN"
+
+
+class RunEnded(Refusal):
+    """The run is finished, failed or aborted."""
+
+    reason = "RUN_ENDED"
+
+
+class VersionMismatch(Refusal):
+    """The two sides speak no common version of the protocol."""
+
+    reason = "VERSION_MISMATCH"
+
+
+class BadRequest(Refusal):
+    """A message that does not have the form that the protocol asks for."""
+
+    reason = "BAD_REQUEST"
+
+
+class RoundClosed(Refusal):
+    """The update belongs to a phase that is not open."""
+
+    reason = "ROUND_CLOSED"
+
+
+class StaleBase(Refusal):
+    """The update was trained against other start tensors than those of its task."""
+
+    reason = "STALE_BASE"
+
+
+class AlreadySealed(Refusal):
+    """This site has already sealed another update for the same task."""
+
+    reason = "ALREADY_SEALED"
+
+
+class ChunksMissing(Refusal):
+    """A commit names chunks that have not arrived."""
+
+    reason = "CHUNKS_MISSING"
+
+
+class UnknownTensor(Refusal):
+    """The update holds a tensor that its task does not ask for, or lacks one that it does."""
+
+    reason = "UNKNOWN_TENSOR"
+
+
+class WrongShape(Refusal):
+    """A tensor has another shape than its task asks for."""
+
+    reason = "WRONG_SHAPE"
+
+
+class WrongDtype(Refusal):
+    """A tensor is not float32."""
+
+    reason = "WRONG_DTYPE"
+
+
+class NotFinite(Refusal):
+    """A tensor holds a NaN or an infinity."""
+
+    reason = "NOT_FINITE"
+
+
+class TooLarge(Refusal):
+    """A message, tensor or update is over its limit."""
+
+    reason = "TOO_LARGE"
+
+
+class DigestMismatch(Refusal):
+    """Content does not have the sha256 that it was announced with."""
+
+    reason = "DIGEST_MISMATCH"
+
+
+class BudgetExhausted(Refusal):
+    """Releasing this update would spend more privacy than the site allows."""
+
+    reason = "BUDGET_EXHAUSTED"
+
+
+class NotMapped(Refusal):
+    """The run names a population or base model that the site's policy does not map."""
+
+    reason = "NOT_MAPPED"
+
+
+REFUSALS: dict[str, type[Refusal]] = {leaf.reason: leaf for leaf in Refusal.__subclasses__()}

@@ -1,0 +1,40 @@
+"""The seam between a site and its aggregator: one small protocol, over gRPC or inside one process."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from deerfield.runspec import RunSpec
+from deerfield.types import Task, Update
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assignment:
+    """A task and the run it belongs to. (run, incarnation, task.round, task.phase, site) names the exchange."""
+
+    run: str
+    incarnation: int
+    spec: RunSpec
+    task: Task
+    base: str  # digest of task.start
+
+
+class Link(Protocol):
+    """What a site may say to its aggregator. Implementers retry what is safe, and raise a Refusal where it says no."""
+
+    def next_task(self) -> Assignment | None:
+        """The site's next task, or None if none came within one long poll.
+
+        Raises:
+            RunEnded: the run is over.
+        """
+        ...
+
+    def send(self, assignment: Assignment, update: Update) -> None:
+        """Delivers the update, once, however often the connection breaks."""
+
+    def decline(self, assignment: Assignment, reason: str, detail: str) -> None:
+        """Refuses the task; `reason` is one of `errors.REFUSALS`."""
+
+    def heartbeat(self, assignment: Assignment, steps_done: int, steps: int) -> bool:
+        """Reports progress; False says that the task is closed."""
+        ...

@@ -1,0 +1,76 @@
+"""A federated method is a frozen record of functions (after google/fedjax: an algorithm is a value)."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deerfield.tensors import Factors, Shapes, Tensors, Wide
+from deerfield.types import State, Task, Unit, Update
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FitReport:
+    """What one call of `Trainer.fit` did; `loss` is private and stays at the site unless its policy says otherwise."""
+
+    steps: int
+    loss: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scores:
+    """A model's answers on a split: `probabilities` (n, labels), each row sums to 1, and `labels` (n,) as indices."""
+
+    probabilities: Wide
+    labels: NDArray[np.int64]
+
+
+class Trainer(Protocol):
+    """What a strategy may ask of a site's model: named PEFT adapters ("slots") and their heads on one frozen base.
+
+    Implementers guarantee that `fit` moves exactly the named factors and the head of `slot`, that `read` after `load`
+    returns the same bits, and that every step of `fit` goes through the run's privacy mechanism.
+    """
+
+    def load(self, tensors: Tensors, *, slot: str = "shared") -> None:
+        """Overwrites the entries of `slot` that `tensors` names."""
+
+    def read(self, *, slot: str = "shared", factors: Factors = "AB") -> Tensors:
+        """The entries of `slot` that an exchange of `factors` trains."""
+        ...
+
+    def fit(self, *, epochs: int, slot: str = "shared", factors: Factors = "AB") -> FitReport:
+        """Trains `factors` and the head of `slot` for `epochs` passes with a fresh optimizer."""
+        ...
+
+    def score(self, *, slot: str = "shared", split: str = "validation") -> Scores:
+        """Predicts the `split` of the site's data with `slot`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Declaration:
+    """What the rest of the system must know of a strategy without running it."""
+
+    sends: str  # one line for people: what leaves a site
+    rounds: int
+    phases: tuple[Factors, ...]  # the exchanges of one round
+    units: frozenset[Unit]  # the privacy units under which the method has a formal guarantee
+    upload: Callable[[Task], Shapes]  # the schema of an update, from the public task alone
+    streams: bool  # the aggregate is a linear sum: O(1) memory in the number of sites
+    site_state: bool  # sites keep private state between rounds
+    topology: Literal["federated", "pooled"] = "federated"  # "pooled": one site holds all the data, simulation only
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Strategy:
+    """The aggregator's and the sites' halves of a method, all free of I/O."""
+
+    declares: Declaration
+    init: Callable[[Tensors], State]  # aggregator: the state before the first phase, from the drawn adapter
+    plan: Callable[[State, str], Task]  # aggregator: what this site does next; public, data-free
+    train: Callable[[Trainer, Task], Tensors]  # site: a short script over the trainer; raw, never leaves
+    release: Callable[[Tensors, Task], Tensors]  # site: what may leave
+    aggregate: Callable[[State, Sequence[Update]], State]  # aggregator: pure, sorted by site, float64

@@ -1,0 +1,72 @@
+"""Adapters as plain values: named float32 arrays, keyed as PEFT's state dict keys them.
+
+A LoRA layer owns two entries, ``<path>.lora_A.weight`` of shape (r, d_in) and ``<path>.lora_B.weight`` of shape
+(d_out, r); its effect on the layer is ``s B A``. Every other entry belongs to the head (``head.weight`` of shape
+(labels, features), ``head.bias`` of shape (labels,)), which is trained beside whatever factor is.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from typing import Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array: TypeAlias = NDArray[np.float32]
+Wide: TypeAlias = NDArray[np.float64]
+Tensors: TypeAlias = Mapping[str, Array]
+Factors: TypeAlias = Literal["", "A", "B", "AB"]  # the LoRA factors an exchange trains; "" trains the head alone
+Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
+
+MARK = {"A": ".lora_A.", "B": ".lora_B."}
+
+
+def factor(name: str) -> Literal["A", "B", "head"]:
+    """Says which part of the adapter the entry ``name`` belongs to."""
+    return "A" if MARK["A"] in name else "B" if MARK["B"] in name else "head"
+
+
+def trained(tensors: Tensors, factors: Factors) -> Tensors:
+    """The entries that an exchange of ``factors`` trains: those factors and the head."""
+    return {name: array for name, array in tensors.items() if factor(name) in (*factors, "head")}
+
+
+def peer(name: str) -> str:
+    """The name of the other factor of the same layer."""
+    old, new = ("A", "B") if factor(name) == "A" else ("B", "A")
+    return name.replace(MARK[old], MARK[new])
+
+
+def layers(tensors: Tensors | Shapes) -> tuple[str, ...]:
+    """The paths of the adapted layers, sorted."""
+    return tuple(sorted(name.split(MARK["A"])[0] for name in tensors if factor(name) == "A"))
+
+
+def add(x: Tensors, y: Tensors) -> Tensors:
+    """``x + y`` where ``y`` has the entry, the very same array of ``x`` elsewhere."""
+    return {name: (v + y[name]).astype(np.float32) if name in y else v for name, v in x.items()}
+
+
+def subtract(x: Tensors, y: Tensors) -> Tensors:
+    """``x - y``, over the entries of ``x``."""
+    return {name: (v - y[name]).astype(np.float32) for name, v in x.items()}
+
+
+def norm(tensors: Tensors) -> float:
+    """Joint Frobenius norm of all entries, summed in float64."""
+    return float(np.sqrt(sum(float(np.sum(np.square(v, dtype=np.float64))) for v in tensors.values())))
+
+
+def shapes(tensors: Tensors) -> Shapes:
+    """The shape of every entry."""
+    return {name: tuple(v.shape) for name, v in tensors.items()}
+
+
+def digest(tensors: Tensors) -> str:
+    """sha256 (hex) over names, shapes and little-endian float32 bytes, in the order of the names."""
+    sha = hashlib.sha256()
+    for name in sorted(tensors):
+        array = np.ascontiguousarray(tensors[name], dtype="<f4")
+        sha.update(f"{name}\0{list(array.shape)}\0".encode())
+        sha.update(array.data)
+    return sha.hexdigest()

@@ -1,0 +1,391 @@
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class Reason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    REASON_UNSPECIFIED: _ClassVar[Reason]
+    NOT_MEMBER: _ClassVar[Reason]
+    UNKNOWN_RUN: _ClassVar[Reason]
+    RUN_ENDED: _ClassVar[Reason]
+    VERSION_MISMATCH: _ClassVar[Reason]
+    BAD_REQUEST: _ClassVar[Reason]
+    ROUND_CLOSED: _ClassVar[Reason]
+    STALE_BASE: _ClassVar[Reason]
+    ALREADY_SEALED: _ClassVar[Reason]
+    CHUNKS_MISSING: _ClassVar[Reason]
+    UNKNOWN_TENSOR: _ClassVar[Reason]
+    WRONG_SHAPE: _ClassVar[Reason]
+    WRONG_DTYPE: _ClassVar[Reason]
+    NOT_FINITE: _ClassVar[Reason]
+    TOO_LARGE: _ClassVar[Reason]
+    DIGEST_MISMATCH: _ClassVar[Reason]
+    BUDGET_EXHAUSTED: _ClassVar[Reason]
+    NOT_MAPPED: _ClassVar[Reason]
+
+class Dtype(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    DTYPE_UNSPECIFIED: _ClassVar[Dtype]
+    FLOAT32: _ClassVar[Dtype]
+REASON_UNSPECIFIED: Reason
+NOT_MEMBER: Reason
+UNKNOWN_RUN: Reason
+RUN_ENDED: Reason
+VERSION_MISMATCH: Reason
+BAD_REQUEST: Reason
+ROUND_CLOSED: Reason
+STALE_BASE: Reason
+ALREADY_SEALED: Reason
+CHUNKS_MISSING: Reason
+UNKNOWN_TENSOR: Reason
+WRONG_SHAPE: Reason
+WRONG_DTYPE: Reason
+NOT_FINITE: Reason
+TOO_LARGE: Reason
+DIGEST_MISMATCH: Reason
+BUDGET_EXHAUSTED: Reason
+NOT_MAPPED: Reason
+DTYPE_UNSPECIFIED: Dtype
+FLOAT32: Dtype
+
+class TensorInfo(_message.Message):
+    __slots__ = ("name", "dtype", "shape", "chunks")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    DTYPE_FIELD_NUMBER: _ClassVar[int]
+    SHAPE_FIELD_NUMBER: _ClassVar[int]
+    CHUNKS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    dtype: Dtype
+    shape: _containers.RepeatedScalarFieldContainer[int]
+    chunks: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, name: _Optional[str] = ..., dtype: _Optional[_Union[Dtype, str]] = ..., shape: _Optional[_Iterable[int]] = ..., chunks: _Optional[_Iterable[bytes]] = ...) -> None: ...
+
+class Manifest(_message.Message):
+    __slots__ = ("tensors", "digest", "chunk_bytes")
+    TENSORS_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    CHUNK_BYTES_FIELD_NUMBER: _ClassVar[int]
+    tensors: _containers.RepeatedCompositeFieldContainer[TensorInfo]
+    digest: str
+    chunk_bytes: int
+    def __init__(self, tensors: _Optional[_Iterable[_Union[TensorInfo, _Mapping]]] = ..., digest: _Optional[str] = ..., chunk_bytes: _Optional[int] = ...) -> None: ...
+
+class Chunk(_message.Message):
+    __slots__ = ("sha256", "data")
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    sha256: bytes
+    data: bytes
+    def __init__(self, sha256: _Optional[bytes] = ..., data: _Optional[bytes] = ...) -> None: ...
+
+class TaskKey(_message.Message):
+    __slots__ = ("run", "incarnation", "round", "phase")
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    PHASE_FIELD_NUMBER: _ClassVar[int]
+    run: str
+    incarnation: int
+    round: int
+    phase: int
+    def __init__(self, run: _Optional[str] = ..., incarnation: _Optional[int] = ..., round: _Optional[int] = ..., phase: _Optional[int] = ...) -> None: ...
+
+class Spend(_message.Message):
+    __slots__ = ("unit", "noise_multiplier", "sample_rate", "steps", "clip")
+    UNIT_FIELD_NUMBER: _ClassVar[int]
+    NOISE_MULTIPLIER_FIELD_NUMBER: _ClassVar[int]
+    SAMPLE_RATE_FIELD_NUMBER: _ClassVar[int]
+    STEPS_FIELD_NUMBER: _ClassVar[int]
+    CLIP_FIELD_NUMBER: _ClassVar[int]
+    unit: str
+    noise_multiplier: float
+    sample_rate: float
+    steps: int
+    clip: float
+    def __init__(self, unit: _Optional[str] = ..., noise_multiplier: _Optional[float] = ..., sample_rate: _Optional[float] = ..., steps: _Optional[int] = ..., clip: _Optional[float] = ...) -> None: ...
+
+class Task(_message.Message):
+    __slots__ = ("key", "factors", "epochs", "start")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    FACTORS_FIELD_NUMBER: _ClassVar[int]
+    EPOCHS_FIELD_NUMBER: _ClassVar[int]
+    START_FIELD_NUMBER: _ClassVar[int]
+    key: TaskKey
+    factors: str
+    epochs: int
+    start: Manifest
+    def __init__(self, key: _Optional[_Union[TaskKey, _Mapping]] = ..., factors: _Optional[str] = ..., epochs: _Optional[int] = ..., start: _Optional[_Union[Manifest, _Mapping]] = ...) -> None: ...
+
+class HelloRequest(_message.Message):
+    __slots__ = ("protocol_min", "protocol_max", "build")
+    PROTOCOL_MIN_FIELD_NUMBER: _ClassVar[int]
+    PROTOCOL_MAX_FIELD_NUMBER: _ClassVar[int]
+    BUILD_FIELD_NUMBER: _ClassVar[int]
+    protocol_min: int
+    protocol_max: int
+    build: str
+    def __init__(self, protocol_min: _Optional[int] = ..., protocol_max: _Optional[int] = ..., build: _Optional[str] = ...) -> None: ...
+
+class HelloReply(_message.Message):
+    __slots__ = ("protocol", "build")
+    PROTOCOL_FIELD_NUMBER: _ClassVar[int]
+    BUILD_FIELD_NUMBER: _ClassVar[int]
+    protocol: int
+    build: str
+    def __init__(self, protocol: _Optional[int] = ..., build: _Optional[str] = ...) -> None: ...
+
+class NextTaskRequest(_message.Message):
+    __slots__ = ("run", "wait_ms")
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    WAIT_MS_FIELD_NUMBER: _ClassVar[int]
+    run: str
+    wait_ms: int
+    def __init__(self, run: _Optional[str] = ..., wait_ms: _Optional[int] = ...) -> None: ...
+
+class NextTaskReply(_message.Message):
+    __slots__ = ("task", "ended", "spec", "spec_sha256")
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    ENDED_FIELD_NUMBER: _ClassVar[int]
+    SPEC_FIELD_NUMBER: _ClassVar[int]
+    SPEC_SHA256_FIELD_NUMBER: _ClassVar[int]
+    task: Task
+    ended: Ended
+    spec: str
+    spec_sha256: str
+    def __init__(self, task: _Optional[_Union[Task, _Mapping]] = ..., ended: _Optional[_Union[Ended, _Mapping]] = ..., spec: _Optional[str] = ..., spec_sha256: _Optional[str] = ...) -> None: ...
+
+class Ended(_message.Message):
+    __slots__ = ("run", "state", "reason")
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    run: str
+    state: str
+    reason: str
+    def __init__(self, run: _Optional[str] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class BeginUploadRequest(_message.Message):
+    __slots__ = ("key", "manifest", "base", "spend", "metrics")
+    class MetricsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    MANIFEST_FIELD_NUMBER: _ClassVar[int]
+    BASE_FIELD_NUMBER: _ClassVar[int]
+    SPEND_FIELD_NUMBER: _ClassVar[int]
+    METRICS_FIELD_NUMBER: _ClassVar[int]
+    key: TaskKey
+    manifest: Manifest
+    base: str
+    spend: Spend
+    metrics: _containers.ScalarMap[str, float]
+    def __init__(self, key: _Optional[_Union[TaskKey, _Mapping]] = ..., manifest: _Optional[_Union[Manifest, _Mapping]] = ..., base: _Optional[str] = ..., spend: _Optional[_Union[Spend, _Mapping]] = ..., metrics: _Optional[_Mapping[str, float]] = ...) -> None: ...
+
+class BeginUploadReply(_message.Message):
+    __slots__ = ("missing",)
+    MISSING_FIELD_NUMBER: _ClassVar[int]
+    missing: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, missing: _Optional[_Iterable[bytes]] = ...) -> None: ...
+
+class PutChunksReply(_message.Message):
+    __slots__ = ("stored",)
+    STORED_FIELD_NUMBER: _ClassVar[int]
+    stored: int
+    def __init__(self, stored: _Optional[int] = ...) -> None: ...
+
+class CommitRequest(_message.Message):
+    __slots__ = ("key", "digest")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    key: TaskKey
+    digest: str
+    def __init__(self, key: _Optional[_Union[TaskKey, _Mapping]] = ..., digest: _Optional[str] = ...) -> None: ...
+
+class CommitReply(_message.Message):
+    __slots__ = ("digest",)
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    digest: str
+    def __init__(self, digest: _Optional[str] = ...) -> None: ...
+
+class UploadStatusRequest(_message.Message):
+    __slots__ = ("key",)
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    key: TaskKey
+    def __init__(self, key: _Optional[_Union[TaskKey, _Mapping]] = ...) -> None: ...
+
+class UploadStatusReply(_message.Message):
+    __slots__ = ("announced", "sealed", "digest", "missing")
+    ANNOUNCED_FIELD_NUMBER: _ClassVar[int]
+    SEALED_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    MISSING_FIELD_NUMBER: _ClassVar[int]
+    announced: bool
+    sealed: bool
+    digest: str
+    missing: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, announced: _Optional[bool] = ..., sealed: _Optional[bool] = ..., digest: _Optional[str] = ..., missing: _Optional[_Iterable[bytes]] = ...) -> None: ...
+
+class GetChunksRequest(_message.Message):
+    __slots__ = ("sha256",)
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    sha256: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, sha256: _Optional[_Iterable[bytes]] = ...) -> None: ...
+
+class HeartbeatRequest(_message.Message):
+    __slots__ = ("key", "steps_done", "steps")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    STEPS_DONE_FIELD_NUMBER: _ClassVar[int]
+    STEPS_FIELD_NUMBER: _ClassVar[int]
+    key: TaskKey
+    steps_done: int
+    steps: int
+    def __init__(self, key: _Optional[_Union[TaskKey, _Mapping]] = ..., steps_done: _Optional[int] = ..., steps: _Optional[int] = ...) -> None: ...
+
+class HeartbeatReply(_message.Message):
+    __slots__ = ("open",)
+    OPEN_FIELD_NUMBER: _ClassVar[int]
+    open: bool
+    def __init__(self, open: _Optional[bool] = ...) -> None: ...
+
+class DeclineRequest(_message.Message):
+    __slots__ = ("key", "reason", "detail")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    DETAIL_FIELD_NUMBER: _ClassVar[int]
+    key: TaskKey
+    reason: Reason
+    detail: str
+    def __init__(self, key: _Optional[_Union[TaskKey, _Mapping]] = ..., reason: _Optional[_Union[Reason, str]] = ..., detail: _Optional[str] = ...) -> None: ...
+
+class DeclineReply(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class LeaveRequest(_message.Message):
+    __slots__ = ("run", "detail")
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    DETAIL_FIELD_NUMBER: _ClassVar[int]
+    run: str
+    detail: str
+    def __init__(self, run: _Optional[str] = ..., detail: _Optional[str] = ...) -> None: ...
+
+class LeaveReply(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class StartRequest(_message.Message):
+    __slots__ = ("request_id", "spec")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    SPEC_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    spec: str
+    def __init__(self, request_id: _Optional[str] = ..., spec: _Optional[str] = ...) -> None: ...
+
+class StartReply(_message.Message):
+    __slots__ = ("run",)
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    run: str
+    def __init__(self, run: _Optional[str] = ...) -> None: ...
+
+class WatchRequest(_message.Message):
+    __slots__ = ("run", "after")
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    run: str
+    after: int
+    def __init__(self, run: _Optional[str] = ..., after: _Optional[int] = ...) -> None: ...
+
+class Event(_message.Message):
+    __slots__ = ("number", "kind", "detail", "time")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    DETAIL_FIELD_NUMBER: _ClassVar[int]
+    TIME_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    kind: str
+    detail: str
+    time: float
+    def __init__(self, number: _Optional[int] = ..., kind: _Optional[str] = ..., detail: _Optional[str] = ..., time: _Optional[float] = ...) -> None: ...
+
+class GetRequest(_message.Message):
+    __slots__ = ("run",)
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    run: str
+    def __init__(self, run: _Optional[str] = ...) -> None: ...
+
+class Run(_message.Message):
+    __slots__ = ("run", "state", "reason", "spec", "round", "phase", "model", "personal")
+    class PersonalEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: Manifest
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[Manifest, _Mapping]] = ...) -> None: ...
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    SPEC_FIELD_NUMBER: _ClassVar[int]
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    PHASE_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    PERSONAL_FIELD_NUMBER: _ClassVar[int]
+    run: str
+    state: str
+    reason: str
+    spec: str
+    round: int
+    phase: int
+    model: Manifest
+    personal: _containers.MessageMap[str, Manifest]
+    def __init__(self, run: _Optional[str] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., spec: _Optional[str] = ..., round: _Optional[int] = ..., phase: _Optional[int] = ..., model: _Optional[_Union[Manifest, _Mapping]] = ..., personal: _Optional[_Mapping[str, Manifest]] = ...) -> None: ...
+
+class ListRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ListReply(_message.Message):
+    __slots__ = ("runs",)
+    RUNS_FIELD_NUMBER: _ClassVar[int]
+    runs: _containers.RepeatedCompositeFieldContainer[Run]
+    def __init__(self, runs: _Optional[_Iterable[_Union[Run, _Mapping]]] = ...) -> None: ...
+
+class AbortRequest(_message.Message):
+    __slots__ = ("run", "reason")
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    run: str
+    reason: str
+    def __init__(self, run: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class EvaluatedRequest(_message.Message):
+    __slots__ = ("run", "round", "phase", "metrics")
+    class MetricsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    PHASE_FIELD_NUMBER: _ClassVar[int]
+    METRICS_FIELD_NUMBER: _ClassVar[int]
+    run: str
+    round: int
+    phase: int
+    metrics: _containers.ScalarMap[str, float]
+    def __init__(self, run: _Optional[str] = ..., round: _Optional[int] = ..., phase: _Optional[int] = ..., metrics: _Optional[_Mapping[str, float]] = ...) -> None: ...
+
+class EvaluatedReply(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...

@@ -1,0 +1,1 @@
+"""What people start: the `deerfield` command, embedded runs, reports."""

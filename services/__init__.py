@@ -1,0 +1,1 @@
+"""Every program of a cluster, one package for each image."""

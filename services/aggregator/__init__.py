@@ -1,0 +1,1 @@
+"""The consortium's server: runs, rounds, aggregation, tracking. Imports no torch."""

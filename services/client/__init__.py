@@ -1,0 +1,1 @@
+"""One hospital: its data, its model, its training under differential privacy."""
