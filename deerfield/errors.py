@@ -3,7 +3,8 @@
 DeerfieldError                 exit code 1
 ├── InvalidInput               exit code 2: a person can mend what they wrote
 ├── RunFailed                  a run ended without its model: `reason` says why
-├── Unreachable                the other side does not answer
+├── Unreachable                the other side does not answer: worth another try
+├── Malfunction                the other side answered that it is broken: its log says how
 └── Refusal                    a typed answer on the wire; `reason` is the enum value it travels as
     ├── NotMember, UnknownRun, RunEnded, VersionMismatch, BadRequest
     ├── RoundClosed, StaleBase, AlreadySealed, ChunksMissing
@@ -29,8 +30,16 @@ class RunFailed(DeerfieldError):
     """A run ended before its last round."""
 
 
+class EngineFault(DeerfieldError):
+    """The engine check before a phase failed; no record was read and no budget charged."""
+
+
 class Unreachable(DeerfieldError):
     """The other side did not answer."""
+
+
+class Malfunction(DeerfieldError):
+    """The other side failed in a way that it has no name for."""
 
 
 class Refusal(DeerfieldError):

@@ -64,8 +64,8 @@ class Model(Section):
     input: Literal["text", "image"] = Field(description="what the model reads")
     pooling: Literal["auto", "mean", "cls"] = Field("auto", description="how token features become one vector")
     max_tokens: int = Field(64, ge=4, le=8192, description="text: tokens kept of each example")
-    lora: Lora = Lora()
-    head: Head = Head()
+    lora: Lora = Field(Lora(), description="the adapter")
+    head: Head = Field(Head(), description="from features to scores")
 
 
 class Privacy(Section):
@@ -93,8 +93,8 @@ class Training(Section):
 
     lr_adapter: float | None = Field(None, gt=0, description="default 0.8, or 0.2 at epsilon <= 1 (at scale 1/32)")
     lr_head: float | None = Field(None, gt=0, description="default 0.2, 0.5, 0.8 up to epsilon 1, 3, and above")
-    momentum: float = Field(0.9, ge=0, lt=1)
-    weight_decay: float = Field(0.0, ge=0, lt=1)
+    momentum: float = Field(0.9, ge=0, lt=1, description="of the local SGD, fresh for each phase")
+    weight_decay: float = Field(0.0, ge=0, lt=1, description="of the local SGD")
     microbatch: int = Field(64, ge=1, description="examples in memory at once; changes memory, never the result")
     engine: Literal["fused", "opacus"] = Field("fused", description="who computes the clipped gradients")
 
@@ -128,14 +128,14 @@ class RunSpec(Section):
         0, ge=0, lt=2**63, description="public: initial adapter, partitions; sampling only under unit none"
     )
     strategy: Mapping[str, str | int | float | bool] = Field({"name": "deer"}, description="name, and its options")
-    rounds: int = Field(8, ge=1, le=100_000)
+    rounds: int = Field(8, ge=1, le=100_000, description="of the strategy; a round of deer is two exchanges")
     epochs: int = Field(1, ge=1, le=1000, description="local epochs for each exchange")
     population: Name = Field(description="what to train on; each site's policy says what that is")
     labels: tuple[str, ...] = Field(min_length=2, description="the public label set, in the order of the scores")
-    model: Model
-    privacy: Privacy
-    training: Training = Training()
-    federation: Federation = Federation()
+    model: Model = Field(description="the frozen base model and what is trained on it")
+    privacy: Privacy = Field(description="what one epsilon protects, and how much the run may spend")
+    training: Training = Field(Training(), description="local training")
+    federation: Federation = Field(Federation(), description="who takes part")
     adapter: Mapping[str, tuple[int, ...]] = Field(
         {}, description="shapes of the exchanged tensors; filled in from the base model, verified by every site"
     )

@@ -56,6 +56,7 @@ class Declaration:
 
     sends: str  # one line for people: what leaves a site
     rounds: int
+    epochs: int  # local epochs of each exchange; with rounds and phases this fixes the steps that are paid for
     phases: tuple[Factors, ...]  # the exchanges of one round
     units: frozenset[Unit]  # the privacy units under which the method has a formal guarantee
     upload: Callable[[Task], Shapes]  # the schema of an update, from the public task alone

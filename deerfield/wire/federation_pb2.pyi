@@ -27,6 +27,7 @@ class Reason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     DIGEST_MISMATCH: _ClassVar[Reason]
     BUDGET_EXHAUSTED: _ClassVar[Reason]
     NOT_MAPPED: _ClassVar[Reason]
+    INVALID_INPUT: _ClassVar[Reason]
 
 class Dtype(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -50,6 +51,7 @@ TOO_LARGE: Reason
 DIGEST_MISMATCH: Reason
 BUDGET_EXHAUSTED: Reason
 NOT_MAPPED: Reason
+INVALID_INPUT: Reason
 DTYPE_UNSPECIFIED: Dtype
 FLOAT32: Dtype
 
@@ -148,26 +150,14 @@ class NextTaskRequest(_message.Message):
     def __init__(self, run: _Optional[str] = ..., wait_ms: _Optional[int] = ...) -> None: ...
 
 class NextTaskReply(_message.Message):
-    __slots__ = ("task", "ended", "spec", "spec_sha256")
+    __slots__ = ("task", "spec", "spec_sha256")
     TASK_FIELD_NUMBER: _ClassVar[int]
-    ENDED_FIELD_NUMBER: _ClassVar[int]
     SPEC_FIELD_NUMBER: _ClassVar[int]
     SPEC_SHA256_FIELD_NUMBER: _ClassVar[int]
     task: Task
-    ended: Ended
     spec: str
     spec_sha256: str
-    def __init__(self, task: _Optional[_Union[Task, _Mapping]] = ..., ended: _Optional[_Union[Ended, _Mapping]] = ..., spec: _Optional[str] = ..., spec_sha256: _Optional[str] = ...) -> None: ...
-
-class Ended(_message.Message):
-    __slots__ = ("run", "state", "reason")
-    RUN_FIELD_NUMBER: _ClassVar[int]
-    STATE_FIELD_NUMBER: _ClassVar[int]
-    REASON_FIELD_NUMBER: _ClassVar[int]
-    run: str
-    state: str
-    reason: str
-    def __init__(self, run: _Optional[str] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+    def __init__(self, task: _Optional[_Union[Task, _Mapping]] = ..., spec: _Optional[str] = ..., spec_sha256: _Optional[str] = ...) -> None: ...
 
 class BeginUploadRequest(_message.Message):
     __slots__ = ("key", "manifest", "base", "spend", "metrics")
@@ -305,16 +295,18 @@ class WatchRequest(_message.Message):
     def __init__(self, run: _Optional[str] = ..., after: _Optional[int] = ...) -> None: ...
 
 class Event(_message.Message):
-    __slots__ = ("number", "kind", "detail", "time")
+    __slots__ = ("number", "run", "kind", "detail", "time")
     NUMBER_FIELD_NUMBER: _ClassVar[int]
+    RUN_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     DETAIL_FIELD_NUMBER: _ClassVar[int]
     TIME_FIELD_NUMBER: _ClassVar[int]
     number: int
+    run: str
     kind: str
     detail: str
     time: float
-    def __init__(self, number: _Optional[int] = ..., kind: _Optional[str] = ..., detail: _Optional[str] = ..., time: _Optional[float] = ...) -> None: ...
+    def __init__(self, number: _Optional[int] = ..., run: _Optional[str] = ..., kind: _Optional[str] = ..., detail: _Optional[str] = ..., time: _Optional[float] = ...) -> None: ...
 
 class GetRequest(_message.Message):
     __slots__ = ("run",)

@@ -1,0 +1,48 @@
+# Each target sets up what it needs in .venv; CI runs these same commands.
+PYTHON ?= python3.11
+BIN := .venv/bin
+PROTO := protos/deerfield/wire/federation.proto
+.DEFAULT_GOAL := help
+.PHONY: help quickstart test check e2e format proto benchmarks
+
+help:
+	@echo "make quickstart   three hospitals train together on this machine, about a minute after installation"
+	@echo "make test         unit, contract, integration and golden tests (10 minutes on 2 cores at most)"
+	@echo "make check        format, lint, types, imports, protocol and documentation drift"
+	@echo "make e2e          the tests on real data and whole federations; says what it cannot run here"
+	@echo "make benchmarks   prints the tables of docs/benchmarks.md (hours)"
+
+.venv/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+		--editable '.[aggregator,client,pipelines,examples,dev]'
+	@touch $@
+
+quickstart: .venv/.installed
+	$(BIN)/deerfield run examples/quickstart.yaml
+
+test: .venv/.installed
+	$(BIN)/python -m pytest tests/unit tests/contract tests/integration tests/golden
+
+check: .venv/.installed
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/buf lint protos
+	$(BIN)/python -m pytest -q tests/golden/test_drift.py
+
+e2e: .venv/.installed
+	$(BIN)/python -m pytest tests/e2e
+
+format: .venv/.installed
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+proto: .venv/.installed
+	$(BIN)/python -m grpc_tools.protoc -Iprotos --python_out=. --pyi_out=. --grpc_python_out=. $(PROTO)
+
+benchmarks: .venv/.installed
+	$(BIN)/python -m benchmarks.dp_step
+	$(BIN)/python -m benchmarks.real_data brain-mri
+	$(BIN)/python -m benchmarks.real_data medquad

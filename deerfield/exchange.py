@@ -1,0 +1,84 @@
+"""What the two sides of the wire tell each other, with tensors named by manifest instead of carried."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+from deerfield.manifest import Manifest
+from deerfield.runspec import RunSpec
+from deerfield.tensors import Factors
+from deerfield.types import Spend
+
+Role: TypeAlias = Literal["site", "operator"]
+RunState: TypeAlias = Literal["RUNNING", "FINISHED", "FAILED", "ABORTED"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Key:
+    """Names an exchange, together with the caller's identity."""
+
+    run: str
+    incarnation: int
+    round: int
+    phase: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Offer:
+    """A task as it is handed out: its start tensors are fetched by `start`, whose digest is the task's base."""
+
+    key: Key
+    spec: RunSpec
+    factors: Factors
+    epochs: int
+    start: Manifest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Announcement:
+    """An update before its bytes: what will come, what it was trained against, and what it cost."""
+
+    manifest: Manifest
+    base: str
+    spend: Spend
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UploadStatus:
+    """What the aggregator has of an upload."""
+
+    announced: bool = False
+    sealed: bool = False
+    digest: str = ""  # of the announced manifest
+    missing: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """One thing that happened to a run; docs/protocol.md lists the kinds and the keys of `detail`."""
+
+    number: int  # grows over all runs; 0 for progress, which is not kept
+    run: str
+    kind: str
+    detail: Mapping[str, object]
+    time: float  # seconds since the epoch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunView:
+    """A run as an operator sees it; round and phase are those of `model`, the newest state."""
+
+    run: str
+    state: RunState
+    reason: str
+    spec: RunSpec
+    round: int
+    phase: int
+    model: Manifest
+    personal: Mapping[str, Manifest] = field(default_factory=dict)
+
+
+ENDINGS = frozenset(
+    {"run_finished", "run_failed", "run_aborted"}
+)  # the kinds of event that nothing but evaluated follows

@@ -1,0 +1,166 @@
+"""Reads a run file: a `RunSpec`, and the `embedded:` section that stands for the sites' policies on one machine."""
+
+import re
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, Field, ValidationError, model_validator
+
+from deerfield.errors import InvalidInput
+from deerfield.runspec import RunSpec, Section
+
+T = TypeVar("T", bound=BaseModel)
+
+
+class _Yaml(yaml.SafeLoader):
+    """YAML as people write it: `off`, `no` and `yes` are words (`regulator: off`, a label `no`), not truth values."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012 (PyYAML reads it from the class)
+        key: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool"]
+        for key, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
+_Yaml.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("^(?:true|false)$"), list("tf"))
+
+
+class Source(Section):
+    """Where a population's examples are, and which columns mean what."""
+
+    path: str = Field(description="csv, json lines, parquet or npz file, folder of images, or hub id")
+    split: str = Field("train", description="the split of a folder or hub id that has several")
+    input: str = Field("text", description="column of the text or image")
+    label: str = Field("label", description="column of the label")
+    patient: str | None = Field(None, description="column of the patient or group: never split over sites or splits")
+    site: str | None = Field(None, description="column of the hospital, for partition: column")
+    rows: str | None = Field(None, description="npy file of the row numbers to use; written by an embedded run")
+
+
+class Partition(Section):
+    """How one data set becomes several sites."""
+
+    kind: Literal["column", "dirichlet", "iid"] = Field("iid", description="by the site column, skewed, or even")
+    sites: int = Field(3, ge=1, le=1000, description="number of sites (kinds dirichlet and iid)")
+    alpha: float = Field(0.5, gt=0, description="dirichlet: small is skewed")
+    minimum: int = Field(
+        20, ge=1, description="fewest patients (without a patient column: examples) that a site may train on"
+    )
+    at_most: int | None = Field(None, ge=1, description="examples kept of each site, drawn by the seed")
+
+    @model_validator(mode="after")
+    def _keeps_enough(self) -> "Partition":
+        if self.at_most is not None and self.at_most < self.minimum:
+            raise ValueError(f"at_most: {self.at_most} is below minimum: {self.minimum}")
+        return self
+
+
+class Embedded(Section):
+    """What a person with all the data on one machine decides; on a cluster each hospital's policy does."""
+
+    base: str | None = Field(
+        None, description="the base model here: folder, hub id or package:NAME; default model.base"
+    )
+    source: Source = Field(description="the data set of all sites together")
+    partition: Partition = Field(Partition(), description="how it becomes several sites")
+    validation: float = Field(0.2, gt=0, lt=1, description="share of the patients held out of training, for everyone")
+    units_low: int | None = Field(
+        None, ge=1, description="public lower bound on a site's units; default: from the data"
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes a GPU where there is one")
+    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto takes bf16 autocast on a GPU")
+    threads: int = Field(1, ge=1, le=256, description="CPU threads of each site")
+    metrics: Literal["none", "clear"] = Field("none", description="clear: sites report their loss; needs unit none")
+
+    @model_validator(mode="after")
+    def _names_the_site_column(self) -> "Embedded":
+        if self.partition.kind == "column" and self.source.site is None:
+            raise ValueError("partition: kind 'column' needs source: site: the column that names the hospital")
+        return self
+
+
+class RunFile(RunSpec):
+    """One YAML file: the run, and how to try it on one machine."""
+
+    embedded: Embedded = Field(description="how to try the run on one machine")
+
+    @model_validator(mode="after")
+    def _reports_loss_only_without_a_guarantee(self) -> "RunFile":
+        if self.embedded.metrics == "clear" and self.privacy.unit != "none":
+            raise ValueError(
+                "embedded: metrics 'clear' makes every epsilon infinite; write metrics: none or unit: none"
+            )
+        return self
+
+    @property
+    def spec(self) -> RunSpec:
+        """The run without its embedded section: what the aggregator and the sites see."""
+        return RunSpec.model_validate(self.model_dump(exclude={"embedded"}))
+
+
+def load(path: Path) -> RunFile:
+    """Reads and validates a run file; relative paths in it are relative to its folder.
+
+    Raises:
+        InvalidInput: one sentence that names the key, its value, the limit and what to do.
+    """
+    try:
+        data = yaml.load(path.read_text("utf-8"), Loader=_Yaml)
+    except OSError as error:
+        raise InvalidInput(f"{path} cannot be read: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise InvalidInput(f"{path} is not YAML: {str(error).splitlines()[0]}") from error
+    if not isinstance(data, dict):
+        raise InvalidInput(f"{path} holds no run: it must be a mapping of keys such as name, strategy and model")
+    return resolve(parse(RunFile, data, str(path)), path.resolve().parent)
+
+
+def parse(model: type[T], data: Any, where: str) -> T:
+    """Validates `data` as `model`; turns the first thing that is wrong into one sentence.
+
+    Raises:
+        InvalidInput: as in `load`.
+    """
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        raise InvalidInput(f"{where}: {_sentence(model, error)}") from None
+
+
+def resolve(run: RunFile, folder: Path) -> RunFile:
+    """The run with the paths of its embedded section made absolute where they exist beside the file."""
+
+    def local(value: str | None) -> str | None:
+        return str((folder / value).resolve()) if value and (folder / value).exists() else value
+
+    source = run.embedded.source.model_copy(update={"path": local(run.embedded.source.path)})
+    embedded = run.embedded.model_copy(update={"source": source, "base": local(run.embedded.base)})
+    return run.model_copy(update={"embedded": embedded})
+
+
+def _sentence(model: type[BaseModel], error: ValidationError) -> str:
+    first = error.errors(include_url=False)[0]
+    keys = [str(key) for key in first["loc"]]
+    where = ".".join(keys)
+    if first["type"] == "extra_forbidden":
+        known = sorted(_section(model, first["loc"][:-1]).model_fields)
+        near = get_close_matches(keys[-1], known, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"known keys here are {', '.join(known)}"
+        return f"unknown key {where!r}; {hint}"
+    if first["type"] == "missing":
+        return f"{where} is missing"
+    message = first["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
+    if first["type"] == "value_error":
+        return f"{where}: {message}" if where else message
+    return f"{where} is {first['input']!r}: {message[0].lower()}{message[1:]}"
+
+
+def _section(model: type[BaseModel], loc: tuple[int | str, ...]) -> type[BaseModel]:
+    """The model that the keys of `loc` lead to."""
+    for key in loc:
+        annotation = model.model_fields[str(key)].annotation if str(key) in model.model_fields else None
+        for candidate in (annotation, *get_args(annotation)):
+            if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+                model = candidate
+    return model

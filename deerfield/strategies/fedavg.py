@@ -1,0 +1,99 @@
+"""FedAvg (McMahan et al. 2017, arXiv:1602.05629) over LoRA factors: FedIT (Zhang et al. 2023, arXiv:2305.05644).
+
+The mean of the products is not the product of the means, and noise on both factors enters the layer as
+xi_B A + B xi_A + xi_B xi_A.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from deerfield.errors import RoundClosed, StaleBase
+from deerfield.runspec import RunSpec
+from deerfield.strategy import Declaration, Strategy, Trainer
+from deerfield.tensors import Shapes, Tensors, Wide, digest, shapes, subtract, trained
+from deerfield.types import State, Task, Update
+
+
+def fedavg(spec: RunSpec) -> Strategy:
+    """Trains A and B together and averages each: what everyone ships."""
+
+    def plan(state: State, site: str) -> Task:
+        return Task(round=state.round, phase=state.phase, factors="AB", epochs=spec.epochs, start=state.shared)
+
+    def aggregate(state: State, updates: Sequence[Update]) -> State:
+        updates = in_order(state, updates)
+        shares = spec.shares([update.site for update in updates])
+        return replace(state, round=state.round + 1, shared=moved(state.shared, updates, shares))
+
+    declares = Declaration(
+        sends="the noised change of A, B and the head",
+        rounds=spec.rounds,
+        epochs=spec.epochs,
+        phases=("AB",),
+        units=frozenset({"record", "none"}),
+        upload=upload,
+        streams=True,
+        site_state=False,
+    )
+    return Strategy(declares=declares, init=init, plan=plan, train=train, release=release, aggregate=aggregate)
+
+
+def init(adapter: Tensors) -> State:
+    """The state before the first phase: everybody starts from the drawn adapter."""
+    return State(round=0, phase=0, shared=adapter)
+
+
+def train(trainer: Trainer, task: Task) -> Tensors:
+    """What local training of the task's factors and the head added to its start."""
+    trainer.load(task.start)
+    trainer.fit(epochs=task.epochs, factors=task.factors)
+    return subtract(trainer.read(factors=task.factors), task.start)
+
+
+def release(change: Tensors, task: Task) -> Tensors:
+    """The change itself: every step that made it was clipped and noised by DP-SGD."""
+    return change
+
+
+def upload(task: Task) -> Shapes:
+    """The entries that the task trains."""
+    return shapes(trained(task.start, task.factors))
+
+
+def in_order(state: State, updates: Sequence[Update]) -> list[Update]:
+    """The updates by site name, so that their sum does not depend on who came first.
+
+    Raises:
+        RoundClosed: an update of another round or phase.
+        StaleBase: an update trained against other tensors than the state's.
+    """
+    base = digest(state.shared)
+    for update in updates:
+        if (update.round, update.phase) != (state.round, state.phase):
+            raise RoundClosed(
+                f"{update.site}: round {update.round} phase {update.phase} is not open, "
+                f"round {state.round} phase {state.phase} is; ask NextTask"
+            )
+        if update.base != base:
+            raise StaleBase(
+                f"{update.site}: trained against {update.base[:12]}, the start is {base[:12]}; ask NextTask"
+            )
+    return sorted(updates, key=lambda update: update.site)
+
+
+def moved(start: Tensors, updates: Sequence[Update], shares: Sequence[float]) -> Tensors:
+    """`start` plus the weighted mean of the deltas; entries that no delta has stay the very same arrays.
+
+    Sums in float64, one tensor at a time: a delta may be lazy.
+    """
+
+    def mean(name: str) -> Wide:
+        total = np.zeros(start[name].shape)
+        for share, update in zip(shares, updates, strict=True):
+            total += np.multiply(update.delta[name], share, dtype=np.float64)
+        return total
+
+    names = set(updates[0].delta)
+    return {name: (v + mean(name)).astype(np.float32) if name in names else v for name, v in start.items()}

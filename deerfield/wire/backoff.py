@@ -1,0 +1,51 @@
+"""When to try again: after UNAVAILABLE, with growing pauses and jitter, for ever or for as long as is asked."""
+
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from deerfield.errors import Unreachable
+
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backoff:
+    """Pauses of `first_s`, doubling up to `last_s`, each drawn from its upper half; `sleep` may raise to stop waiting."""
+
+    first_s: float = 1.0
+    last_s: float = 60.0
+    patience_s: float = float("inf")  # since the first failure in a row
+    sleep: Callable[[float], object] = time.sleep
+    uniform: Callable[[float, float], float] = random.uniform
+    clock: Callable[[], float] = time.monotonic
+
+    def retry(self, attempt: Callable[[], Answer]) -> Answer:
+        """Calls `attempt` until it answers or raises anything but Unreachable; raises that when patience is at its end."""
+        pauses = self.pauses()
+        while True:
+            try:
+                return attempt()
+            except Unreachable as error:
+                pauses(error)
+
+    def pauses(self) -> Callable[[Unreachable], None]:
+        """A function that sleeps through the next pause, or raises the error it is given once patience is at its end."""
+        began = self.clock()
+        longest = self.first_s
+
+        def pause(error: Unreachable) -> None:
+            nonlocal longest
+            wait = self.uniform(longest / 2, longest)
+            if self.clock() + wait - began > self.patience_s:
+                raise error
+            self.sleep(wait)
+            longest = min(2 * longest, self.last_s)
+
+        return pause
+
+
+FOR_EVER = Backoff()
+ONE_MINUTE = Backoff(patience_s=60.0)

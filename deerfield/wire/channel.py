@@ -1,0 +1,55 @@
+"""Opens a channel to the aggregator, and says on every call who is calling.
+
+Over plaintext, which the aggregator serves on loopback alone, the caller's identity is two metadata keys. It travels in
+no message, so that a certificate can take their place without a change anywhere else.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import grpc
+
+from deerfield.exchange import Role
+from deerfield.wire.limits import CHANNEL_OPTIONS
+
+ROLE_KEY = "deerfield-role"
+SITE_KEY = "deerfield-site"
+
+
+def connect(address: str, *, role: Role, site: str = "") -> grpc.Channel:
+    """A plaintext channel to `address` (host:port) for one caller; it connects when it is first used."""
+    channel = grpc.insecure_channel(address, options=CHANNEL_OPTIONS)
+    return grpc.intercept_channel(channel, _Identified(((ROLE_KEY, role), (SITE_KEY, site))))
+
+
+class _CallDetails(NamedTuple):
+    method: str
+    timeout: float | None
+    metadata: tuple[tuple[str, str], ...]
+    credentials: grpc.CallCredentials | None
+    wait_for_ready: bool | None
+    compression: grpc.Compression | None
+
+
+class _Identified(
+    grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientInterceptor, grpc.StreamUnaryClientInterceptor
+):
+    """Adds the same metadata to every call."""
+
+    def __init__(self, metadata: tuple[tuple[str, str], ...]) -> None:
+        self._metadata = metadata
+
+    def _call(self, proceed: Callable[[Any, Any], Any], details: Any, request: Any) -> Any:
+        told = _CallDetails(
+            details.method,
+            details.timeout,
+            (*(details.metadata or ()), *self._metadata),
+            details.credentials,
+            details.wait_for_ready,
+            details.compression,
+        )
+        return proceed(told, request)
+
+    intercept_unary_unary = _call
+    intercept_unary_stream = _call
+    intercept_stream_unary = _call

@@ -1,0 +1,194 @@
+"""Typed clients of the two services: `SiteClient` is a site's `Link` over gRPC, `RunsClient` is what an operator holds."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from threading import TIMEOUT_MAX
+from typing import Any
+
+import grpc
+
+import deerfield
+from deerfield.errors import Unreachable
+from deerfield.exchange import Announcement, Event, Key, RunView
+from deerfield.link import Assignment
+from deerfield.manifest import Manifest, describe, pieces
+from deerfield.runspec import RunSpec
+from deerfield.tensors import Tensors
+from deerfield.types import Task, Update
+from deerfield.wire import codec, limits
+from deerfield.wire import federation_pb2 as pb
+from deerfield.wire.backoff import FOR_EVER, ONE_MINUTE, Backoff
+from deerfield.wire.calls import downstream, unary, upstream
+from deerfield.wire.chunks import Fetcher
+from deerfield.wire.federation_pb2_grpc import FederationStub, RunsStub
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Greeting:
+    """What the aggregator said about itself."""
+
+    protocol: int
+    build: str
+
+
+class SiteClient:
+    """A `deerfield.link.Link` over a channel; by default it waits for its aggregator for ever.
+
+    `run` names the run to work for; left empty, it is any run that the caller is a member of.
+    """
+
+    def __init__(self, channel: grpc.Channel, *, run: str = "", backoff: Backoff = FOR_EVER) -> None:
+        self._stub = FederationStub(channel)  # type: ignore[no-untyped-call]
+        self._run = run
+        self._backoff = backoff
+        self._fetcher = Fetcher(self._stub.GetChunks, backoff)
+
+    def hello(self) -> Greeting:
+        """Agrees on a protocol version.
+
+        Raises:
+            VersionMismatch: there is no common one; the message names both ranges.
+        """
+        request = pb.HelloRequest(
+            protocol_min=limits.PROTOCOL, protocol_max=limits.PROTOCOL, build=deerfield.__version__
+        )
+        reply = self._call(self._stub.Hello, request, limits.HELLO_S)
+        return Greeting(protocol=reply.protocol, build=reply.build)
+
+    def next_task(self) -> Assignment | None:
+        """The site's next task with its start tensors, or None if none came within one long poll.
+
+        Raises:
+            RunEnded: the run is over.
+        """
+        request = pb.NextTaskRequest(run=self._run, wait_ms=int(limits.POLL_S * 1000))
+        offer = codec.decode_offer(self._call(self._stub.NextTask, request, limits.POLL_S + limits.HELLO_S))
+        if offer is None:
+            return None
+        task = Task(
+            round=offer.key.round,
+            phase=offer.key.phase,
+            factors=offer.factors,
+            epochs=offer.epochs,
+            start=self._fetcher.fetch(offer.start),
+        )
+        key = offer.key
+        return Assignment(run=key.run, incarnation=key.incarnation, spec=offer.spec, task=task, base=offer.start.digest)
+
+    def send(self, assignment: Assignment, update: Update) -> None:
+        """Delivers the update, once, however often the connection breaks.
+
+        Raises:
+            Refusal: the aggregator will not have it, and why.
+        """
+        key, manifest = _key(assignment), describe(update.delta)
+        announcement = Announcement(manifest=manifest, base=update.base, spend=update.spend, metrics=update.metrics)
+        pauses = self._backoff.pauses()
+        while not self._delivered(key, announcement, update.delta, pauses):
+            pass
+
+    def decline(self, assignment: Assignment, reason: str, detail: str) -> None:
+        """Refuses the task; `reason` is one of `errors.REFUSALS`."""
+        key = codec.encode_key(_key(assignment))
+        request = pb.DeclineRequest(key=key, reason=codec.encode_reason(reason), detail=detail)
+        self._call(self._stub.Decline, request)
+
+    def heartbeat(self, assignment: Assignment, steps_done: int, steps: int) -> bool:
+        """Reports progress, once; False says that the task is closed. An aggregator that is away is no reason to stop."""
+        request = pb.HeartbeatRequest(key=codec.encode_key(_key(assignment)), steps_done=steps_done, steps=steps)
+        try:
+            return bool(unary(self._stub.Heartbeat, request, limits.HELLO_S).open)
+        except Unreachable:
+            return True
+
+    def leave(self, run: str, detail: str) -> None:
+        """Withdraws from a run: nobody waits for this site any more. One attempt; raises Unreachable."""
+        unary(self._stub.Leave, pb.LeaveRequest(run=run, detail=detail), limits.HELLO_S)
+
+    def _delivered(
+        self, key: Key, announcement: Announcement, delta: Tensors, pause: Callable[[Unreachable], None]
+    ) -> bool:
+        try:
+            self._deliver(key, announcement, delta)
+        except Unreachable as error:
+            pause(error)
+            return self._sealed(key, announcement.manifest)
+        return True
+
+    def _deliver(self, key: Key, announcement: Announcement, delta: Tensors) -> None:
+        manifest = announcement.manifest
+        begun = unary(self._stub.BeginUpload, codec.encode_announcement(key, announcement), limits.UNARY_S)
+        missing = frozenset(codec.sha256_names(begun.missing))
+        chunks = (codec.encode_chunk(sha, data) for sha, data in pieces(delta, manifest, missing))
+        upstream(self._stub.PutChunks, chunks, limits.IDLE_S)
+        unary(self._stub.Commit, pb.CommitRequest(key=codec.encode_key(key), digest=manifest.digest), limits.IDLE_S)
+
+    def _sealed(self, key: Key, manifest: Manifest) -> bool:
+        """Whether a Commit whose answer was lost had arrived."""
+        request = pb.UploadStatusRequest(key=codec.encode_key(key))
+        status = codec.decode_status(self._call(self._stub.UploadStatus, request))
+        return status.sealed and status.digest == manifest.digest
+
+    def _call(self, method: Callable[..., Any], request: Any, timeout_s: float = limits.UNARY_S) -> Any:
+        return self._backoff.retry(lambda: unary(method, request, timeout_s))
+
+
+class RunsClient:
+    """Starts, follows and ends runs; gives up with Unreachable after `backoff.patience_s`."""
+
+    def __init__(self, channel: grpc.Channel, *, backoff: Backoff = ONE_MINUTE) -> None:
+        self._stub = RunsStub(channel)  # type: ignore[no-untyped-call]
+        self._backoff = backoff
+        self._fetcher = Fetcher(FederationStub(channel).GetChunks, backoff)  # type: ignore[no-untyped-call]
+
+    def start(self, spec: RunSpec, request_id: str) -> str:
+        """Creates a run and names it; the same `request_id` again is the same run.
+
+        Raises:
+            InvalidInput: the run cannot be run, and why.
+        """
+        request = pb.StartRequest(request_id=request_id, spec=spec.canonical())
+        return str(self._call(self._stub.Start, request, limits.IDLE_S).run)
+
+    def watch(self, run: str, after: int = 0) -> Iterator[Event]:
+        """What happens to a run, from event `after` on, until it has ended; survives a broken connection."""
+        pause = self._backoff.pauses()
+        while True:
+            try:
+                request = pb.WatchRequest(run=run, after=after)
+                for message in downstream(self._stub.Watch, request, TIMEOUT_MAX):
+                    event = codec.decode_event(message)
+                    after, pause = max(after, event.number), self._backoff.pauses()
+                    yield event
+                return
+            except Unreachable as error:
+                pause(error)
+
+    def get(self, run: str) -> RunView:
+        """One run; raises UnknownRun."""
+        return codec.decode_view(self._call(self._stub.Get, pb.GetRequest(run=run)))
+
+    def list(self) -> tuple[RunView, ...]:
+        """Every run, oldest first."""
+        return tuple(codec.decode_view(run) for run in self._call(self._stub.List, pb.ListRequest()).runs)
+
+    def abort(self, run: str, reason: str) -> RunView:
+        """Ends a run in whatever state it is; one that has ended stays as it is."""
+        return codec.decode_view(self._call(self._stub.Abort, pb.AbortRequest(run=run, reason=reason)))
+
+    def evaluated(self, run: str, round: int, phase: int, metrics: Mapping[str, float]) -> None:
+        """Records metrics of a published phase, computed on data that is public or belongs to the consortium."""
+        request = pb.EvaluatedRequest(run=run, round=round, phase=phase, metrics=metrics)
+        self._call(self._stub.Evaluated, request)
+
+    def fetch(self, manifest: Manifest) -> Tensors:
+        """The tensors of a `RunView` or of a published phase."""
+        return self._fetcher.fetch(manifest)
+
+    def _call(self, method: Callable[..., Any], request: Any, timeout_s: float = limits.UNARY_S) -> Any:
+        return self._backoff.retry(lambda: unary(method, request, timeout_s))
+
+
+def _key(assignment: Assignment) -> Key:
+    task = assignment.task
+    return Key(run=assignment.run, incarnation=assignment.incarnation, round=task.round, phase=task.phase)

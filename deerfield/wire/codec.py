@@ -1,0 +1,259 @@
+"""The only module that knows both protobuf messages and deerfield's own values; it checks before it allocates."""
+
+import json
+from collections.abc import Iterable, Mapping
+from math import isnan
+from typing import get_args
+
+from pydantic import ValidationError
+
+from deerfield.errors import REFUSALS, BadRequest, DigestMismatch, InvalidInput
+from deerfield.exchange import Announcement, Event, Key, Offer, RunState, RunView, UploadStatus
+from deerfield.manifest import CHUNK_BYTES, Manifest, TensorInfo
+from deerfield.runspec import RunSpec
+from deerfield.tensors import Factors
+from deerfield.types import Spend, Unit
+from deerfield.wire import federation_pb2 as pb
+from deerfield.wire import limits
+from deerfield.wire.checks import (
+    at_most,
+    finite_metrics,
+    one_of,
+    run_id,
+    sha256_hex,
+    sha256_name,
+    sha256_names,
+    tensor_name,
+)
+
+FACTORS: Mapping[str, Factors] = {word: word for word in get_args(Factors)}
+UNITS: Mapping[str, Unit] = {word: word for word in get_args(Unit)}
+STATES: Mapping[str, RunState] = {word: word for word in get_args(RunState)}
+
+
+def encode_manifest(manifest: Manifest) -> pb.Manifest:
+    """A manifest as a message."""
+    return pb.Manifest(
+        tensors=[
+            pb.TensorInfo(
+                name=info.name,
+                dtype=pb.Dtype.Value(info.dtype.upper()),
+                shape=info.shape,
+                chunks=[bytes.fromhex(chunk) for chunk in info.chunks],
+            )
+            for info in manifest.tensors
+        ],
+        digest=manifest.digest,
+        chunk_bytes=manifest.chunk_bytes,
+    )
+
+
+def decode_manifest(message: pb.Manifest) -> Manifest:
+    """A manifest, checked for form; `manifest.check` holds it against a schema.
+
+    Raises:
+        BadRequest, TooLarge: it has no digest, a name, count or hash that cannot be.
+    """
+    at_most(len(message.tensors), limits.TENSORS, "tensors in a manifest")
+    return Manifest(
+        tensors=tuple(_info(info) for info in message.tensors),
+        digest=sha256_hex(message.digest),
+        chunk_bytes=message.chunk_bytes,
+    )
+
+
+def encode_shas(shas: Iterable[str]) -> list[bytes]:
+    """Chunk names as they travel, sorted."""
+    return [bytes.fromhex(sha) for sha in sorted(shas)]
+
+
+def decode_wanted(message: pb.GetChunksRequest) -> tuple[str, ...]:
+    """The chunks that are asked for, at most `limits.CHUNKS_PER_CALL`."""
+    at_most(len(message.sha256), limits.CHUNKS_PER_CALL, "chunks in one call")
+    return sha256_names(message.sha256)
+
+
+def encode_chunk(sha: str, data: bytes) -> pb.Chunk:
+    """One chunk with its name."""
+    return pb.Chunk(sha256=bytes.fromhex(sha), data=data)
+
+
+def decode_chunk(message: pb.Chunk) -> tuple[str, bytes]:
+    """A chunk's name and bytes; whether they belong together is for the store to check."""
+    at_most(len(message.data), CHUNK_BYTES, "bytes in a chunk")
+    return sha256_name(message.sha256), message.data
+
+
+def encode_key(key: Key) -> pb.TaskKey:
+    """The name of an exchange."""
+    return pb.TaskKey(run=key.run, incarnation=key.incarnation, round=key.round, phase=key.phase)
+
+
+def decode_key(message: pb.TaskKey) -> Key:
+    """The name of an exchange; raises BadRequest without a run."""
+    return Key(run=run_id(message.run), incarnation=message.incarnation, round=message.round, phase=message.phase)
+
+
+def encode_offer(offer: Offer | None) -> pb.NextTaskReply:
+    """A task with its run, or the empty answer of a poll that ran out."""
+    if offer is None:
+        return pb.NextTaskReply()
+    task = pb.Task(
+        key=encode_key(offer.key), factors=offer.factors, epochs=offer.epochs, start=encode_manifest(offer.start)
+    )
+    return pb.NextTaskReply(task=task, spec=offer.spec.canonical(), spec_sha256=offer.spec.sha256)
+
+
+def decode_offer(message: pb.NextTaskReply) -> Offer | None:
+    """A task with its run, or None.
+
+    Raises:
+        DigestMismatch: the run does not have the hash that it came with.
+        BadRequest: a task that cannot be.
+    """
+    if not message.HasField("task"):
+        return None
+    spec, task = decode_spec(message.spec), message.task
+    if spec.sha256 != message.spec_sha256:
+        raise DigestMismatch(f"the run has hash {spec.sha256}, not {message.spec_sha256}; compare the versions")
+    return Offer(
+        key=decode_key(task.key),
+        spec=spec,
+        factors=one_of(task.factors, FACTORS, "factors"),
+        epochs=task.epochs,
+        start=decode_manifest(task.start),
+    )
+
+
+def decode_spec(text: str) -> RunSpec:
+    """A run; raises InvalidInput where it cannot be one, naming the key."""
+    try:
+        return RunSpec.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise InvalidInput(f"{where or 'run'}: {first['msg']}") from None
+
+
+def encode_announcement(key: Key, announcement: Announcement) -> pb.BeginUploadRequest:
+    """An update before its bytes."""
+    spend = announcement.spend
+    return pb.BeginUploadRequest(
+        key=encode_key(key),
+        manifest=encode_manifest(announcement.manifest),
+        base=announcement.base,
+        spend=pb.Spend(
+            unit=spend.unit,
+            noise_multiplier=spend.noise_multiplier,
+            sample_rate=spend.sample_rate,
+            steps=spend.steps,
+            clip=spend.clip,
+        ),
+        metrics=announcement.metrics,
+    )
+
+
+def decode_announcement(message: pb.BeginUploadRequest) -> Announcement:
+    """An update before its bytes; raises BadRequest or TooLarge for one that cannot be."""
+    return Announcement(
+        manifest=decode_manifest(message.manifest),
+        base=sha256_hex(message.base),
+        spend=_spend(message.spend),
+        metrics=finite_metrics(message.metrics),
+    )
+
+
+def encode_status(status: UploadStatus) -> pb.UploadStatusReply:
+    """What there is of an upload."""
+    return pb.UploadStatusReply(
+        announced=status.announced, sealed=status.sealed, digest=status.digest, missing=encode_shas(status.missing)
+    )
+
+
+def decode_status(message: pb.UploadStatusReply) -> UploadStatus:
+    """What there is of an upload."""
+    return UploadStatus(
+        announced=message.announced,
+        sealed=message.sealed,
+        digest=message.digest,
+        missing=frozenset(sha256_names(message.missing)),
+    )
+
+
+def encode_reason(reason: str) -> pb.Reason:
+    """A key of `errors.REFUSALS` as the wire's enum; raises BadRequest for any other word."""
+    if reason not in REFUSALS:
+        raise BadRequest(f"{reason!r} is no reason; choose one of {', '.join(sorted(REFUSALS))}")
+    return pb.Reason.Value(reason)
+
+
+def decode_reason(number: int) -> str:
+    """A key of `errors.REFUSALS`; raises BadRequest for another number."""
+    name = pb.Reason.Name(number) if number in pb.Reason.values() else str(number)
+    if name not in REFUSALS:
+        raise BadRequest(f"{name} is no reason to decline")
+    return name
+
+
+def encode_event(event: Event) -> pb.Event:
+    """An event; its detail travels as JSON."""
+    detail = json.dumps(event.detail, sort_keys=True, allow_nan=False)
+    return pb.Event(number=event.number, run=event.run, kind=event.kind, detail=detail, time=event.time)
+
+
+def decode_event(message: pb.Event) -> Event:
+    """An event."""
+    detail = json.loads(message.detail)
+    return Event(number=message.number, run=message.run, kind=message.kind, detail=detail, time=message.time)
+
+
+def encode_view(view: RunView) -> pb.Run:
+    """A run as an operator sees it."""
+    return pb.Run(
+        run=view.run,
+        state=view.state,
+        reason=view.reason,
+        spec=view.spec.canonical(),
+        round=view.round,
+        phase=view.phase,
+        model=encode_manifest(view.model),
+        personal={site: encode_manifest(manifest) for site, manifest in view.personal.items()},
+    )
+
+
+def decode_view(message: pb.Run) -> RunView:
+    """A run as an operator sees it; raises BadRequest for one that cannot be."""
+    return RunView(
+        run=message.run,
+        state=one_of(message.state, STATES, "state"),
+        reason=message.reason,
+        spec=decode_spec(message.spec),
+        round=message.round,
+        phase=message.phase,
+        model=decode_manifest(message.model),
+        personal={site: decode_manifest(manifest) for site, manifest in message.personal.items()},
+    )
+
+
+def _info(message: pb.TensorInfo) -> TensorInfo:
+    at_most(len(message.shape), limits.DIMENSIONS, f"dimensions in {message.name}")
+    known = message.dtype in pb.Dtype.values()
+    return TensorInfo(
+        name=tensor_name(message.name),
+        dtype=pb.Dtype.Name(message.dtype).lower() if known else f"dtype {message.dtype}",
+        shape=tuple(message.shape),
+        chunks=sha256_names(message.chunks),
+    )
+
+
+def _spend(message: pb.Spend) -> Spend:
+    numbers = (message.noise_multiplier, message.sample_rate, message.clip)
+    if any(isnan(number) or number < 0 for number in numbers):
+        raise BadRequest(f"spend {numbers} holds a number below 0 or none at all")
+    return Spend(
+        unit=one_of(message.unit, UNITS, "unit"),
+        noise_multiplier=message.noise_multiplier,
+        sample_rate=message.sample_rate,
+        steps=message.steps,
+        clip=message.clip,
+    )

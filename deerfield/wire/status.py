@@ -1,0 +1,71 @@
+"""The one table from errors to gRPC status and `google.rpc.ErrorInfo`, and back."""
+
+from collections.abc import Mapping
+
+import grpc
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.rpc.error_details_pb2 import ErrorInfo
+from google.rpc.status_pb2 import Status
+from grpc_status import rpc_status
+
+from deerfield import errors
+
+DOMAIN = "deerfield"
+Code = grpc.StatusCode
+
+TABLE: Mapping[type[errors.DeerfieldError], tuple[grpc.StatusCode, str]] = {  # error: status, hint for a person
+    errors.NotMember: (Code.PERMISSION_DENIED, "check which site this certificate or address names"),
+    errors.UnknownRun: (Code.NOT_FOUND, "list the runs"),
+    errors.RunEnded: (Code.FAILED_PRECONDITION, "there is nothing left to do for this run"),
+    errors.VersionMismatch: (Code.FAILED_PRECONDITION, "bring the older side up to date"),
+    errors.BadRequest: (Code.INVALID_ARGUMENT, "the two sides disagree on the protocol; compare their versions"),
+    errors.RoundClosed: (Code.FAILED_PRECONDITION, "ask NextTask for the open phase"),
+    errors.StaleBase: (Code.FAILED_PRECONDITION, "fetch the start tensors of the task again"),
+    errors.AlreadySealed: (Code.ALREADY_EXISTS, "an update is sent once; resend the stored one"),
+    errors.ChunksMissing: (Code.FAILED_PRECONDITION, "send what BeginUpload says is missing"),
+    errors.UnknownTensor: (Code.INVALID_ARGUMENT, "send exactly the tensors of the task"),
+    errors.WrongShape: (Code.INVALID_ARGUMENT, "send the shapes of the task, never padded"),
+    errors.WrongDtype: (Code.INVALID_ARGUMENT, "send float32"),
+    errors.NotFinite: (Code.INVALID_ARGUMENT, "training diverged; lower the learning rate"),
+    errors.TooLarge: (Code.RESOURCE_EXHAUSTED, "stay within the limits of docs/protocol.md"),
+    errors.DigestMismatch: (Code.INVALID_ARGUMENT, "send the bytes again; they were damaged or mixed up"),
+    errors.BudgetExhausted: (Code.FAILED_PRECONDITION, "calibrate the noise to the epsilon of the run"),
+    errors.NotMapped: (Code.FAILED_PRECONDITION, "name the population and base model in the site's policy"),
+    errors.InvalidInput: (Code.INVALID_ARGUMENT, "mend the run file"),
+}
+REASONS: Mapping[str, type[errors.DeerfieldError]] = {**errors.REFUSALS, "INVALID_INPUT": errors.InvalidInput}
+_NAMES = {error: reason for reason, error in REASONS.items()}
+_AGAIN = {Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED, Code.CANCELLED}
+
+
+def to_status(error: errors.DeerfieldError) -> grpc.Status:
+    """The status that carries `error`, with its reason and a hint a person can act on."""
+    code, hint = TABLE.get(type(error), (Code.UNKNOWN, "see the log of the other side"))
+    info = ErrorInfo(reason=_NAMES.get(type(error), "REASON_UNSPECIFIED"), domain=DOMAIN, metadata={"hint": hint})
+    packed = AnyMessage()
+    packed.Pack(info)
+    number: int = code.value[0]
+    return rpc_status.to_status(Status(code=number, message=str(error), details=[packed]))
+
+
+def from_rpc(error: grpc.RpcError) -> errors.DeerfieldError:
+    """The error that a failed call stands for: the very class that the other side raised, where it was one of ours."""
+    code, details = error.code(), error.details() or ""
+    if kind := REASONS.get(_reason(error)):
+        return kind(details)
+    if code in _AGAIN:
+        return errors.Unreachable(f"no answer ({code.name}): {details}")
+    if code is Code.RESOURCE_EXHAUSTED:  # gRPC itself refuses a message over the limit, without an ErrorInfo
+        return errors.TooLarge(details)
+    if code is Code.UNIMPLEMENTED:
+        return errors.VersionMismatch(f"the other side does not know this call ({details}); bring it up to date")
+    return errors.Malfunction(f"the other side failed ({code.name}: {details}); its log says more")
+
+
+def _reason(error: grpc.RpcError) -> str:
+    status = rpc_status.from_call(error)
+    for packed in status.details if status else ():
+        info = ErrorInfo()
+        if packed.Unpack(info) and info.domain == DOMAIN:
+            return str(info.reason)
+    return ""

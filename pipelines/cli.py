@@ -1,0 +1,109 @@
+"""The `deerfield` command. Imports only what `--help` needs; everything heavy is imported by the command that uses it."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from deerfield import __version__
+from deerfield.errors import DeerfieldError
+
+if TYPE_CHECKING:
+    pass
+
+app = typer.Typer(
+    help="Federated LoRA fine-tuning for hospitals, under differential privacy.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.command()
+def run(
+    file: Annotated[Path, typer.Argument(metavar="RUN.yaml", help="The run file; docs/run-file.md explains its keys.")],
+    out: Annotated[Path | None, typer.Option(help="Folder that keeps everything; default runs/NAME-TIME.")] = None,
+    listen: Annotated[str, typer.Option(help="Loopback address of the aggregator.")] = "127.0.0.1:0",
+    tracking: Annotated[
+        str | None, typer.Option(help="MLflow URI; default a file in --out.", envvar="MLFLOW_TRACKING_URI")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Another seed than the file's.")] = None,
+) -> None:
+    """Runs a whole federation on this machine: aggregator and sites as real processes."""
+    import time
+
+    from rich.console import Console
+
+    from deerfield.runfile import load
+    from pipelines import embedded, report
+
+    started, console = time.monotonic(), Console()
+    loaded = load(file)
+    if seed is not None:
+        loaded = loaded.model_copy(update={"seed": seed})
+    folder = (out or embedded.default_folder(loaded.name)).resolve()
+    console.print(
+        f"deerfield {__version__}: {loaded.name}, everything goes to {folder}", highlight=False, soft_wrap=True
+    )
+    where = embedded.Where(folder=folder, listen=listen, tracking=tracking)
+    result = embedded.run(loaded, where, lambda phases, sites: report.Live(console, phases, sites))
+    base = loaded.embedded.base or loaded.model.base
+    report.epilogue(console, result, folder, time.monotonic() - started, base)
+
+
+@app.command()
+def evaluate(
+    model: Annotated[str, typer.Argument(help="models:/NAME/VERSION, models:/NAME@ALIAS, or an adapter folder.")],
+    data: Annotated[str, typer.Argument(help="A data file, folder or hub id; docs/run-file.md, `source:`.")],
+    base: Annotated[str | None, typer.Option(help="The base model here: folder, hub id or package:NAME.")] = None,
+    text: Annotated[str | None, typer.Option("--input", help="Column of the text or image.")] = None,
+    label: Annotated[str, typer.Option(help="Column of the label.")] = "label",
+    rows: Annotated[
+        Path | None, typer.Option(help="npy file of the rows to use, such as a run's validation.npy.")
+    ] = None,
+    tracking: Annotated[str | None, typer.Option(help="MLflow URI.", envvar="MLFLOW_TRACKING_URI")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Scores a registered version or an adapter folder on a data file."""
+    from pipelines import evaluation
+
+    evaluation.evaluate(
+        evaluation.Request(model=model, data=data, base=base, input=text, label=label, rows=rows, tracking=tracking),
+        as_json=as_json,
+    )
+
+
+@app.command()
+def strategies() -> None:
+    """Lists the strategies, what they send, and the privacy units that they guarantee."""
+    from rich.console import Console
+
+    from pipelines.report import strategy_table
+
+    Console().print(strategy_table())
+
+
+@app.callback(invoke_without_command=True)
+def version(
+    show: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)] = False,
+) -> None:
+    """Federated LoRA fine-tuning for hospitals, under differential privacy."""
+    if show:
+        typer.echo(f"deerfield {__version__}")
+        raise typer.Exit
+
+
+def main() -> None:
+    """Runs the command; an error that deerfield can name is one sentence and an exit code, never a traceback."""
+    import signal
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a supervisor's stop cleans up as Ctrl-C does
+    try:
+        app(standalone_mode=True)
+    except DeerfieldError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("interrupted: everything that was started has been stopped", file=sys.stderr)
+        sys.exit(130)

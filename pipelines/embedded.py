@@ -1,0 +1,175 @@
+"""A whole federation on one machine: real processes, real gRPC, the same run file as on a cluster.
+
+Prepares the sites (partition, base model), writes the policy that each hospital would own, starts the aggregator, the
+sites and the evaluator, and follows the run to its end. Nothing of it is left running, however it ends.
+"""
+
+import json
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from deerfield.errors import InvalidInput, RunFailed
+from deerfield.peft_folder import write as write_adapter
+from deerfield.runfile import RunFile
+from deerfield.runspec import RunSpec
+from deerfield.strategies import make
+from deerfield.wire.client import RunsClient
+from pipelines.processes import Preloader, aggregator, failure, preloader
+from pipelines.report import Live
+from pipelines.result import Result
+
+PREPARE_S = 600.0  # reading the data and hashing the base model
+LOST_AFTER_S = 30.0  # six heartbeats
+EVALUATE_S = 120.0  # to score the last phase after the run has ended
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Where:
+    """The places of an embedded run."""
+
+    folder: Path
+    listen: str
+    tracking: str | None  # MLflow URI; default: a file in the folder
+
+
+def run(file: RunFile, where: Where, live: Callable[[int, int], Live]) -> Result:
+    """Runs `file` to its end and writes everything to `where.folder`.
+
+    Raises:
+        InvalidInput: the run file, data or model cannot be used.
+        RunFailed: the run ended before its last round; `result.json` says how far it came.
+    """
+    strategy = make(file.spec)  # refuses a bad strategy or unit before anything starts
+    _claim(where.folder)
+    tracking = where.tracking or f"sqlite:///{where.folder / 'mlflow.db'}"
+    with (
+        preloader(where.folder) as processes,
+        aggregator(where.folder, tracking, where.listen, LOST_AFTER_S) as address,
+        RunsClient.connect(address) as runs,
+    ):
+        spec, prepared = _prepare(file, where.folder, processes)
+        result = Result(spec, runs.start(spec, uuid.uuid4().hex))
+        phases = strategy.declares.rounds * len(strategy.declares.phases)
+        with live(phases, len(spec.federation.sites)) as screen:
+            _Federation(file, result, where.folder, address, processes, runs, screen, prepared).follow()
+        return _keep(result, where.folder, runs, prepared)
+
+
+def _claim(folder: Path) -> None:
+    if (folder / "result.json").exists():
+        raise InvalidInput(f"{folder} already holds a run; choose another --out, or move it away")
+    folder.mkdir(parents=True, exist_ok=True)
+
+
+def _prepare(file: RunFile, folder: Path, processes: Preloader) -> tuple[RunSpec, dict[str, Any]]:
+    """Lets a site process split the data and describe the adapter; completes the run with what it found."""
+    request, answer, log = folder / "run.json", folder / "prepared.json", folder / "prepare.log"
+    request.write_text(file.model_dump_json(indent=2))
+    pid = processes.start(["prepare", "--run", str(request), "--out", str(folder)], log)
+    if code := processes.wait(pid, PREPARE_S):
+        raise failure(code, log)
+    prepared: dict[str, Any] = json.loads(answer.read_text())
+    federation = file.federation.model_copy(update={"sites": tuple(prepared["sites"])})
+    found = {**file.spec.model_dump(), "adapter": prepared["adapter"], "convolutions": prepared["convolutions"]}
+    found["model"]["digest"] = prepared["digest"]
+    found["federation"] = federation.model_dump()
+    spec = RunSpec.model_validate(found)
+    for site, rows in prepared["sites"].items():
+        _policy(file, spec, folder / "sites" / site, rows, prepared)
+    return spec, prepared
+
+
+def _policy(file: RunFile, spec: RunSpec, folder: Path, rows: str, prepared: dict[str, Any]) -> None:
+    """What the hospital would have written: where the run's population and base model are."""
+    embedded = file.embedded
+    source = embedded.source.model_copy(update={"rows": rows}).model_dump()
+    bounds = {"units_low": prepared["units_low"], "units_high": prepared["units_high"]}
+    policy = {
+        "populations": {spec.population: {"source": source, **bounds}},
+        "models": {spec.model.digest: embedded.base or spec.model.base},
+        "metrics": embedded.metrics,
+        "device": embedded.device,
+        "precision": embedded.precision,
+        "threads": embedded.threads,
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "policy.yaml").write_text(yaml.safe_dump(policy, sort_keys=False))
+
+
+@dataclass
+class _Federation:
+    """The sites and the evaluator of a run, and what they tell."""
+
+    file: RunFile
+    result: Result
+    folder: Path
+    address: str
+    processes: Preloader
+    runs: RunsClient
+    screen: Live
+    prepared: dict[str, Any]
+
+    def follow(self) -> None:
+        """Starts everybody, then follows the run's events to its end and its last evaluation."""
+        names = {self._start(site, self._site(site)): site for site in self.prepared["sites"]}
+        names[self._start("evaluator", self._evaluator())] = "evaluator"
+        self.screen.note("sites load the model")
+        try:
+            for event in self.runs.watch(self.result.run):
+                self._reap(names)
+                self.result.seen(event.kind, event.detail)
+                self.screen.seen(event.kind, event.detail)
+                if self._complete():
+                    return
+        except KeyboardInterrupt:
+            self.runs.abort(self.result.run, "interrupted by the user")
+            raise
+
+    def _complete(self) -> bool:
+        """True once nothing more is to come: failed, or finished, registered and evaluated."""
+        if self.result.state in ("failed", "aborted"):
+            return True
+        return self.result.state == "finished" and bool(self.result.registered) and bool(self.result.final)
+
+    def _site(self, site: str) -> list[str]:
+        policy = self.folder / "sites" / site / "policy.yaml"
+        return ["site", "--site", site, "--aggregator", self.address, "--policy", str(policy), "--run", self.result.run]
+
+    def _evaluator(self) -> list[str]:
+        return ["follow", "--aggregator", self.address, "--run", self.result.run, "--file", str(self.folder / "run.json"),
+                "--rows", self.prepared["validation"]]  # fmt: skip
+
+    def _start(self, name: str, argv: list[str]) -> int:
+        return self.processes.start(argv, self.folder / f"{name}.log")
+
+    def _reap(self, names: dict[int, str]) -> None:
+        """Reports a process that ended with an error; the aggregator decides what its loss means."""
+        for pid, code in self.processes.ended().items():
+            if code and pid in names:
+                log = self.folder / f"{names[pid]}.log"
+                self.screen.warn(f"{names[pid]} ended with code {code}: {failure(code, log)}")
+
+
+def _keep(result: Result, folder: Path, runs: RunsClient, prepared: dict[str, Any]) -> Result:
+    """Writes the adapter and the result.
+
+    Raises:
+        RunFailed: the run did not finish; the message says why and where the result is.
+    """
+    if result.digest and result.state == "finished":
+        write_adapter(folder / "adapter", result.spec, runs.model(result.run), result.digest)
+    path = result.write(folder)
+    if result.state != "finished":
+        raise RunFailed(f"run {result.run} {result.state}: {result.reason}; what was published is in {path}")
+    return result
+
+
+def default_folder(name: str) -> Path:
+    """`runs/NAME-TIME` under the current folder."""
+    return Path("runs") / f"{name.replace(' ', '-')}-{time.strftime('%Y%m%d-%H%M%S')}"

@@ -1,0 +1,146 @@
+"""The processes of an embedded run: one aggregator, one preloader and what it forks. None of them outlives this one.
+
+Both children end when their standard input closes, which the operating system does for us however we die.
+"""
+
+import json
+import os
+import queue
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from deerfield.errors import DeerfieldError, InvalidInput, RunFailed
+
+START_S = 180.0  # a cold disk reads torch slowly
+STOP_S = 30.0  # the aggregator finishes what it is writing to MLflow
+
+
+def sentence(log: Path) -> str:
+    """The last thing that a process said was wrong, or where to look."""
+    lines = log.read_text("utf-8", errors="replace").splitlines() if log.exists() else []
+    said = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+    return said[-1] if said else f"{lines[-1] if lines else 'it said nothing'} (whole log: {log})"
+
+
+def failure(code: int, log: Path) -> DeerfieldError:
+    """The error that a process ended with, as this process's own."""
+    return InvalidInput(sentence(log)) if code == InvalidInput.exit_code else RunFailed(sentence(log))
+
+
+@dataclass
+class Preloader:
+    """Forks `services.client` processes that have torch imported already."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+    _messages: "queue.Queue[dict[str, Any] | None]" = field(default_factory=queue.Queue)
+    _ready: bool = False
+    _ended: dict[int, int] = field(default_factory=dict)
+
+    def start(self, argv: Sequence[str], log: Path) -> int:
+        """Starts `services.client` with `argv`; answers its pid."""
+        while not self._ready:
+            self._next(START_S)
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps({"argv": list(argv), "log": str(log)}).encode() + b"\n")
+        self.process.stdin.flush()
+        while True:
+            message = self._next(START_S)
+            if "started" in message:
+                return int(message["started"])
+
+    def wait(self, pid: int, timeout_s: float) -> int:
+        """The exit code of a child that was started here."""
+        while pid not in self._ended:
+            self._next(timeout_s)
+        return self._ended.pop(pid)
+
+    def ended(self) -> dict[int, int]:
+        """Children that have ended since the last call, with their exit codes; does not wait."""
+        while not self._messages.empty():
+            self._next(0.1)
+        ended, self._ended = self._ended, {}
+        return ended
+
+    def _next(self, timeout_s: float) -> dict[str, Any]:
+        try:
+            message = self._messages.get(timeout=timeout_s)
+        except queue.Empty:
+            raise RunFailed(f"no answer from a process within {timeout_s:.0f} s; see {self.log}") from None
+        if message is None:
+            raise RunFailed(f"the preloader ended: {sentence(self.log)}")
+        self._ready = self._ready or "ready" in message
+        if "ended" in message:
+            self._ended[int(message["ended"])] = int(message["code"])
+        return message
+
+    def listen(self, stream: IO[bytes]) -> None:
+        """Queues what the preloader says, until it ends."""
+        for line in stream:
+            self._messages.put(json.loads(line))
+        self._messages.put(None)
+
+
+@contextmanager
+def preloader(folder: Path) -> Iterator[Preloader]:
+    """A preloader that ends, with all its children, when the block is left."""
+    log = folder / "preload.log"
+    with _process(["services.client.preload"], log) as process:
+        assert process.stdout is not None
+        forks = Preloader(process, log)
+        threading.Thread(target=forks.listen, args=(process.stdout,), daemon=True).start()
+        yield forks
+
+
+@contextmanager
+def aggregator(folder: Path, tracking: str, listen: str, lost_after_s: float) -> Iterator[str]:
+    """An aggregator over SQLite and a folder; yields the address that it listens on."""
+    log = folder / "aggregator.log"
+    arguments = {
+        "--listen": listen,
+        "--health": "127.0.0.1:0",
+        "--database": f"sqlite:///{folder / 'aggregator.db'}",
+        "--blobs": str(folder / "blobs"),
+        "--tracking": tracking,
+        "--artifacts": str(folder / "artifacts"),
+        "--lost-after": str(lost_after_s),
+    }
+    flat = [part for pair in arguments.items() for part in pair]
+    with _process(["services.aggregator", *flat, "--while-stdin"], log) as process:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        if not line:
+            raise failure(process.wait(), log)
+        yield str(json.loads(line)["listening"])
+
+
+@contextmanager
+def _process(module: Sequence[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """`python -m module`, in a session of its own so that Ctrl-C reaches it through us alone."""
+    environment = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    with log.open("ab") as errors:
+        process = subprocess.Popen(
+            [sys.executable, "-m", *module],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            env=os.environ | environment,
+            start_new_session=True,
+        )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        yield process
+    finally:
+        process.stdin.close()
+        try:
+            process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()

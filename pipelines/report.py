@@ -1,0 +1,123 @@
+"""What a person sees of a run: one line that moves while it works, one table when it is done."""
+
+import time
+from collections.abc import Mapping
+from math import isinf
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
+from rich.table import Table
+
+from pipelines.result import Result
+
+SHOWN = 24  # rows of the final table; result.json has them all
+
+
+class Live:
+    """Progress of a run: phases done, who has answered, epsilon so far, time left. Quiet lines where there is no tty."""
+
+    def __init__(self, console: Console, phases: int, sites: int) -> None:
+        self._console, self._phases, self._sites = console, phases, sites
+        self._answered = 0
+        self._started: float | None = None
+        self._bar = Progress(
+            SpinnerColumn(), TextColumn("{task.description}"), BarColumn(24), TextColumn("{task.fields[note]}"),
+            console=console, transient=True, disable=not console.is_terminal,
+        )  # fmt: skip
+        self._task: TaskID = self._bar.add_task("starting", total=phases, note="")
+
+    def __enter__(self) -> "Live":
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def note(self, text: str) -> None:
+        """Says what is being waited for."""
+        self._bar.update(self._task, description=text)
+
+    def warn(self, text: str) -> None:
+        """Says something that should not be overlooked."""
+        self._console.print(f"[yellow]![/] {text}", highlight=False)
+
+    def seen(self, kind: str, detail: Mapping[str, Any]) -> None:
+        """Shows one event."""
+        if kind == "task_taken" and self._started is None:
+            self._started = time.monotonic()
+            self.note("training")
+        elif kind == "update_sealed":
+            self._answered += 1
+            self._bar.update(self._task, note=f"{self._answered}/{self._sites} sites")
+        elif kind in ("declined", "lost", "left"):
+            self.warn(f"site {detail['site']}: {kind}{': ' + detail['detail'] if detail.get('detail') else ''}")
+        elif kind == "phase_published":
+            self._published(detail)
+
+    def _published(self, detail: Mapping[str, Any]) -> None:
+        self._answered = 0
+        self._bar.advance(self._task)
+        done = int(self._bar.tasks[0].completed)
+        spent = max(detail["epsilon"].values(), default=0.0)
+        left = (time.monotonic() - (self._started or time.monotonic())) / done * (self._phases - done)
+        name = f"round {detail['round'] + 1}" + (f" {detail['factors']}" if detail["factors"] else "")
+        note = f"epsilon so far {number(spent)}, {left:.0f} s left"
+        self._bar.update(self._task, description=name, note=note)
+        if not self._console.is_terminal and self._phases <= SHOWN:
+            self._console.print(f"  {done}/{self._phases} {name}: {note}", highlight=False)
+
+
+def number(value: float | str | None, form: str = ".3g") -> str:
+    """A figure for a table: a dash where there is none, a word where it is infinite."""
+    if value is None:
+        return "–"
+    if isinstance(value, str) or isinf(value):
+        return "infinite"
+    return format(value, form)
+
+
+def table(result: Result) -> Table:
+    """One row for each phase."""
+    grid = Table(
+        title=f"{result.spec.name}: {result.spec.strategy['name']}, {len(result.sites)} sites", title_style="bold"
+    )
+    columns = ("round", "phase", "loss", "accuracy", "macro-F1", "deviation", "MB up", "MB down", "epsilon")
+    for column in columns:
+        grid.add_column(column, justify="right")
+    for phase in result.phases[-SHOWN:]:
+        spent = sorted(set(phase["epsilon"].values()))
+        scores = phase["evaluation"]
+        grid.add_row(
+            str(phase["round"] + 1),
+            phase["factors"] or "head",
+            number(phase["metrics"].get("loss")),
+            number(scores.get("accuracy"), ".3f"),
+            number(scores.get("f1"), ".3f"),
+            number(phase["deviation"], ".1e"),
+            number(phase["bytes_up"] / 1e6),
+            number(phase["bytes_down"] / 1e6),
+            " to ".join(number(value) for value in (spent[:1] + spent[1:][-1:])),
+        )
+    return grid
+
+
+def epilogue(console: Console, result: Result, folder: Path, seconds: float, base: str) -> None:
+    """The table, the registered model, and where to look next."""
+    console.print(table(result))
+    if len(result.phases) > SHOWN:
+        console.print(f"  the last {SHOWN} of {len(result.phases)} phases; all of them are in result.json")
+    privacy = result.spec.privacy
+    epsilons = ", ".join(f"{site} {number(row['epsilon'])}" for site, row in sorted(result.sites.items()))
+    console.print(f"epsilon per {privacy.unit} at delta {privacy.delta:g}: {epsilons}", highlight=False)
+    if result.registered:
+        name, version = result.registered["name"], result.registered["version"]
+        console.print(f"registered: models:/{name}/{version} (alias candidate), {seconds:.0f} s", highlight=False)
+    console.print(f"adapter:    {folder / 'adapter'} (sha256 {result.digest[:12]}...)", highlight=False, soft_wrap=True)
+    console.print(
+        f"next:       deerfield evaluate {folder / 'adapter'} DATA --base {base}", highlight=False, soft_wrap=True
+    )
+    console.print(
+        f"            mlflow ui --backend-store-uri sqlite:///{folder / 'mlflow.db'}", highlight=False, soft_wrap=True
+    )

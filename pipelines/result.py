@@ -1,0 +1,104 @@
+"""What a run leaves: `result.json`, built from the events of the aggregator and nothing else. Schema: docs/result.md."""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from math import isinf
+from pathlib import Path
+from typing import Any
+
+from deerfield.runspec import RunSpec
+
+
+@dataclass
+class Result:
+    """A run as its events tell it; `seen` takes them one by one."""
+
+    spec: RunSpec
+    run: str
+    phases: list[dict[str, Any]] = field(default_factory=list)
+    sites: dict[str, dict[str, Any]] = field(default_factory=dict)
+    registered: dict[str, Any] = field(default_factory=dict)
+    state: str = "running"
+    reason: str = ""
+    digest: str = ""
+
+    def seen(self, kind: str, detail: Mapping[str, Any]) -> None:
+        """Takes one event in."""
+        if kind == "phase_published":
+            self.phases.append({**_phase(detail), "evaluation": {}})
+            self.digest = detail["digest"]
+            for site, spent in detail["epsilon"].items():
+                self.sites.setdefault(site, {})["epsilon"] = spent
+            for site, spend in detail["spends"].items():
+                self._spent(site, spend)
+        elif kind == "evaluated":
+            self._evaluated(detail)
+        elif kind == "registered":
+            self.registered = {"name": detail["name"], "version": detail["version"]}
+        elif kind in ("run_finished", "run_failed", "run_aborted"):
+            self.state, self.reason = kind.removeprefix("run_"), detail.get("reason", "")
+
+    def _spent(self, site: str, spend: Mapping[str, Any]) -> None:
+        known = self.sites.setdefault(site, {})
+        known["steps"] = known.get("steps", 0) + spend["steps"]
+        for key in ("unit", "noise_multiplier", "sample_rate", "clip"):
+            known[key] = spend[key]
+        known["delta"] = self.spec.privacy.delta
+
+    def _evaluated(self, detail: Mapping[str, Any]) -> None:
+        for phase in self.phases:
+            if (phase["round"], phase["phase"]) == (detail["round"], detail["phase"]):
+                phase["evaluation"] = dict(detail["metrics"])
+
+    @property
+    def final(self) -> dict[str, float]:
+        """The metrics of the last published phase, empty until they are there."""
+        return self.phases[-1]["evaluation"] if self.phases else {}
+
+    def json(self) -> dict[str, Any]:
+        """The document; infinite epsilons are the string "infinity", because JSON has no such number."""
+        document = {
+            "schema": "deerfield.result/1",
+            "run": self.run,
+            "name": self.spec.name,
+            "state": self.state,
+            "reason": self.reason,
+            "strategy": dict(self.spec.strategy),
+            "seed": self.spec.seed,
+            "spec_sha256": self.spec.sha256,
+            "rounds": self.phases,
+            "sites": self.sites,
+            "final": self.final,
+            "adapter_sha256": self.digest,
+            "registered": self.registered,
+        }
+        return _finite(document)
+
+    def write(self, folder: Path) -> Path:
+        """Writes `result.json` and the run as it was started."""
+        (folder / "spec.json").write_text(json.dumps(json.loads(self.spec.canonical()), indent=2) + "\n")
+        path = folder / "result.json"
+        path.write_text(json.dumps(self.json(), indent=2, sort_keys=True, allow_nan=False) + "\n")
+        return path
+
+
+def _phase(detail: Mapping[str, Any]) -> dict[str, Any]:
+    keys = ("round", "phase", "factors", "deviation", "bytes_up", "bytes_down", "seconds", "digest", "epsilon")
+    return {key: detail[key] for key in keys} | {"metrics": _means(detail["metrics"].values())}
+
+
+def _means(each: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """The mean over the sites that let a metric out; empty where no policy does."""
+    rows = list(each)
+    names = {name for row in rows for name in row}
+    values = {name: [row[name] for row in rows if name in row] for name in sorted(names)}
+    return {name: sum(v) / len(v) for name, v in values.items()}
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return "infinity" if isinstance(value, float) and isinf(value) else value

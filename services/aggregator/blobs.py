@@ -1,0 +1,94 @@
+"""Where bytes lie: by their sha256, complete as soon as they can be seen. A database row alone publishes them."""
+
+import os
+from hashlib import sha256
+from pathlib import Path
+from typing import Protocol
+from uuid import uuid4
+
+from deerfield.errors import ChunksMissing, DigestMismatch
+
+
+class Blobs(Protocol):
+    """Content by sha256 (hex). Implementers may be called from any thread and survive a crash at any instruction:
+    what `has` reports is whole, and what `put` has returned from is still there after a power cut."""
+
+    def put(self, sha: str, data: bytes) -> None:
+        """Keeps `data`; raises DigestMismatch if it does not have that sha256."""
+
+    def get(self, sha: str) -> bytes:
+        """The bytes; raises ChunksMissing if they are not here, DigestMismatch if they are damaged."""
+        ...
+
+    def has(self, sha: str) -> bool:
+        """Whether `get` would answer."""
+        ...
+
+
+class FolderBlobs:
+    """A file for each blob, two letters deep: written aside, fsynced, renamed, and the folder fsynced."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def put(self, sha: str, data: bytes) -> None:
+        _check(sha, data)
+        path = self._path(sha)
+        if path.exists():
+            return
+        path.parent.mkdir(exist_ok=True)
+        aside = path.with_name(f"{sha}.{uuid4().hex}.part")
+        with aside.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.rename(path)
+        _fsync(path.parent)
+        _fsync(self._folder)
+
+    def get(self, sha: str) -> bytes:
+        try:
+            data = self._path(sha).read_bytes()
+        except FileNotFoundError:
+            raise ChunksMissing(f"chunk {sha} is not here") from None
+        _check(sha, data)
+        return data
+
+    def has(self, sha: str) -> bool:
+        return self._path(sha).exists()
+
+    def _path(self, sha: str) -> Path:
+        return self._folder / sha[:2] / sha
+
+
+class MemoryBlobs:
+    """Blobs that live as long as their process: for the in-process simulation."""
+
+    def __init__(self) -> None:
+        self._held: dict[str, bytes] = {}
+
+    def put(self, sha: str, data: bytes) -> None:
+        _check(sha, data)
+        self._held[sha] = data
+
+    def get(self, sha: str) -> bytes:
+        if sha not in self._held:
+            raise ChunksMissing(f"chunk {sha} is not here")
+        return self._held[sha]
+
+    def has(self, sha: str) -> bool:
+        return sha in self._held
+
+
+def _check(sha: str, data: bytes) -> None:
+    if (found := sha256(data).hexdigest()) != sha:
+        raise DigestMismatch(f"a chunk has sha256 {found}, not {sha} as announced")
+
+
+def _fsync(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

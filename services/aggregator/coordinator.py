@@ -1,0 +1,233 @@
+"""The life of a phase: tasks go out, sites answer or drop out, the phase closes, the next one opens.
+
+Driven from one thread, with a clock that is handed in; knows no transport. Each edge of the state machine
+OPEN -> COLLECTING -> AGGREGATING -> PUBLISHED is one transaction. A run ends FINISHED, FAILED or ABORTED.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from math import isfinite
+
+from deerfield.errors import RoundClosed, RunEnded
+from deerfield.exchange import Key, Offer
+from services.aggregator.desk import Desk
+from services.aggregator.membership import member, open_task, running
+from services.aggregator.phase import Closed, Closing
+from services.aggregator.records import PhaseRow, RunRow, TaskRow, TaskState
+from services.aggregator.store import Edge
+
+ANSWERED: frozenset[TaskState] = frozenset({"SEALED", "DECLINED"})  # nothing more to do in this phase
+
+
+class Coordinator:
+    """Hands out tasks and closes phases; a joined site that is silent for `lost_after_s` is not waited for."""
+
+    def __init__(self, desk: Desk, lost_after_s: float) -> None:
+        self._desk = desk
+        self._lost_after_s = lost_after_s
+        self._began_at = desk.clock()
+        self._closing: set[Key] = set()
+
+    def next_task(self, site: str, run: str = "") -> Offer | None:
+        """The site's task in `run`, or, with no run named, in the oldest run that has one for it.
+
+        The same task again until it is answered. A site that left or was lost is back with this call.
+
+        Raises:
+            UnknownRun, NotMember, RunEnded: only for a run that is named.
+        """
+        desk = self._desk
+        desk.presence.saw(site, desk.clock())
+        with desk.store.edge() as edge:
+            if run:
+                return self._take(edge, running(member(edge, run, site)), site)
+            mine = (row for row in edge.runs("RUNNING") if site in row.spec.federation.sites)
+            return next((offer for row in mine if (offer := self._take(edge, row, site))), None)
+
+    def heartbeat(self, site: str, key: Key, steps_done: int, steps: int) -> bool:
+        """Notes progress; False says that the task is closed for this site."""
+        desk = self._desk
+        desk.presence.saw(site, desk.clock())
+        with desk.store.edge() as edge:
+            try:
+                _, _, task = open_task(edge, key, site)
+            except (RoundClosed, RunEnded):
+                return False
+        desk.presence.report(key.run, site, steps_done, steps)
+        return task.state not in ANSWERED
+
+    def decline(self, site: str, key: Key, reason: str, detail: str) -> None:
+        """Notes that a site will not do its task.
+
+        Raises:
+            UnknownRun, NotMember, RunEnded, RoundClosed: there is no such task to refuse.
+        """
+        desk = self._desk
+        desk.presence.saw(site, desk.clock())
+        with desk.store.edge() as edge:
+            _, _, task = open_task(edge, key, site)
+            if task.state not in ANSWERED:
+                edge.set_task(key, site, "DECLINED", f"{reason}: {detail}")
+                self._happened(edge, key, "declined", site=site, reason=reason, detail=detail)
+
+    def leave(self, site: str, run: str, detail: str) -> None:
+        """Notes that a site withdraws: this and later phases do not wait for it, until it asks for a task again."""
+        with self._desk.store.edge() as edge:
+            row = member(edge, run, site)
+            if row.state != "RUNNING":
+                return
+            phase = edge.newest_phase(row)
+            edge.set_away(phase.key, site, "LEFT", detail)
+            self._happened(edge, phase.key, "left", site=site, detail=detail)
+
+    def due(self) -> Closing | None:
+        """Moves on what time has moved on; answers a phase to `compute` and `publish`, each only once."""
+        with self._desk.store.edge() as edge:
+            for run in edge.runs("RUNNING"):
+                if closing := self._advance(edge, run):
+                    return closing
+        return None
+
+    def publish(self, closing: Closing, closed: Closed) -> None:
+        """Publishes what a closing computed, and opens the next phase or finishes the run; drops it after an abort."""
+        self._closing.discard(closing.key)
+        key, opening, now = closing.key, closed.next, self._desk.clock()
+        with self._desk.store.edge() as edge:
+            run = edge.run(key.run)
+            phase = edge.newest_phase(run)
+            if run.state != "RUNNING" or phase.key != key:
+                return
+            edge.set_phase(key, "PUBLISHED", opening.state)
+            edge.add_event(key.run, "phase_published", _summary(closing, closed, now - phase.opened_at), now)
+            if opening.tasks:
+                successor = Key(
+                    run=key.run, incarnation=key.incarnation, round=opening.state.round, phase=opening.state.phase
+                )
+                fresh = PhaseRow(key=successor, state="OPEN", opened_at=now, before=opening.state)
+                edge.add_phase(fresh, _carried_over(edge.tasks(key), opening.tasks))
+            else:
+                edge.end_run(key.run, "FINISHED", "")
+        self._desk.presence.forget_progress(key.run)
+
+    def fail(self, run: str, reason: str) -> None:
+        """Ends a running run without its model."""
+        with self._desk.store.edge() as edge:
+            if edge.run(run).state == "RUNNING":
+                self._fail(edge, run, reason)
+
+    def close_due(self) -> int:
+        """Closes, computes and publishes every phase that is due, right here; answers how many."""
+        count = 0
+        while closing := self.due():
+            self.publish(closing, closing.compute())
+            count += 1
+        return count
+
+    def _take(self, edge: Edge, run: RunRow, site: str) -> Offer | None:
+        phase = edge.newest_phase(run)
+        task = edge.task(phase.key, site)
+        if task is not None and task.away:
+            edge.set_away(phase.key, site, "")
+        if task is None or task.state in ANSWERED or phase.state not in ("OPEN", "COLLECTING"):
+            return None
+        if task.state != "TAKEN":
+            edge.set_task(phase.key, site, "TAKEN")
+            self._happened(edge, phase.key, "task_taken", site=site)
+        if phase.state == "OPEN":
+            edge.set_phase(phase.key, "COLLECTING")
+        return Offer(key=phase.key, spec=run.spec, factors=task.factors, epochs=task.epochs, start=task.start)
+
+    def _advance(self, edge: Edge, run: RunRow) -> Closing | None:
+        phase = edge.newest_phase(run)
+        if phase.state == "AGGREGATING":
+            return None if phase.key in self._closing else self._close(edge, run, phase)
+        self._mark_lost(edge, phase)
+        late = self._desk.clock() >= phase.opened_at + run.spec.federation.deadline_s
+        tasks = edge.tasks(phase.key)
+        open_tasks = [task for task in tasks if task.state not in ANSWERED and not late]
+        coming = [task for task in open_tasks if not task.away]
+        lost = [task for task in open_tasks if task.away == "LOST" and coming]  # may be back before the others are done
+        sealed = [task for task in tasks if task.state == "SEALED"]
+        quorum = run.spec.federation.quorum or len(tasks)
+        if len(sealed) + len(coming) + len(lost) < quorum:
+            self._fail(edge, run.run, _why(phase.key, tasks, quorum, run.spec.federation.deadline_s))
+            return None
+        return None if coming else self._close(edge, run, phase)
+
+    def _mark_lost(self, edge: Edge, phase: PhaseRow) -> None:
+        now, since = self._desk.clock(), max(phase.opened_at, self._began_at)
+        for task in edge.tasks(phase.key):
+            silent_s = now - self._desk.presence.last_seen(task.site, since)
+            if task.joined and not task.away and silent_s > self._lost_after_s:
+                edge.set_away(phase.key, task.site, "LOST", f"silent for {silent_s:.0f} s")
+                self._happened(edge, phase.key, "lost", site=task.site, silent_s=round(silent_s, 1))
+
+    def _close(self, edge: Edge, run: RunRow, phase: PhaseRow) -> Closing:
+        edge.set_phase(phase.key, "AGGREGATING")
+        self._closing.add(phase.key)
+        return Closing(
+            key=phase.key,
+            spec=run.spec,
+            strategy=self._desk.make(run.spec),
+            before=phase.before,
+            tasks=edge.tasks(phase.key),
+            sealed=edge.sealed(phase.key),
+            spends=edge.spends(run),
+            uploads=self._desk.uploads,
+            published=self._desk.published,
+        )
+
+    def _fail(self, edge: Edge, run: str, reason: str) -> None:
+        edge.end_run(run, "FAILED", reason)
+        edge.add_event(run, "run_failed", {"reason": reason}, self._desk.clock())
+
+    def _happened(self, edge: Edge, key: Key, kind: str, **detail: object) -> None:
+        edge.add_event(key.run, kind, {"round": key.round, "phase": key.phase, **detail}, self._desk.clock())
+
+
+def _carried_over(old: Sequence[TaskRow], planned: Sequence[TaskRow]) -> Sequence[TaskRow]:
+    """The new tasks, where sites that are away stay away until they call."""
+    before = {task.site: task for task in old}
+    return [
+        replace(task, joined=was.joined, away=was.away, detail=was.detail if was.away else "")
+        for task in planned
+        for was in (before[task.site],)
+    ]
+
+
+def _summary(closing: Closing, closed: Closed, seconds: float) -> Mapping[str, object]:
+    opening = closed.next
+    starts = {task.site: task.start.size_bytes for task in closing.tasks}
+    return {
+        "round": closing.key.round,
+        "phase": closing.key.phase,
+        "factors": closing.tasks[0].factors,
+        "sites": [row.site for row in closing.sealed],
+        "digest": opening.state.shared.digest,
+        "personal": {site: manifest.digest for site, manifest in opening.state.personal.items()},
+        "deviation": closed.deviation,
+        "bytes_up": sum(row.announcement.manifest.size_bytes for row in closing.sealed),
+        "bytes_down": sum(starts[row.site] for row in closing.sealed),
+        "seconds": round(seconds, 3),
+        "epsilon": {site: value if isfinite(value) else None for site, value in closed.epsilon.items()},
+        "metrics": {row.site: dict(row.announcement.metrics) for row in closing.sealed if row.announcement.metrics},
+        "last": not opening.tasks,
+    }
+
+
+def _why(key: Key, tasks: Sequence[TaskRow], quorum: int, deadline_s: float) -> str:
+    """Names who is missing, and why."""
+    came = [task for task in tasks if task.state == "SEALED"]
+    missing = "; ".join(f"{task.site} {_fate(task)}" for task in tasks if task.state != "SEALED")
+    return (
+        f"round {key.round}, phase {key.phase}: {len(came)} of {len(tasks)} updates came, the quorum is {quorum} "
+        f"(deadline {deadline_s:g} s): {missing}"
+    )
+
+
+def _fate(task: TaskRow) -> str:
+    if task.state == "DECLINED":
+        return f"declined ({task.detail})"
+    if task.away:
+        return {"LEFT": "left", "LOST": "is lost"}[task.away] + f" ({task.detail})"
+    return "took the task and did not answer" if task.state == "TAKEN" else "never took the task"

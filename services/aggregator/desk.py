@@ -1,0 +1,22 @@
+"""What the aggregator's parts share."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from deerfield.runspec import RunSpec
+from deerfield.strategy import Strategy
+from services.aggregator.blobs import Blobs
+from services.aggregator.presence import Presence
+from services.aggregator.store import Store
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Desk:
+    """Its stores, its clock, and how a run becomes a strategy."""
+
+    store: Store
+    uploads: Blobs  # what sites sent; never served again
+    published: Blobs  # states and start tensors; whoever was given a manifest may read its chunks
+    presence: Presence
+    make: Callable[[RunSpec], Strategy]
+    clock: Callable[[], float]  # seconds since the epoch

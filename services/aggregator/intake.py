@@ -1,0 +1,153 @@
+"""Takes updates in: announced, sent chunk by chunk, verified and sealed. Every step may be asked again."""
+
+from dataclasses import dataclass
+
+from deerfield.errors import AlreadySealed, BadRequest, ChunksMissing, StaleBase
+from deerfield.exchange import Announcement, Key, UploadStatus
+from deerfield.manifest import Manifest, check, verify
+from services.aggregator.blobs import Blobs
+from services.aggregator.budget import check_spend
+from services.aggregator.desk import Desk
+from services.aggregator.membership import member, open_task
+from services.aggregator.records import UploadRow
+from services.aggregator.store import Edge
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sealing:
+    """An upload about to be sealed; `verify` reads all of it and may run on any thread."""
+
+    site: str
+    key: Key
+    manifest: Manifest
+    blobs: Blobs
+    sealed: bool  # already: there is nothing left to verify
+
+    def verify(self) -> None:
+        """Raises NotFinite or DigestMismatch if the stored bytes are not what was announced."""
+        if not self.sealed:
+            verify(self.manifest, self.blobs.get)
+
+
+class Intake:
+    """The way of an update from announcement to seal. Key = (run, incarnation, round, phase, site)."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+
+    def audit(self, site: str, key: Key, announcement: Announcement) -> None:
+        """Checks the claimed spend against the run; may take a second, and may run on any thread.
+
+        Raises:
+            BadRequest, BudgetExhausted: it is not what the run allows.
+        """
+        with self._desk.store.edge() as edge:
+            run = member(edge, key.run, site)
+            task = edge.task(key, site)
+        if task is not None:
+            check_spend(run.spec, self._desk.make(run.spec).declares, task.epochs, announcement.spend)
+
+    def begin(self, site: str, key: Key, announcement: Announcement) -> frozenset[str]:
+        """Keeps the announcement of an update, and answers the chunks that are not here yet.
+
+        Raises:
+            UnknownRun, NotMember, RunEnded, RoundClosed: nobody waits for it.
+            AlreadySealed, StaleBase: another one is sealed; it was trained against other tensors.
+            UnknownTensor, WrongShape, WrongDtype, TooLarge, BadRequest, BudgetExhausted: it is not what was asked for.
+        """
+        self._desk.presence.saw(site, self._desk.clock())
+        self.audit(site, key, announcement)
+        with self._desk.store.edge() as edge:
+            if self._is_sealed(edge, site, key, announcement.manifest.digest):
+                return frozenset()
+            _, _, task = open_task(edge, key, site)
+            if announcement.base != task.start.digest:
+                raise StaleBase(f"the update was trained against {announcement.base}, not {task.start.digest}")
+            check(announcement.manifest, task.schema)
+            edge.put_upload(key, site, announcement)
+        return self._missing(announcement.manifest)
+
+    def expected(self, site: str) -> frozenset[str]:
+        """The chunks that a site may send: those it has announced."""
+        self._desk.presence.saw(site, self._desk.clock())
+        with self._desk.store.edge() as edge:
+            rows = edge.announced(site)
+        return frozenset[str]().union(*(row.announcement.manifest.chunks for row in rows))
+
+    def put(self, expected: frozenset[str], sha: str, data: bytes) -> None:
+        """Keeps a chunk; may run on any thread.
+
+        Raises:
+            BadRequest: it is not one of the `expected`.
+            DigestMismatch: it does not have the sha256 that names it.
+        """
+        if sha not in expected:
+            raise BadRequest(f"chunk {sha} was not announced; BeginUpload comes first")
+        self._desk.uploads.put(sha, data)
+
+    def sealing(self, site: str, key: Key, digest: str) -> Sealing:
+        """What is to be verified before `seal`.
+
+        Raises:
+            AlreadySealed, ChunksMissing, BadRequest, RoundClosed: it cannot be sealed.
+        """
+        self._desk.presence.saw(site, self._desk.clock())
+        with self._desk.store.edge() as edge:
+            member(edge, key.run, site)
+            sealed = self._is_sealed(edge, site, key, digest)
+            row = edge.upload(key, site) if sealed else self._announced(edge, site, key, digest)
+        manifest = row.announcement.manifest
+        if not sealed and (missing := self._missing(manifest)):
+            raise ChunksMissing(f"{len(missing)} of {len(manifest.chunks)} chunks have not arrived")
+        return Sealing(site=site, key=key, manifest=manifest, blobs=self._desk.uploads, sealed=sealed)
+
+    def seal(self, sealing: Sealing) -> str:
+        """Seals a verified upload and answers its digest; asked again, it answers the same.
+
+        Raises:
+            AlreadySealed: another upload was sealed in the meantime.
+            RunEnded, RoundClosed: the phase closed in the meantime.
+        """
+        site, key, manifest = sealing.site, sealing.key, sealing.manifest
+        with self._desk.store.edge() as edge:
+            if not self._is_sealed(edge, site, key, manifest.digest):
+                self._announced(edge, site, key, manifest.digest)
+                edge.seal(key, site)
+                edge.set_task(key, site, "SEALED")
+                detail = {"round": key.round, "phase": key.phase, "site": site, "bytes": manifest.size_bytes}
+                edge.add_event(key.run, "update_sealed", detail, self._desk.clock())
+        return manifest.digest
+
+    def commit(self, site: str, key: Key, digest: str) -> str:
+        """Verifies and seals, right here; raises what `sealing`, `verify` and `seal` raise."""
+        sealing = self.sealing(site, key, digest)
+        sealing.verify()
+        return self.seal(sealing)
+
+    def status(self, site: str, key: Key) -> UploadStatus:
+        """What there is of an upload, in whatever state its run is; raises UnknownRun or NotMember."""
+        with self._desk.store.edge() as edge:
+            member(edge, key.run, site)
+            row = edge.upload(key, site)
+        if row is None:
+            return UploadStatus()
+        manifest = row.announcement.manifest
+        return UploadStatus(announced=True, sealed=row.sealed, digest=manifest.digest, missing=self._missing(manifest))
+
+    def _missing(self, manifest: Manifest) -> frozenset[str]:
+        return frozenset(chunk for chunk in manifest.chunks if not self._desk.uploads.has(chunk))
+
+    def _is_sealed(self, edge: Edge, site: str, key: Key, digest: str) -> bool:
+        row = edge.upload(key, site)
+        if row is None or not row.sealed:
+            return False
+        if row.announcement.manifest.digest != digest:
+            raise AlreadySealed(f"{row.announcement.manifest.digest} is sealed for this task, not {digest}")
+        return True
+
+    def _announced(self, edge: Edge, site: str, key: Key, digest: str) -> UploadRow:
+        open_task(edge, key, site)
+        row = edge.upload(key, site)
+        if row is None or row.announcement.manifest.digest != digest:
+            raise BadRequest(f"{digest} was not announced for this task; BeginUpload comes first")
+        return row

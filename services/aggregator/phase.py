@@ -1,0 +1,136 @@
+"""The long and pure part of a phase: from sealed manifests to the next state, its tasks and its numbers."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from deerfield.deviation import deviation
+from deerfield.exchange import Key
+from deerfield.manifest import Manifest, Stored, assemble, describe, pieces
+from deerfield.privacy import epsilon
+from deerfield.runspec import RunSpec
+from deerfield.strategy import Strategy
+from deerfield.tensors import Shapes, Tensors, factor
+from deerfield.types import Spend, State, Update
+from services.aggregator.blobs import Blobs
+from services.aggregator.records import StateRecord, TaskRow, UploadRow
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opening:
+    """A state in the blob store, and what every site does from there; no tasks: the run has its last state."""
+
+    state: StateRecord
+    tasks: Sequence[TaskRow]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Closed:
+    """What came out of a phase."""
+
+    next: Opening
+    deviation: float | None  # None where the sites did not all start from the same tensors
+    epsilon: Mapping[str, float]  # of each site, over all its sealed updates of the run
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Closing:
+    """A phase that takes no more updates; `compute` may run on any thread, and a redo is bit-identical."""
+
+    key: Key
+    spec: RunSpec
+    strategy: Strategy
+    before: StateRecord
+    tasks: Sequence[TaskRow]
+    sealed: Sequence[UploadRow]  # by site
+    spends: Mapping[str, tuple[Spend, ...]]
+    uploads: Blobs
+    published: Blobs
+
+    def compute(self) -> Closed:
+        """Aggregates, in the order of the sites and in float64; an update is read tensor by tensor."""
+        updates = [self._update(row) for row in self.sealed]
+        state = self.strategy.aggregate(self._state(), updates)
+        return Closed(
+            next=open_phase(self.strategy, state, tuple(task.site for task in self.tasks), self.published),
+            deviation=self._deviation(updates, state),
+            epsilon={site: epsilon(spends, self.spec.privacy.delta) for site, spends in self.spends.items()},
+        )
+
+    def _state(self) -> State:
+        return State(
+            round=self.before.round,
+            phase=self.before.phase,
+            shared=assemble(self.before.shared, self.published.get),
+            personal={site: assemble(own, self.published.get) for site, own in self.before.personal.items()},
+        )
+
+    def _update(self, row: UploadRow) -> Update:
+        announcement = row.announcement
+        return Update(
+            site=row.site,
+            round=self.key.round,
+            phase=self.key.phase,
+            base=announcement.base,
+            delta=Stored(announcement.manifest, self.uploads.get),
+            spend=announcement.spend,
+            metrics=announcement.metrics,
+        )
+
+    def _deviation(self, updates: Sequence[Update], state: State) -> float | None:
+        starts = {task.start for task in self.tasks if task.state == "SEALED"}
+        if len(starts) != 1 or state.personal:
+            return None
+        start = assemble(starts.pop(), self.published.get)
+        shares = self.spec.shares([update.site for update in updates])
+        return deviation(start, [update.delta for update in updates], shares, state.shared)
+
+
+def open_phase(strategy: Strategy, state: State, sites: Sequence[str], published: Blobs) -> Opening:
+    """Stores `state` and plans every site's task from it, until the strategy's last round is done."""
+    record = StateRecord(
+        round=state.round,
+        phase=state.phase,
+        shared=store_tensors(state.shared, published),
+        personal={site: store_tensors(own, published) for site, own in state.personal.items()},
+    )
+    if state.round >= strategy.declares.rounds:
+        return Opening(state=record, tasks=())
+    return Opening(state=record, tasks=[_planned(strategy, state, site, published) for site in sorted(sites)])
+
+
+def store_tensors(tensors: Tensors, published: Blobs) -> Manifest:
+    """Puts tensors into the blob store, and names them."""
+    manifest = describe(tensors)
+    for sha, data in pieces(tensors, manifest, manifest.chunks):
+        published.put(sha, data)
+    return manifest
+
+
+def draw_adapter(schema: Shapes, seed: int) -> Tensors:
+    """The adapter before the first phase: A Kaiming-uniform with a = sqrt 5, B and head zero.
+
+    For A (r, d_in) that is U(-1/sqrt(d_in), 1/sqrt(d_in)); the draws follow the order of the names.
+    """
+    generator = np.random.default_rng(seed)
+
+    def drawn(name: str) -> Tensors:
+        shape = schema[name]
+        if factor(name) != "A":
+            return {name: np.zeros(shape, np.float32)}
+        bound = 1 / np.sqrt(shape[1])
+        return {name: generator.uniform(-bound, bound, shape).astype(np.float32)}
+
+    return {name: array for each in sorted(schema) for name, array in drawn(each).items()}
+
+
+def _planned(strategy: Strategy, state: State, site: str, published: Blobs) -> TaskRow:
+    task = strategy.plan(state, site)
+    return TaskRow(
+        site=site,
+        factors=task.factors,
+        epochs=task.epochs,
+        start=store_tensors(task.start, published),
+        schema=dict(strategy.declares.upload(task)),
+    )

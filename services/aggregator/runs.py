@@ -1,0 +1,162 @@
+"""What an operator may do with runs: start, look at, follow, abort, and hand in evaluations."""
+
+import re
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
+
+from deerfield.errors import BadRequest, InvalidInput
+from deerfield.exchange import Event, Key, RunView
+from deerfield.runspec import RunSpec
+from deerfield.strategy import Declaration
+from deerfield.tensors import layers
+from services.aggregator.desk import Desk
+from services.aggregator.phase import draw_adapter, open_phase
+from services.aggregator.records import PhaseRow, RunRow
+from services.aggregator.store import Edge
+
+INCARNATION = 1  # of a run that was never restored from a backup
+REQUEST_ID_CHARS = 256
+
+
+class Runs:
+    """The operator's side of the aggregator."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+
+    def start(self, spec: RunSpec, request_id: str) -> str:
+        """Creates a run with its first phase, and names it; the same request_id again is the same run.
+
+        Raises:
+            InvalidInput: the run cannot be run, or the request_id was used for another one.
+            BadRequest: no request_id.
+        """
+        if not 0 < len(request_id) <= REQUEST_ID_CHARS:
+            raise BadRequest(f"a request_id has 1 to {REQUEST_ID_CHARS} characters, not {len(request_id)}")
+        with self._desk.store.edge() as edge:
+            if known := edge.run_of_request(request_id):
+                return _same(known, spec)
+        strategy = self._desk.make(spec)
+        _check_run(spec, strategy.declares)
+        state = strategy.init(draw_adapter(spec.schema, spec.seed))
+        opening = open_phase(strategy, state, spec.federation.sites, self._desk.published)
+        run, now = _run_id(spec.name, request_id), self._desk.clock()
+        key = Key(run=run, incarnation=INCARNATION, round=opening.state.round, phase=opening.state.phase)
+        with self._desk.store.edge() as edge:
+            if known := edge.run_of_request(request_id):  # another Start came first
+                return _same(known, spec)
+            edge.add_run(
+                RunRow(
+                    run=run,
+                    request_id=request_id,
+                    incarnation=INCARNATION,
+                    spec=spec,
+                    state="RUNNING",
+                    reason="",
+                    started_at=now,
+                )
+            )
+            edge.add_phase(PhaseRow(key=key, state="OPEN", opened_at=now, before=opening.state), opening.tasks)
+            edge.add_event(run, "run_started", _started(spec, opening.state.shared.digest), now)
+        return run
+
+    def get(self, run: str) -> RunView:
+        """One run; raises UnknownRun."""
+        with self._desk.store.edge() as edge:
+            return _view(edge, edge.run(run))
+
+    def list(self) -> Sequence[RunView]:
+        """Every run, oldest first."""
+        with self._desk.store.edge() as edge:
+            return [_view(edge, row) for row in edge.runs()]
+
+    def abort(self, run: str, reason: str) -> RunView:
+        """Ends a run in whatever state it is; one that has ended stays as it is. Raises UnknownRun."""
+        with self._desk.store.edge() as edge:
+            if edge.run(run).state == "RUNNING":
+                edge.end_run(run, "ABORTED", reason)
+                edge.add_event(run, "run_aborted", {"reason": reason}, self._desk.clock())
+            return _view(edge, edge.run(run))
+
+    def evaluated(self, run: str, round: int, phase: int, metrics: Mapping[str, float]) -> None:
+        """Writes metrics of a published phase down, once.
+
+        Raises:
+            UnknownRun: there is no such run.
+            BadRequest: the phase has published nothing.
+        """
+        with self._desk.store.edge() as edge:
+            row = edge.run(run)
+            if edge.published(Key(run=run, incarnation=row.incarnation, round=round, phase=phase)) is None:
+                raise BadRequest(f"round {round}, phase {phase} of {run} has published nothing to evaluate")
+            detail = {"round": round, "phase": phase, "metrics": dict(metrics)}
+            if not edge.has_event(run, "evaluated", detail):
+                edge.add_event(run, "evaluated", detail, self._desk.clock())
+
+    def events(self, run: str, after: int) -> Sequence[Event]:
+        """What has happened to a run since the event `after`; raises UnknownRun."""
+        with self._desk.store.edge() as edge:
+            edge.run(run)
+            return edge.events(after, run)
+
+    def progress(self, run: str) -> Mapping[str, tuple[int, int]]:
+        """(steps done, steps) of each site that has reported on the open phase."""
+        return self._desk.presence.progress(run)
+
+
+def _same(known: RunRow, spec: RunSpec) -> str:
+    if known.spec != spec:
+        raise InvalidInput(f"this request_id started {known.run}, which is another run; choose a new one")
+    return known.run
+
+
+def _check_run(spec: RunSpec, declares: Declaration) -> None:
+    sites, unit = spec.federation.sites, spec.privacy.unit
+    if unit not in declares.units:
+        raise InvalidInput(
+            f"{spec.strategy['name']} has no guarantee for unit {unit!r}; choose {', '.join(sorted(declares.units))}"
+        )
+    if not sites:
+        raise InvalidInput("federation.sites is empty; name the sites of the run")
+    if declares.topology == "pooled" and len(sites) != 1:
+        raise InvalidInput(f"{spec.strategy['name']} pools all data at one site; the run names {len(sites)}")
+    if not spec.adapter:
+        raise InvalidInput("adapter is empty; it holds the shapes of the exchanged tensors")
+    wrong = [layer for layer in layers(spec.schema) if not _has_rank(spec, layer)]
+    if wrong:
+        raise InvalidInput(f"adapter: {wrong[0]} does not have factors of rank {spec.model.lora.rank}")
+
+
+def _has_rank(spec: RunSpec, layer: str) -> bool:
+    A, B = (spec.adapter.get(f"{layer}.lora_{which}.weight", ()) for which in "AB")
+    return len(A) == len(B) == 2 and A[0] == B[1] == spec.model.lora.rank
+
+
+def _run_id(name: str, request_id: str) -> str:
+    slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+    return f"{slug}-{sha256(request_id.encode()).hexdigest()[:10]}"
+
+
+def _started(spec: RunSpec, digest: str) -> Mapping[str, object]:
+    return {
+        "name": spec.name,
+        "strategy": spec.strategy["name"],
+        "sites": list(spec.federation.sites),
+        "spec_sha256": spec.sha256,
+        "digest": digest,
+    }
+
+
+def _view(edge: Edge, row: RunRow) -> RunView:
+    phase = edge.newest_phase(row)
+    state = edge.published(phase.key) or phase.before
+    return RunView(
+        run=row.run,
+        state=row.state,
+        reason=row.reason,
+        spec=row.spec,
+        round=state.round,
+        phase=state.phase,
+        model=state.shared,
+        personal=state.personal,
+    )

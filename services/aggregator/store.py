@@ -1,0 +1,266 @@
+"""The aggregator's memory: each edge of the state machine is one transaction on one of these."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Any
+
+from sqlalchemy import Connection, Engine, Row, create_engine, event, func, insert, make_url, select, update
+from sqlalchemy.pool import StaticPool
+
+from deerfield.errors import UnknownRun
+from deerfield.exchange import Announcement, Event, Key, RunState
+from deerfield.types import Spend
+from services.aggregator.records import (
+    Away,
+    PhaseRow,
+    PhaseState,
+    RunRow,
+    StateRecord,
+    TaskRow,
+    TaskState,
+    UploadRow,
+    manifest_of,
+    schema_of,
+    spec_of,
+    spend_of,
+    state_of,
+    to_text,
+)
+from services.aggregator.tables import cursors, events, metadata, phases, runs, tasks, uploads
+
+BUSY_TIMEOUT_MS = 10_000
+IN_MEMORY = "sqlite://"
+
+
+def open_database(url: str) -> Engine:
+    """An engine with the tables in place; SQLite in WAL mode, each commit on disk when it returns."""
+    sqlite = make_url(url).get_backend_name() == "sqlite"
+    engine = create_engine(url, poolclass=StaticPool) if url == IN_MEMORY else create_engine(url)
+    if sqlite:
+        event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+    metadata.create_all(engine)
+    return engine
+
+
+def _prepare_sqlite(connection: Any, _: object) -> None:
+    connection.isolation_level = None  # pysqlite must not begin transactions on its own
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", f"busy_timeout={BUSY_TIMEOUT_MS}", "foreign_keys=ON"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN IMMEDIATE")  # a reader that turns writer halfway would fail, not wait
+
+
+class Store:
+    """Opens transactions; may be used from several threads, each in its own."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    @contextmanager
+    def edge(self) -> Iterator["Edge"]:
+        """One transaction: all of it is kept, or, after an exception, none."""
+        with self._engine.begin() as connection:
+            yield Edge(connection)
+
+    def close(self) -> None:
+        """Gives every connection back."""
+        self._engine.dispose()
+
+
+class Edge:
+    """What one transaction may read and write."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def run(self, run: str) -> RunRow:
+        """One run; raises UnknownRun."""
+        row = self._connection.execute(select(runs).where(runs.c.run == run)).one_or_none()
+        if row is None:
+            raise UnknownRun(f"no run is called {run[:80]!r}")
+        return _run(row)
+
+    def run_of_request(self, request_id: str) -> RunRow | None:
+        """The run that a Start with this request_id made."""
+        row = self._connection.execute(select(runs).where(runs.c.request_id == request_id)).one_or_none()
+        return _run(row) if row else None
+
+    def runs(self, state: RunState | None = None) -> Sequence[RunRow]:
+        """Every run, or those in `state`, oldest first."""
+        query = select(runs).order_by(runs.c.started_at, runs.c.run)
+        return [_run(row) for row in self._connection.execute(query.where(runs.c.state == state) if state else query)]
+
+    def add_run(self, row: RunRow) -> None:
+        """Adds a run."""
+        self._connection.execute(insert(runs).values({**_fields(row), "spec": row.spec.canonical()}))
+
+    def end_run(self, run: str, state: RunState, reason: str) -> None:
+        """Gives a run its last state."""
+        self._connection.execute(update(runs).where(runs.c.run == run).values(state=state, reason=reason))
+
+    def newest_phase(self, run: RunRow) -> PhaseRow:
+        """The phase that is open, or the last one of a run that has ended."""
+        query = select(phases).where(phases.c.run == run.run, phases.c.incarnation == run.incarnation)
+        return _phase(
+            self._connection.execute(query.order_by(phases.c.round.desc(), phases.c.phase.desc()).limit(1)).one()
+        )
+
+    def published(self, key: Key) -> StateRecord | None:
+        """The state that a phase published."""
+        after = self._connection.execute(select(phases.c.after).where(*_is(phases, key))).scalar_one_or_none()
+        return state_of(after) if after else None
+
+    def add_phase(self, row: PhaseRow, planned: Sequence[TaskRow]) -> None:
+        """Opens a phase with its tasks."""
+        values = {"state": row.state, "opened_at": row.opened_at, "before": to_text(row.before)}
+        self._connection.execute(insert(phases).values({**asdict(row.key), **values}))
+        for task in planned:
+            texts = {"start": to_text(task.start), "schema": json.dumps(task.schema)}
+            self._connection.execute(insert(tasks).values({**asdict(row.key), **_fields(task), **texts}))
+
+    def set_phase(self, key: Key, state: PhaseState, after: StateRecord | None = None) -> None:
+        """Moves a phase along."""
+        values = {"state": state, **({"after": to_text(after)} if after else {})}
+        self._connection.execute(update(phases).where(*_is(phases, key)).values(values))
+
+    def tasks(self, key: Key) -> Sequence[TaskRow]:
+        """The tasks of a phase, by site."""
+        query = select(tasks).where(*_is(tasks, key)).order_by(tasks.c.site)
+        return [_task(row) for row in self._connection.execute(query)]
+
+    def task(self, key: Key, site: str) -> TaskRow | None:
+        """A site's task in a phase."""
+        row = self._connection.execute(select(tasks).where(*_is(tasks, key), tasks.c.site == site)).one_or_none()
+        return _task(row) if row else None
+
+    def set_task(self, key: Key, site: str, state: TaskState, detail: str = "") -> None:
+        """Moves a site's task along; taking one makes the site a joined one."""
+        values = {"state": state, "detail": detail, **({"joined": True} if state == "TAKEN" else {})}
+        self._connection.execute(update(tasks).where(*_is(tasks, key), tasks.c.site == site).values(values))
+
+    def set_away(self, key: Key, site: str, away: Away, detail: str = "") -> None:
+        """Notes that a site is away, or back."""
+        where = (*_is(tasks, key), tasks.c.site == site)
+        self._connection.execute(update(tasks).where(*where).values(away=away, detail=detail))
+
+    def upload(self, key: Key, site: str) -> UploadRow | None:
+        """What a site has announced for a phase."""
+        query = select(uploads).where(*_is(uploads, key), uploads.c.site == site)
+        row = self._connection.execute(query).one_or_none()
+        return _upload(row) if row else None
+
+    def announced(self, site: str) -> Sequence[UploadRow]:
+        """What a site has announced and not sealed."""
+        query = select(uploads).where(uploads.c.site == site, uploads.c.sealed.is_(False))
+        return [_upload(row) for row in self._connection.execute(query)]
+
+    def sealed(self, key: Key) -> Sequence[UploadRow]:
+        """The sealed updates of a phase, by site."""
+        query = select(uploads).where(*_is(uploads, key), uploads.c.sealed).order_by(uploads.c.site)
+        return [_upload(row) for row in self._connection.execute(query)]
+
+    def put_upload(self, key: Key, site: str, announcement: Announcement) -> None:
+        """Keeps an announcement in the place of an earlier, unsealed one."""
+        where = (*_is(uploads, key), uploads.c.site == site)
+        self._connection.execute(uploads.delete().where(*where))
+        values = {
+            "site": site,
+            "manifest": to_text(announcement.manifest),
+            "base": announcement.base,
+            "spend": to_text(announcement.spend),
+            "metrics": json.dumps(dict(announcement.metrics)),
+            "sealed": False,
+        }
+        self._connection.execute(insert(uploads).values({**asdict(key), **values}))
+
+    def seal(self, key: Key, site: str) -> None:
+        """Seals what a site announced."""
+        where = (*_is(uploads, key), uploads.c.site == site)
+        self._connection.execute(update(uploads).where(*where).values(sealed=True))
+
+    def spends(self, run: RunRow) -> Mapping[str, tuple[Spend, ...]]:
+        """Every sealed spend of a run, by site, in the order of the phases."""
+        query = select(uploads.c.site, uploads.c.spend).where(uploads.c.run == run.run, uploads.c.sealed)
+        found: dict[str, tuple[Spend, ...]] = {}
+        for site, spend in self._connection.execute(query.order_by(uploads.c.round, uploads.c.phase)):
+            found[site] = (*found.get(site, ()), spend_of(spend))
+        return found
+
+    def add_event(self, run: str, kind: str, detail: Mapping[str, object], time: float) -> None:
+        """Appends to what has happened."""
+        text = json.dumps(detail, sort_keys=True, allow_nan=False)
+        self._connection.execute(insert(events).values(run=run, kind=kind, detail=text, time=time))
+
+    def has_event(self, run: str, kind: str, detail: Mapping[str, object]) -> bool:
+        """Whether this very thing is already written down."""
+        text = json.dumps(detail, sort_keys=True, allow_nan=False)
+        query = select(func.count()).where(events.c.run == run, events.c.kind == kind, events.c.detail == text)
+        return bool(self._connection.execute(query).scalar_one())
+
+    def events(self, after: int, run: str | None = None, limit: int = 1000) -> Sequence[Event]:
+        """What has happened since the event `after`, to all runs or to one."""
+        query = select(events).where(events.c.number > after).order_by(events.c.number).limit(limit)
+        found = self._connection.execute(query.where(events.c.run == run) if run else query)
+        return [
+            Event(number=row.number, run=row.run, kind=row.kind, detail=json.loads(row.detail), time=row.time)
+            for row in found
+        ]
+
+    def cursor(self, reader: str) -> int:
+        """The last event that `reader` has dealt with."""
+        number = self._connection.execute(select(cursors.c.number).where(cursors.c.reader == reader)).scalar()
+        return int(number or 0)
+
+    def set_cursor(self, reader: str, number: int) -> None:
+        """Notes that `reader` has dealt with everything up to `number`."""
+        self._connection.execute(cursors.delete().where(cursors.c.reader == reader))
+        self._connection.execute(insert(cursors).values(reader=reader, number=number))
+
+
+def _is(table: Any, key: Key) -> tuple[Any, ...]:
+    return tuple(table.c[name] == value for name, value in asdict(key).items())
+
+
+def _fields(row: RunRow | TaskRow) -> dict[str, object]:
+    return {name: getattr(row, name) for name in row.__dataclass_fields__}
+
+
+def _key(row: Row[Any]) -> Key:
+    return Key(run=row.run, incarnation=row.incarnation, round=row.round, phase=row.phase)
+
+
+def _run(row: Row[Any]) -> RunRow:
+    return RunRow(**{**row._asdict(), "spec": spec_of(row.spec)})
+
+
+def _phase(row: Row[Any]) -> PhaseRow:
+    return PhaseRow(key=_key(row), state=row.state, opened_at=row.opened_at, before=state_of(row.before))
+
+
+def _task(row: Row[Any]) -> TaskRow:
+    return TaskRow(
+        site=row.site,
+        factors=row.factors,
+        epochs=row.epochs,
+        start=manifest_of(row.start),
+        schema=schema_of(row.schema),
+        state=row.state,
+        away=row.away,
+        detail=row.detail,
+        joined=row.joined,
+    )
+
+
+def _upload(row: Row[Any]) -> UploadRow:
+    announcement = Announcement(
+        manifest=manifest_of(row.manifest),
+        base=row.base,
+        spend=spend_of(row.spend),
+        metrics=json.loads(row.metrics),
+    )
+    return UploadRow(site=row.site, announcement=announcement, sealed=row.sealed)

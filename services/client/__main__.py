@@ -1,0 +1,111 @@
+"""`python -m services.client`: the composition root of everything that needs torch.
+
+`site` answers tasks; `prepare` splits data and describes the model for an embedded run; `follow` scores every phase of a
+run on data that belongs to the consortium; `evaluate` scores one adapter folder.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import structlog
+
+from deerfield.errors import DeerfieldError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command; answers its exit code. Errors that deerfield can name are one line on stderr."""
+    arguments = _parser().parse_args(argv)
+    structlog.configure(logger_factory=structlog.WriteLoggerFactory(sys.stderr))
+    try:
+        arguments.command(arguments)
+    except DeerfieldError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        return error.exit_code
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m services.client", description=__doc__)
+    commands = parser.add_subparsers(required=True)
+
+    site = commands.add_parser("site", help="answer the tasks of a run until it ends")
+    for flag in ("--site", "--aggregator", "--run"):
+        site.add_argument(flag, required=True)
+    site.add_argument("--policy", type=Path, required=True)
+    site.set_defaults(command=_site)
+
+    prepare = commands.add_parser("prepare", help="split the data of an embedded run, describe its adapter")
+    prepare.add_argument("--run", type=Path, required=True)
+    prepare.add_argument("--out", type=Path, required=True)
+    prepare.add_argument("--pooled", action="store_true")
+    prepare.set_defaults(command=_prepare)
+
+    follow = commands.add_parser("follow", help="score every published phase of a run")
+    follow.add_argument("--aggregator", required=True)
+    follow.add_argument("--run", required=True)
+    follow.add_argument("--file", type=Path, required=True)
+    follow.add_argument("--rows", required=True)
+    follow.set_defaults(command=_follow)
+
+    evaluate = commands.add_parser("evaluate", help="score an adapter folder on a data file")
+    for flag in ("--adapter", "--data", "--label"):
+        evaluate.add_argument(flag, required=True)
+    for flag in ("--base", "--input", "--rows"):
+        evaluate.add_argument(flag)
+    evaluate.set_defaults(command=_evaluate)
+    return parser
+
+
+def _site(arguments: argparse.Namespace) -> None:
+    import torch
+
+    from deerfield.wire.channel import connect
+    from deerfield.wire.client import SiteClient
+    from services.client import policy, workbench
+    from services.client.site import Site
+
+    rules = policy.load(arguments.policy)
+    torch.set_num_threads(rules.threads)
+    with connect(arguments.aggregator, role="site", site=arguments.site) as channel:
+        link = SiteClient(channel, run=arguments.run)
+        link.hello()
+        build = lambda spec: workbench.build(arguments.site, rules, spec)  # noqa: E731
+        Site(name=arguments.site, link=link, build=build).serve()
+
+
+def _prepare(arguments: argparse.Namespace) -> None:
+    from deerfield.runfile import RunFile
+    from services.client.prepare import prepare
+
+    file = RunFile.model_validate_json(arguments.run.read_text())
+    found = prepare(file, arguments.out, pooled=arguments.pooled)
+    (arguments.out / "prepared.json").write_text(json.dumps(found, indent=2))
+
+
+def _follow(arguments: argparse.Namespace) -> None:
+    from deerfield.runfile import RunFile
+    from deerfield.wire.channel import connect
+    from deerfield.wire.client import RunsClient
+    from services.client import evaluator
+
+    file = RunFile.model_validate_json(arguments.file.read_text())
+    with connect(arguments.aggregator, role="operator") as channel:
+        runs = RunsClient(channel)
+        spec = runs.get(arguments.run).spec
+        evaluator.follow(runs, arguments.run, evaluator.validation(spec, file.embedded, arguments.rows))
+
+
+def _evaluate(arguments: argparse.Namespace) -> None:
+    from deerfield.runfile import Source
+    from services.client import evaluator
+
+    known = {"path": arguments.data, "label": arguments.label, "rows": arguments.rows, "input": arguments.input}
+    source = Source.model_validate({key: value for key, value in known.items() if value is not None})
+    print(json.dumps(evaluator.evaluate_folder(Path(arguments.adapter), source, arguments.base)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,197 @@
+"""The fused clipping engine: clipped sums of per-example LoRA gradients within one backward pass.
+
+For a layer y = x (W + s B A)^T + b with inputs x (n, t, d_in) and output gradients g (n, t, d_out), the gradients of
+example i are products of thin matrices that the backward pass has at hand:
+
+    dB_i = s g_i^T (x_i A^T)      (d_out, r)          dA_i = (s g_i B)^T x_i      (r, d_in)
+
+and for the linear head, with features f (n, width) and logit gradients e (n, labels), dW_i = e_i f_i^T, db_i = e_i.
+They are kept until the backward pass ends, measured jointly, scaled, and summed: no second backward pass (ghost
+clipping, arXiv 2110.05679), no t x t Gram matrix, no hooks on the adapter's own layers (Opacus, arXiv 2109.12298). The
+forward pass uses the merged weight W + s B A, rebuilt in fp32 when a factor has changed: the adapter costs it nothing.
+Per-example gradients live in this object alone, and are gone when `clipped_sum` returns: none reaches `.grad`.
+"""
+
+from math import isinf
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from deerfield.tensors import Factors
+from services.client.backbones import Inputs
+from services.client.lowrank import Columns, Low, Rows, wide
+from services.client.mechanism import clip_factors
+from services.client.models import Classifier
+
+
+class Fused:
+    """`mechanism.Engine` for LoRA on linear layers and 1x1 convolutions, and a linear head.
+
+    With an infinite clip no example is told from another: the same products run over the whole batch at once.
+    """
+
+    def __init__(self, classifier: Classifier, slot: str, factors: Factors, clip: float) -> None:
+        self._classifier, self._slot, self._clip = classifier, slot, clip
+        self._shapes = {name: p.shape for name, p in classifier.trained(slot, factors).items()}
+        self._factors = factors
+        self._anchor = torch.zeros((), requires_grad=True)  # makes autograd visit layers whose inputs need no gradient
+        self._layers: list[_Layer] = []
+        self._taken: dict[str, Tensor] = {}
+        self.count = 0  # examples in the batch that is under way
+
+    def __enter__(self) -> "Fused":
+        entries = self._classifier.activate(self._slot, self._factors)
+        if self._factors:
+            for path, layer in self._classifier.layers().items():
+                self._layers.append(_Layer(self, path, layer, self._slot, self._factors))
+                vars(layer)["forward"] = self._layers[-1].forward
+        head = self._classifier.heads[self._slot]
+        self._head = head if "head.weight" in entries else None
+        if self._head is not None:
+            vars(head)["forward"] = self._forward_head
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for layer in self._layers:
+            del vars(layer.peft)["forward"]
+        if self._head is not None:
+            del vars(self._head)["forward"]
+        self._layers.clear()
+        self._taken.clear()
+
+    @property
+    def summed(self) -> bool:
+        """Nothing is clipped, so examples need not be told apart."""
+        return isinf(self._clip)
+
+    def clipped_sum(self, inputs: Inputs, labels: Tensor) -> tuple[list[Tensor], Tensor]:
+        """As `mechanism.Engine` says."""
+        for layer in self._layers:
+            layer.refresh()
+        self._taken.clear()
+        self.count = len(labels)
+        loss = nn.functional.cross_entropy(self._classifier(inputs), labels, reduction="sum")
+        loss.backward()  # type: ignore[no-untyped-call]
+        missing = [name for name in self._shapes if name not in self._taken]
+        if missing:
+            raise RuntimeError(f"the model's forward pass does not use {missing[0]}: it cannot be trained")
+        with torch.no_grad():
+            sums = self._sums()
+        self._taken.clear()
+        return sums, loss.detach()
+
+    def take(self, name: str, gradients: Tensor) -> None:
+        """Keeps the gradients (n, ...) of one entry; a layer that runs twice adds up before its norm is taken."""
+        if name in self._taken:
+            self._taken[name].add_(gradients)
+        else:
+            self._taken[name] = gradients
+
+    def _sums(self) -> list[Tensor]:
+        shapes = self._shapes.values()
+        if self.summed:
+            return [self._taken[name].view(shape) for name, shape in self._shapes.items()]
+        each = [self._taken[name].flatten(1) for name in self._shapes]  # (n, entries)
+        norms = torch.stack([torch.linalg.vector_norm(g, dim=1) for g in each]).norm(dim=0)  # (n,)
+        factors = clip_factors(norms, self._clip)
+        broken = ~norms.isfinite()
+        if broken.any():
+            for gradients in each:
+                gradients[broken] = 0  # 0 * inf is not 0
+        return [torch.mv(g.t(), factors).view(shape) for g, shape in zip(each, shapes, strict=True)]
+
+    def _forward_head(self, features: Tensor) -> Tensor:
+        head = self._head
+        if not isinstance(head, nn.Linear):
+            raise TypeError(f"a trained head must be linear, not {type(head).__name__}")
+        logits: Tensor = _FusedHead.apply(features, self._anchor, head, self)  # type: ignore[no-untyped-call]
+        return logits
+
+
+class _Layer:
+    """One adapted layer while the engine holds it: its merged weight, and which factors are trained."""
+
+    def __init__(self, engine: Fused, path: str, layer: Any, slot: str, factors: Factors) -> None:
+        self.engine, self.peft = engine, layer
+        self.A, self.B = layer.lora_A[slot].weight, layer.lora_B[slot].weight
+        self.name_A, self.name_B = (f"base_model.model.{path}.lora_{which}.weight" for which in "AB")
+        self.trains_A, self.trains_B = "A" in factors, "B" in factors
+        self.scale = layer.scaling[slot]
+        base = layer.get_base_layer()
+        self.weight, self.bias = base.weight.detach(), base.bias
+        self.shape: Low = Columns(base.stride) if isinstance(base, nn.Conv2d) else Rows()
+        self._versions = (-1, -1)
+        self.merged = torch.empty_like(self.weight.flatten(1))
+
+    @torch.no_grad()
+    def refresh(self) -> None:
+        """Rebuilds what depends on the factors, if an in-place operation has touched them since."""
+        if self._versions == (self.A._version, self.B._version):
+            return
+        self._versions = (self.A._version, self.B._version)
+        A, B = self.A.flatten(1), self.B.flatten(1)
+        self.scaled_A, self.scaled_B = self.scale * A, self.scale * B
+        torch.addmm(self.weight.flatten(1), B, self.scaled_A, out=self.merged)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Stands in for the PEFT layer's forward: the same function of x, and of nothing else."""
+        if x.shape[0] != self.engine.count:
+            raise RuntimeError(
+                f"{self.name_B}: the layer sees {x.shape[0]} rows for {self.engine.count} examples; its base mixes "
+                f"examples into the first dimension, so per-example gradients do not exist"
+            )
+        kind = x.device.type
+        merged, bias = self.merged, self.bias
+        if torch.is_autocast_enabled(kind):
+            dtype = torch.get_autocast_dtype(kind)
+            x, merged, bias = x.to(dtype), merged.to(dtype), None if bias is None else bias.to(dtype)
+        with torch.autocast(kind, enabled=False):
+            y: Tensor = _FusedLora.apply(x, self.engine._anchor, merged, bias, self)  # type: ignore[no-untyped-call]
+        return y
+
+
+class _FusedLora(torch.autograd.Function):
+    """y = x (W + s B A)^T + b; the backward pass gives dx to autograd and the factors' gradients to the engine."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, _anchor: Tensor, merged: Tensor, bias: Tensor | None, layer: _Layer) -> Tensor:
+        down = layer.shape.times(wide(x), layer.scaled_A) if layer.trains_B else None
+        ctx.layer, ctx.x_shape = layer, x.shape
+        ctx.save_for_backward(down, x if layer.trains_A else None, merged)
+        return layer.shape.forward(x, merged, bias)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, None, None, None, None]:
+        layer: _Layer = ctx.layer
+        down, x, merged = ctx.saved_tensors
+        shape, summed, g = layer.shape, layer.engine.summed, wide(grads[0])
+        if layer.trains_B:
+            layer.engine.take(layer.name_B, shape.outer(shape.outputs(g), down, summed))
+        if layer.trains_A:
+            back = shape.times_outputs(g, layer.scaled_B)
+            layer.engine.take(layer.name_A, shape.outer(back, shape.inputs(wide(x)), summed))
+        dx = shape.backward(grads[0], merged, ctx.x_shape) if ctx.needs_input_grad[0] else None
+        return dx, None, None, None, None
+
+
+class _FusedHead(torch.autograd.Function):
+    """logits = f W^T + b, with both gradients for the engine."""
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, _anchor: Tensor, head: nn.Linear, engine: Fused) -> Tensor:
+        ctx.head, ctx.engine = head, engine
+        ctx.save_for_backward(features)
+        return nn.functional.linear(features, head.weight, head.bias)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, None, None, None]:
+        (features,), (errors,) = ctx.saved_tensors, grads
+        engine: Fused = ctx.engine
+        if engine.summed:
+            engine.take("head.weight", errors.t() @ features)
+            engine.take("head.bias", errors.sum(0))
+        else:
+            engine.take("head.weight", errors.unsqueeze(2) * features.unsqueeze(1))
+            engine.take("head.bias", errors.clone())
+        return errors @ ctx.head.weight if ctx.needs_input_grad[0] else None, None, None, None

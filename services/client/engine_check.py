@@ -1,0 +1,161 @@
+"""Checks before a phase is charged that its engine trains what it says, on random examples and random factors.
+
+PEFT and Opacus have combined to train nothing, silently, and under noise a tensor that has moved proves nothing. So the
+engine's clipped sum is compared with plain autograd through PEFT's own layers, one example at a time, and one step must
+move exactly the trained tensors. Reads no data, draws from a generator of its own, and puts every bit back.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from deerfield.errors import EngineFault
+from deerfield.randomness import SeededRandomness
+from deerfield.runspec import RunSpec
+from deerfield.tensors import Factors, factor
+from deerfield.types import Spend
+from services.client.backbones import Inputs
+from services.client.device import reproducible
+from services.client.mechanism import Mechanism, clip_factors
+from services.client.models import SHARED, Classifier, side
+from services.client.targets import refuse_batch_mixing
+from services.client.trainer import engine, optimizer, take_step
+
+Gradients: TypeAlias = Mapping[str, Tensor]
+
+EXAMPLES = 3  # the fewest that tell "each clipped" from "the sum clipped" and from "the first and the last"
+TOKENS = 8
+TOLERANCE = {"fp32": 1e-3, "bf16": 0.1}  # relative L2 error of one tensor; bf16 has 8 bits, over some tens of layers
+
+
+def check_engine(classifier: Classifier, spec: RunSpec, factors: Factors, *, slot: str = SHARED) -> None:
+    """Checks the engine that `spec` names for an exchange of `factors`.
+
+    Raises:
+        EngineFault: it would not train what it should; the message names the tensor.
+        InvalidInput: the base mixes the examples of a batch, or there is nothing to train.
+    """
+    refuse_batch_mixing(classifier.base)
+    generator = torch.Generator().manual_seed(0)
+    inputs, labels = _examples(classifier, generator)
+    check = _Check(classifier, spec, slot, factors, inputs, labels)
+    with reproducible(), _scratch(classifier, slot, generator):
+        if factors:
+            check.adapter_counts()
+        check.engine_agrees_and_moves_what_it_trains([check.reference(i) for i in range(EXAMPLES)])
+
+
+def _examples(classifier: Classifier, generator: torch.Generator) -> tuple[Inputs, Tensor]:
+    """Random inputs, from behind the frozen prefix where there is one, and labels."""
+    device, base = classifier.device.kind, classifier.base
+    if classifier.kind == "text":
+        ids = torch.randint(base.config.vocab_size, (EXAMPLES, TOKENS), generator=generator)
+        inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    else:
+        shape = (EXAMPLES, 3, side(base), side(base))
+        inputs = {"pixel_values": torch.randn(shape, generator=generator).to(next(base.parameters()).dtype)}
+    inputs = {name: value.to(device) for name, value in inputs.items()}
+    if classifier.prefix:
+        with torch.no_grad(), classifier.device.autocast():
+            inputs = classifier.prefix.run(inputs)
+    return inputs, torch.randint(classifier.labels, (EXAMPLES,), generator=generator).to(device)
+
+
+@contextmanager
+def _scratch(classifier: Classifier, slot: str, generator: torch.Generator) -> Iterator[None]:
+    """Lends `slot` random non-zero entries, and puts back what was there."""
+    entries = classifier.entries(slot)
+    kept = {name: parameter.detach().clone() for name, parameter in entries.items()}
+    try:
+        with torch.no_grad():
+            for parameter in entries.values():
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) / parameter[0].numel() ** 0.5)
+        yield
+    finally:
+        with torch.no_grad():
+            for name, parameter in entries.items():
+                parameter.copy_(kept[name])
+                parameter.grad = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Check:
+    classifier: Classifier
+    spec: RunSpec
+    slot: str
+    factors: Factors
+    inputs: Inputs
+    labels: Tensor  # (EXAMPLES,)
+
+    @torch.no_grad()
+    def adapter_counts(self) -> None:
+        """The logits must change when the adapter does."""
+        self.classifier.activate(self.slot, "")
+        with_adapter = self.classifier(self.inputs)
+        B = [p for name, p in self.classifier.entries(self.slot).items() if factor(name) == "B"]
+        kept = [parameter.clone() for parameter in B]
+        for parameter in B:
+            parameter.zero_()
+        without = self.classifier(self.inputs)
+        for parameter, value in zip(B, kept, strict=True):
+            parameter.copy_(value)
+        if torch.equal(with_adapter, without):
+            raise EngineFault(
+                "the adapter does not change the model's answers: its layers are not part of the forward pass"
+            )
+
+    def reference(self, index: int) -> Gradients:
+        """The gradient of one example by plain autograd, which must be non-zero somewhere in every entry."""
+        entries = self.classifier.activate(self.slot, self.factors)
+        one = {name: value[index : index + 1] for name, value in self.inputs.items()}
+        loss = nn.functional.cross_entropy(self.classifier(one), self.labels[index : index + 1])
+        found = torch.autograd.grad(loss, list(entries.values()), allow_unused=True)
+        for name, gradient in zip(entries, found, strict=True):
+            if gradient is None or not gradient.any():
+                raise EngineFault(f"{name} gets no gradient: its layer is not part of the forward pass")
+        return dict(zip(entries, found, strict=True))
+
+    def engine_agrees_and_moves_what_it_trains(self, each: list[Gradients]) -> None:
+        """Compares the engine's sum with that of the clipped references, then takes one step without noise."""
+        norms = torch.stack([torch.stack([g.norm() for g in one.values()]).norm() for one in each])
+        clip = float(norms.median())  # one example is clipped, one is not
+        scales = clip_factors(norms, clip)
+        trained = self.classifier.trained(self.slot, self.factors)
+        frozen = {name: (p, p._version) for name, p in self.classifier.named_parameters() if _absent(p, trained)}
+        before = {name: p.detach().clone() for name, p in self.classifier.entries(self.slot).items()}
+        with engine(self.classifier, self.slot, self.factors, clip=clip, kind=self.spec.training.engine) as engaged:
+            sums, _ = engaged.clipped_sum(self.inputs, self.labels)
+            for name, total in zip(trained, sums, strict=True):
+                expected = torch.stack([scale * one[name] for scale, one in zip(scales, each, strict=True)]).sum(0)
+                self.compare(name, total, expected)
+            sgd = optimizer(self.classifier, self.slot, self.factors, self.spec)
+            take_step(sgd, list(trained.values()), sums, _noiseless())
+        moved = {name for name, p in self.classifier.entries(self.slot).items() if not torch.equal(p, before[name])}
+        if moved != set(trained):
+            raise EngineFault(f"one step moves {sorted(moved)}, the exchange trains {sorted(trained)}")
+        for name, (parameter, version) in frozen.items():
+            if parameter._version != version:
+                raise EngineFault(f"one step writes to {name}, which is frozen")
+
+    def compare(self, name: str, found: Tensor, expected: Tensor) -> None:
+        """The engine's clipped sum of one entry against the reference's."""
+        tolerance = TOLERANCE[self.classifier.device.precision]
+        error = float((found - expected).norm() / expected.norm())
+        if not error <= tolerance:  # also when it is not a number
+            raise EngineFault(
+                f"{name}: the engine's clipped sum is off by {error:.1e} of its norm; at most {tolerance:g} may be"
+            )
+
+
+def _absent(parameter: nn.Parameter, entries: Mapping[str, nn.Parameter]) -> bool:
+    return all(parameter is not entry for entry in entries.values())
+
+
+def _noiseless() -> Mechanism:
+    spend = Spend(unit="none", noise_multiplier=0.0, sample_rate=1.0, steps=1, clip=float("inf"))
+    nothing = SeededRandomness("engine check")
+    return Mechanism(spend=spend, units_low=EXAMPLES, sampling=nothing, noise=nothing)

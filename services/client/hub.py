@@ -1,0 +1,23 @@
+"""Whether the model hub can be reached, asked once and quickly: hospitals are often offline on purpose."""
+
+import os
+import socket
+from functools import cache
+from urllib.parse import urlsplit
+
+TIMEOUT_S = 3.0  # the hub's own clients retry for minutes
+
+
+@cache
+def reachable() -> bool:
+    """True if the hub accepts a connection; False under HF_HUB_OFFLINE."""
+    from huggingface_hub import constants
+
+    if os.environ.get("HF_HUB_OFFLINE") == "1":
+        return False
+    endpoint = urlsplit(constants.ENDPOINT)
+    try:
+        socket.create_connection((endpoint.hostname or "", endpoint.port or 443), timeout=TIMEOUT_S).close()
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,76 @@
+"""Clipped sums by Opacus' hooks on PEFT's own layers: the reference for `dplora`, selectable as `engine: opacus`.
+
+Opacus computes and clips the per-example gradients; noise, denominator and optimizer are ours (`mechanism`), because
+its own noise comes from torch's global generator. A wrapped model cannot change what it trains: each phase wraps anew.
+"""
+
+from typing import Any
+
+import torch
+from opacus.grad_sample import GradSampleModule
+from opacus.optimizers import DPOptimizer
+from torch import Tensor, nn
+
+from deerfield.tensors import Factors
+from services.client.backbones import Inputs
+from services.client.models import Classifier
+
+
+class Hooked:
+    """`mechanism.Engine` for every layer that Opacus knows, at the price of its activations and hooks."""
+
+    def __init__(self, classifier: Classifier, slot: str, factors: Factors, clip: float) -> None:
+        self._classifier, self._slot, self._factors, self._clip = classifier, slot, factors, clip
+        classifier.trained(slot, factors)
+
+    def __enter__(self) -> "Hooked":
+        self._entries = list(self._classifier.activate(self._slot, self._factors).values())
+        self._hooked = [
+            module
+            for module in self._classifier.modules()
+            if any(parameter.requires_grad for parameter in module.parameters(recurse=False))
+        ]
+        for module in self._hooked:
+            module.train()  # Opacus' hooks look away in eval mode; these are linear maps, the same in both
+        self._wrapped: Any = GradSampleModule(self._classifier, loss_reduction="sum")
+        self._clipper: Any = DPOptimizer(
+            torch.optim.SGD(self._entries, lr=0.0),
+            noise_multiplier=0.0,
+            max_grad_norm=self._clip,
+            expected_batch_size=None,
+            loss_reduction="sum",
+        )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._forget()
+        self._wrapped.remove_hooks()
+        for parameter in self._classifier.parameters():
+            for name in ("grad_sample", "summed_grad", "_forward_counter", "_current_grad_sample"):
+                vars(parameter).pop(name, None)
+        for module in self._hooked:
+            vars(module).pop("activations", None)
+            module.eval()
+
+    def clipped_sum(self, inputs: Inputs, labels: Tensor) -> tuple[list[Tensor], Tensor]:
+        """As `mechanism.Engine` says."""
+        self._forget()
+        loss = nn.functional.cross_entropy(self._wrapped(inputs), labels, reduction="sum")
+        loss.backward()  # type: ignore[no-untyped-call]
+        samples = [vars(parameter)["grad_sample"] for parameter in self._entries]
+        if any(sample is None for sample in samples):
+            raise RuntimeError("the model's forward pass does not use a trained layer: it cannot be trained")
+        finite = torch.stack([sample.flatten(1).isfinite().all(1) for sample in samples]).all(0)  # (n,)
+        if not finite.all():
+            for sample in samples:
+                sample[~finite] = 0
+        self._clipper.clip_and_accumulate()
+        sums = [vars(parameter)["summed_grad"] for parameter in self._entries]
+        self._forget()
+        return sums, loss.detach()
+
+    def _forget(self) -> None:
+        """Drops every gradient, clipped or not."""
+        for parameter in self._entries:
+            parameter.grad = None
+            vars(parameter).update(grad_sample=None, summed_grad=None)

@@ -1,0 +1,179 @@
+"""One hospital's side of a run: check, train, release, and only then let anything out.
+
+Knows no transport, model or file: it is given a link to the aggregator and a way to build a trainer.
+"""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import structlog
+
+from deerfield.errors import BudgetExhausted, InvalidInput, NotMapped, Refusal, RoundClosed, RunEnded
+from deerfield.link import Assignment, Link
+from deerfield.privacy import noise_multiplier
+from deerfield.runspec import RunSpec
+from deerfield.strategies import make
+from deerfield.strategy import Strategy, Trainer
+from deerfield.types import Spend, Task, Update
+
+HEARTBEAT_S = 5.0
+log = structlog.get_logger()
+
+OnStep = Callable[[int, int], None]  # (steps done, steps of the task)
+
+
+class Workbench(Protocol):
+    """A run's model and data at this site: built once, used for every phase.
+
+    Implementers check the engine before each trainer is handed out, and read no example before `trainer` is called.
+    """
+
+    def trainer(self, task: Task, spend: Spend, on_step: OnStep) -> Trainer:
+        """A trainer whose every step goes through the mechanism `spend`."""
+        ...
+
+    def metrics(self) -> dict[str, float]:
+        """What the policy lets out about the last phase, beyond the release."""
+        ...
+
+
+@dataclass
+class Site:
+    """Answers tasks until the run ends."""
+
+    name: str
+    link: Link
+    build: Callable[[RunSpec], Workbench]  # raises NotMapped or BadData-like InvalidInput before anything is read
+    beats: bool = True
+    _runs: dict[str, "_Run"] = field(default_factory=dict)
+
+    def serve(self) -> None:
+        """Works until the aggregator says that the run has ended."""
+        while True:
+            try:
+                self.step()
+            except RunEnded as ended:
+                log.info("run ended", site=self.name, reason=str(ended))
+                return
+
+    def step(self) -> bool:
+        """Answers at most one task; False if there was none.
+
+        Raises:
+            RunEnded: the run is over.
+        """
+        assignment = self.link.next_task()
+        if assignment is None:
+            return False
+        try:
+            update = self._answer(assignment)
+        except (NotMapped, BudgetExhausted) as refusal:
+            self.link.decline(assignment, refusal.reason, str(refusal))
+        except InvalidInput as error:
+            log.error("cannot take part", site=self.name, error=str(error))
+            self.link.decline(assignment, NotMapped.reason, "this site's model or data do not fit the run; see its log")
+            raise
+        except RoundClosed as closed:
+            log.warning("phase closed before this site was done", site=self.name, reason=str(closed))
+        else:
+            self._send(assignment, update)
+        return True
+
+    def _answer(self, assignment: Assignment) -> Update:
+        run = self._runs.get(assignment.run) or _Run.open(assignment.spec, self.build)
+        self._runs[assignment.run] = run
+        task = assignment.task
+        spend = run.charge(task)
+        with self._progress(assignment, spend.steps) as on_step:
+            trainer = run.workbench.trainer(task, spend, on_step)
+            raw = run.strategy.train(trainer, task)
+        return Update(
+            site=self.name,
+            round=task.round,
+            phase=task.phase,
+            base=assignment.base,
+            delta=run.strategy.release(raw, task),
+            spend=spend,
+            metrics=run.workbench.metrics(),
+        )
+
+    def _send(self, assignment: Assignment, update: Update) -> None:
+        try:
+            self.link.send(assignment, update)
+        except RunEnded:
+            raise
+        except Refusal as refusal:
+            log.warning("update refused", site=self.name, reason=refusal.reason, detail=str(refusal))
+
+    @contextmanager
+    def _progress(self, assignment: Assignment, steps: int) -> Iterator[OnStep]:
+        """Reports progress from a thread of its own, and stops training once the phase is closed."""
+        done, closed, finished = [0], threading.Event(), threading.Event()
+
+        def beat() -> None:
+            while not finished.wait(HEARTBEAT_S):
+                if not self.link.heartbeat(assignment, done[0], steps):
+                    closed.set()
+                    return
+
+        def on_step(step: int, _of: int) -> None:
+            done[0] = step
+            if closed.is_set():
+                raise RoundClosed(f"round {assignment.task.round} phase {assignment.task.phase} has closed")
+
+        thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
+        if self.beats:
+            thread.start()
+        try:
+            yield on_step
+        finally:
+            finished.set()
+            if self.beats:
+                thread.join()
+
+
+@dataclass
+class _Run:
+    """What a site keeps of a run between its phases."""
+
+    spec: RunSpec
+    strategy: Strategy
+    workbench: Workbench
+    multiplier: float
+    steps_left: int
+
+    @classmethod
+    def open(cls, spec: RunSpec, build: Callable[[RunSpec], Workbench]) -> "_Run":
+        """Calibrates for the whole schedule before anything is read."""
+        strategy = make(spec)
+        declares, privacy = strategy.declares, spec.privacy
+        steps = declares.rounds * len(declares.phases) * spec.steps(declares.epochs)
+        multiplier = (
+            noise_multiplier(privacy.epsilon, privacy.delta, privacy.sample_rate, steps) if privacy.epsilon else 0.0
+        )
+        return cls(spec, strategy, build(spec), multiplier, steps)
+
+    def charge(self, task: Task) -> Spend:
+        """Takes the task's steps off the schedule that the noise was calibrated for.
+
+        Raises:
+            BudgetExhausted: the task is not part of that schedule any more; no data was read.
+        """
+        steps = self.spec.steps(task.epochs)
+        if steps > self.steps_left:
+            raise BudgetExhausted(
+                f"round {task.round} asks for {steps} steps, {self.steps_left} are left of the schedule that "
+                f"epsilon {self.spec.privacy.epsilon} was calibrated for"
+            )
+        self.steps_left -= steps
+        privacy = self.spec.privacy
+        return Spend(
+            unit=privacy.unit,
+            noise_multiplier=self.multiplier,
+            sample_rate=privacy.sample_rate,
+            steps=steps,
+            clip=float("inf") if privacy.clip is None else privacy.clip,
+        )
