@@ -1,4 +1,4 @@
-"""Tensors by content: what they are, and the sha256 of each chunk of their bytes, so that a transfer resumes and dedupes."""
+"""Tensors by content: the sha256 of each chunk of their bytes, so that a transfer resumes and sends nothing twice."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -138,7 +138,7 @@ class Stored(Mapping[str, Array]):
 
 
 def _cut(array: Array, chunk_bytes: int) -> Iterator[memoryview]:
-    flat = memoryview(np.ascontiguousarray(array, dtype="<f4").reshape(-1)).cast("B")
+    flat = np.ascontiguousarray(array, dtype="<f4").reshape(-1).view(np.uint8).data
     return (flat[start : start + chunk_bytes] for start in range(0, len(flat), chunk_bytes))
 
 

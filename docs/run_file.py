@@ -11,12 +11,12 @@ from deerfield.runfile import RunFile
 
 HEAD = """# The run file
 
-One YAML file says everything about a run. Unknown keys are refused. This page is generated from the models that validate
-the file (`deerfield/runspec.py`, `deerfield/runfile.py`) and a test holds it against them.
+One YAML file says everything about a run. Unknown keys are refused. This page is generated from the models that
+validate the file (`deerfield/runspec.py`, `deerfield/runfile.py`) and a test holds it against them.
 
-`embedded:` is for one machine: it stands for what each hospital's own policy says on a cluster, and no part of it reaches
-the aggregator. Relative paths in it are relative to the run file. Options of a strategy stand beside its name, as in
-`strategy: {name: deer, regulator: off}`; `deerfield strategies` lists them.
+`embedded:` is for one machine: it stands for what each hospital's own policy says on a cluster, and no part of it
+reaches the aggregator. Relative paths in it are relative to the run file. Options of a strategy stand beside its name,
+as in `strategy: {name: deer, regulator: off}`; `deerfield strategies` lists them.
 """
 
 
@@ -37,9 +37,8 @@ def row(name: str, field: FieldInfo) -> str:
 
 def _limits(field: FieldInfo) -> str:
     signs = {Ge: ("ge", "≥"), Gt: ("gt", ">"), Le: ("le", "≤"), Lt: ("lt", "<")}
-    said = [
-        f"{sign} {getattr(m, key):g}" for m in field.metadata for kind, (key, sign) in signs.items() if type(m) is kind
-    ]
+    known = [(signs[type(limit)], limit) for limit in field.metadata if type(limit) in signs]
+    said = [f"{sign} {getattr(limit, key):g}" for (key, sign), limit in known]
     return f"({', '.join(said)})" if said else ""
 
 
@@ -70,9 +69,8 @@ def markdown() -> str:
     """The whole page."""
     lines = [HEAD]
     for title, model in sections(RunFile, "top level"):
-        lines.append(
-            f"## {title}\n\n{(model.__doc__ or '').strip()}\n\n| key | type | default | meaning |\n|---|---|---|---|"
-        )
+        lines.append(f"## {title}\n\n{(model.__doc__ or '').strip()}\n")
+        lines.append("| key | type | default | meaning |\n|---|---|---|---|")
         lines.extend(row(name, field) for name, field in model.model_fields.items())
         lines.append("")
     return "\n".join(lines)

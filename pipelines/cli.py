@@ -1,16 +1,13 @@
-"""The `deerfield` command. Imports only what `--help` needs; everything heavy is imported by the command that uses it."""
+"""The `deerfield` command. Imports what `--help` needs; everything heavy is imported by the command that uses it."""
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from deerfield import __version__
 from deerfield.errors import DeerfieldError
-
-if TYPE_CHECKING:
-    pass
 
 app = typer.Typer(
     help="Federated LoRA fine-tuning for hospitals, under differential privacy.",

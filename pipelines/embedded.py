@@ -142,8 +142,8 @@ class _Federation:
         return ["site", "--site", site, "--aggregator", self.address, "--policy", str(policy), "--run", self.result.run]
 
     def _evaluator(self) -> list[str]:
-        return ["follow", "--aggregator", self.address, "--run", self.result.run, "--file", str(self.folder / "run.json"),
-                "--rows", self.prepared["validation"]]  # fmt: skip
+        data = ["--file", str(self.folder / "run.json"), "--rows", self.prepared["validation"]]
+        return ["follow", "--aggregator", self.address, "--run", self.result.run, *data]
 
     def _start(self, name: str, argv: list[str]) -> int:
         return self.processes.start(argv, self.folder / f"{name}.log")

@@ -10,13 +10,14 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from rich.table import Table
 
+from deerfield.strategies import STRATEGIES, Option, describe
 from pipelines.result import Result
 
 SHOWN = 24  # rows of the final table; result.json has them all
 
 
 class Live:
-    """Progress of a run: phases done, who has answered, epsilon so far, time left. Quiet lines where there is no tty."""
+    """Progress of a run: phases done, who has answered, epsilon so far, time left. Plain lines without a tty."""
 
     def __init__(self, console: Console, phases: int, sites: int) -> None:
         self._console, self._phases, self._sites = console, phases, sites
@@ -121,3 +122,19 @@ def epilogue(console: Console, result: Result, folder: Path, seconds: float, bas
     console.print(
         f"            mlflow ui --backend-store-uri sqlite:///{folder / 'mlflow.db'}", highlight=False, soft_wrap=True
     )
+
+
+def strategy_table() -> Table:
+    """What `deerfield strategies` prints."""
+    grid = Table("strategy", "what it does", "what leaves a site", "privacy units", "options", padding=(0, 1))
+    for name in STRATEGIES:
+        known = describe(name)
+        options = "; ".join(f"{key}: {_choices(option)}" for key, option in known.options.items())
+        units = ", ".join(sorted(known.declares.units))
+        grid.add_row(name, known.title, known.declares.sends, units, options or "–")
+    return grid
+
+
+def _choices(option: Option) -> str:
+    others = [str(value) for value in option.allowed if value != option.default]
+    return " | ".join([f"{option.default} (default)", *others])

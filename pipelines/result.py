@@ -1,4 +1,4 @@
-"""What a run leaves: `result.json`, built from the events of the aggregator and nothing else. Schema: docs/result.md."""
+"""What a run leaves: `result.json`, built from the aggregator's events and nothing else. Schema: docs/result.md."""
 
 import json
 from collections.abc import Iterable, Mapping

@@ -13,7 +13,7 @@ Answer = TypeVar("Answer")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backoff:
-    """Pauses of `first_s`, doubling up to `last_s`, each drawn from its upper half; `sleep` may raise to stop waiting."""
+    """Pauses of `first_s`, doubling up to `last_s`, each drawn from its upper half; `sleep` may raise to end it all."""
 
     first_s: float = 1.0
     last_s: float = 60.0
@@ -23,7 +23,7 @@ class Backoff:
     clock: Callable[[], float] = time.monotonic
 
     def retry(self, attempt: Callable[[], Answer]) -> Answer:
-        """Calls `attempt` until it answers or raises anything but Unreachable; raises that when patience is at its end."""
+        """Calls `attempt` until it answers, or raises anything but Unreachable, or patience is at its end."""
         pauses = self.pauses()
         while True:
             try:
@@ -32,7 +32,7 @@ class Backoff:
                 pauses(error)
 
     def pauses(self) -> Callable[[Unreachable], None]:
-        """A function that sleeps through the next pause, or raises the error it is given once patience is at its end."""
+        """A function that sleeps through the next pause, or raises what it is given once patience is at its end."""
         began = self.clock()
         longest = self.first_s
 

@@ -50,6 +50,6 @@ class _Identified(
         )
         return proceed(told, request)
 
-    intercept_unary_unary = _call
-    intercept_unary_stream = _call
-    intercept_stream_unary = _call
+    intercept_unary_unary = _call  # type: ignore[assignment]  # one body for what the stubs type as three
+    intercept_unary_stream = _call  # type: ignore[assignment]
+    intercept_stream_unary = _call  # type: ignore[assignment]

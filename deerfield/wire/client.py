@@ -1,4 +1,4 @@
-"""Typed clients of the two services: `SiteClient` is a site's `Link` over gRPC, `RunsClient` is what an operator holds."""
+"""Typed clients of the two services: `SiteClient` is a site's `Link` over gRPC, `RunsClient` is for an operator."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -19,6 +19,7 @@ from deerfield.wire import codec, limits
 from deerfield.wire import federation_pb2 as pb
 from deerfield.wire.backoff import FOR_EVER, ONE_MINUTE, Backoff
 from deerfield.wire.calls import downstream, unary, upstream
+from deerfield.wire.checks import sha256_names
 from deerfield.wire.chunks import Fetcher
 from deerfield.wire.federation_pb2_grpc import FederationStub, RunsStub
 
@@ -94,7 +95,7 @@ class SiteClient:
         self._call(self._stub.Decline, request)
 
     def heartbeat(self, assignment: Assignment, steps_done: int, steps: int) -> bool:
-        """Reports progress, once; False says that the task is closed. An aggregator that is away is no reason to stop."""
+        """Reports progress, once; False says that the task is closed. An absent aggregator is no reason to stop."""
         request = pb.HeartbeatRequest(key=codec.encode_key(_key(assignment)), steps_done=steps_done, steps=steps)
         try:
             return bool(unary(self._stub.Heartbeat, request, limits.HELLO_S).open)
@@ -118,7 +119,7 @@ class SiteClient:
     def _deliver(self, key: Key, announcement: Announcement, delta: Tensors) -> None:
         manifest = announcement.manifest
         begun = unary(self._stub.BeginUpload, codec.encode_announcement(key, announcement), limits.UNARY_S)
-        missing = frozenset(codec.sha256_names(begun.missing))
+        missing = frozenset(sha256_names(begun.missing))
         chunks = (codec.encode_chunk(sha, data) for sha, data in pieces(delta, manifest, missing))
         upstream(self._stub.PutChunks, chunks, limits.IDLE_S)
         unary(self._stub.Commit, pb.CommitRequest(key=codec.encode_key(key), digest=manifest.digest), limits.IDLE_S)

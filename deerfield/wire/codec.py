@@ -37,7 +37,7 @@ def encode_manifest(manifest: Manifest) -> pb.Manifest:
         tensors=[
             pb.TensorInfo(
                 name=info.name,
-                dtype=pb.Dtype.Value(info.dtype.upper()),
+                dtype=pb.FLOAT32,
                 shape=info.shape,
                 chunks=[bytes.fromhex(chunk) for chunk in info.chunks],
             )
@@ -180,11 +180,11 @@ def decode_status(message: pb.UploadStatusReply) -> UploadStatus:
     )
 
 
-def encode_reason(reason: str) -> pb.Reason:
+def encode_reason(reason: str) -> int:
     """A key of `errors.REFUSALS` as the wire's enum; raises BadRequest for any other word."""
     if reason not in REFUSALS:
         raise BadRequest(f"{reason!r} is no reason; choose one of {', '.join(sorted(REFUSALS))}")
-    return pb.Reason.Value(reason)
+    return int(pb.Reason.Value(reason))
 
 
 def decode_reason(number: int) -> str:

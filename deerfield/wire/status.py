@@ -45,7 +45,8 @@ def to_status(error: errors.DeerfieldError) -> grpc.Status:
     packed = AnyMessage()
     packed.Pack(info)
     number: int = code.value[0]
-    return rpc_status.to_status(Status(code=number, message=str(error), details=[packed]))
+    status: grpc.Status = rpc_status.to_status(Status(code=number, message=str(error), details=[packed]))
+    return status
 
 
 def from_rpc(error: grpc.RpcError) -> errors.DeerfieldError:

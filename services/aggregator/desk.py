@@ -1,7 +1,7 @@
 """What the aggregator's parts share."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from deerfield.runspec import RunSpec
 from deerfield.strategy import Strategy
@@ -17,6 +17,6 @@ class Desk:
     store: Store
     uploads: Blobs  # what sites sent; never served again
     published: Blobs  # states and start tensors; whoever was given a manifest may read its chunks
-    presence: Presence
     make: Callable[[RunSpec], Strategy]
     clock: Callable[[], float]  # seconds since the epoch
+    presence: Presence = field(default_factory=Presence)

@@ -58,7 +58,7 @@ class Intake:
         self._desk.presence.saw(site, self._desk.clock())
         self.audit(site, key, announcement)
         with self._desk.store.edge() as edge:
-            if self._is_sealed(edge, site, key, announcement.manifest.digest):
+            if self._sealed(edge, site, key, announcement.manifest.digest):
                 return frozenset()
             _, _, task = open_task(edge, key, site)
             if announcement.base != task.start.digest:
@@ -94,12 +94,11 @@ class Intake:
         self._desk.presence.saw(site, self._desk.clock())
         with self._desk.store.edge() as edge:
             member(edge, key.run, site)
-            sealed = self._is_sealed(edge, site, key, digest)
-            row = edge.upload(key, site) if sealed else self._announced(edge, site, key, digest)
+            row = self._sealed(edge, site, key, digest) or self._announced(edge, site, key, digest)
         manifest = row.announcement.manifest
-        if not sealed and (missing := self._missing(manifest)):
+        if missing := self._missing(manifest):
             raise ChunksMissing(f"{len(missing)} of {len(manifest.chunks)} chunks have not arrived")
-        return Sealing(site=site, key=key, manifest=manifest, blobs=self._desk.uploads, sealed=sealed)
+        return Sealing(site=site, key=key, manifest=manifest, blobs=self._desk.uploads, sealed=row.sealed)
 
     def seal(self, sealing: Sealing) -> str:
         """Seals a verified upload and answers its digest; asked again, it answers the same.
@@ -110,7 +109,7 @@ class Intake:
         """
         site, key, manifest = sealing.site, sealing.key, sealing.manifest
         with self._desk.store.edge() as edge:
-            if not self._is_sealed(edge, site, key, manifest.digest):
+            if not self._sealed(edge, site, key, manifest.digest):
                 self._announced(edge, site, key, manifest.digest)
                 edge.seal(key, site)
                 edge.set_task(key, site, "SEALED")
@@ -137,13 +136,13 @@ class Intake:
     def _missing(self, manifest: Manifest) -> frozenset[str]:
         return frozenset(chunk for chunk in manifest.chunks if not self._desk.uploads.has(chunk))
 
-    def _is_sealed(self, edge: Edge, site: str, key: Key, digest: str) -> bool:
+    def _sealed(self, edge: Edge, site: str, key: Key, digest: str) -> UploadRow | None:
         row = edge.upload(key, site)
         if row is None or not row.sealed:
-            return False
+            return None
         if row.announcement.manifest.digest != digest:
             raise AlreadySealed(f"{row.announcement.manifest.digest} is sealed for this task, not {digest}")
-        return True
+        return row
 
     def _announced(self, edge: Edge, site: str, key: Key, digest: str) -> UploadRow:
         open_task(edge, key, site)

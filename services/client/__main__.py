@@ -1,7 +1,7 @@
 """`python -m services.client`: the composition root of everything that needs torch.
 
-`site` answers tasks; `prepare` splits data and describes the model for an embedded run; `follow` scores every phase of a
-run on data that belongs to the consortium; `evaluate` scores one adapter folder.
+`site` answers tasks; `prepare` splits data and describes the model for an embedded run; `follow` scores every phase of
+a run on data that belongs to the consortium; `evaluate` scores one adapter folder.
 """
 
 import argparse

@@ -67,7 +67,7 @@ class TorchWorkbench:
 
 
 def draws(spec: RunSpec, site: str, task: Task) -> tuple[Randomness, Randomness]:
-    """(sampling, noise) of one task: the operating system's entropy, or, without a guarantee to lose, the run's seed."""
+    """(sampling, noise) of one task: from the system's entropy, or, with no guarantee to lose, from the run's seed."""
     if spec.privacy.unit != "none":
         return SystemRandomness(), SystemRandomness()
     key = (spec.seed, site, task.round, task.phase)
