@@ -140,6 +140,10 @@ class RunSpec(Section):
         {}, description="shapes of the exchanged tensors; filled in from the base model, verified by every site"
     )
 
+    convolutions: tuple[str, ...] = Field(
+        (), description="adapted layers that are 1x1 convolutions; filled in: PEFT stores their factors four-dimensional"
+    )
+
     @model_validator(mode="before")
     @classmethod
     def _accepts_a_bare_strategy_name(cls, data: Any) -> Any:

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from math import isinf
+from math import inf, isinf
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ class Result:
             self.phases.append({**_phase(detail), "evaluation": {}})
             self.digest = detail["digest"]
             for site, spent in detail["epsilon"].items():
-                self.sites.setdefault(site, {})["epsilon"] = spent
+                self.sites.setdefault(site, {})["epsilon"] = inf if spent is None else spent
             for site, spend in detail["spends"].items():
                 self._spent(site, spend)
         elif kind == "evaluated":
@@ -85,7 +85,9 @@ class Result:
 
 def _phase(detail: Mapping[str, Any]) -> dict[str, Any]:
     keys = ("round", "phase", "factors", "deviation", "bytes_up", "bytes_down", "seconds", "digest", "epsilon")
-    return {key: detail[key] for key in keys} | {"metrics": _means(detail["metrics"].values())}
+    taken = {key: detail[key] for key in keys}
+    taken["epsilon"] = {site: inf if spent is None else spent for site, spent in detail["epsilon"].items()}
+    return taken | {"metrics": _means(detail["metrics"].values())}
 
 
 def _means(each: Iterable[Mapping[str, float]]) -> dict[str, float]:

@@ -51,17 +51,17 @@ class Description:
     options: Mapping[str, Option]
 
 
-def make(spec: RunSpec) -> Strategy:
-    """Builds the strategy that `spec.strategy` names, with its options.
+def make(spec: RunSpec, known: Mapping[str, Factory] = STRATEGIES) -> Strategy:
+    """Builds the strategy of `known` that `spec.strategy` names, with its options.
 
     Raises:
         InvalidInput: no such strategy, option or value, or a privacy unit without a guarantee; says which there are.
     """
     name = str(spec.strategy["name"])
-    if name not in STRATEGIES:
-        raise InvalidInput(f"strategy: {name!r} is unknown; {_hint(name, tuple(STRATEGIES))}")
+    if name not in known:
+        raise InvalidInput(f"strategy: {name!r} is unknown; {_hint(name, tuple(known))}")
     given = {option: value for option, value in spec.strategy.items() if option != "name"}
-    strategy = STRATEGIES[name](spec, **_validated(name, given))
+    strategy = known[name](spec, **_validated(name, given, _parameters(known[name])))
     if spec.privacy.unit not in strategy.declares.units:
         units = ", ".join(sorted(strategy.declares.units))
         raise InvalidInput(f"strategy: {name} has no guarantee for unit {spec.privacy.unit!r}; it has for {units}")
@@ -72,17 +72,16 @@ def describe(name: str) -> Description:
     """Describes a registered strategy; `declares` is that of a run with every default."""
     factory = STRATEGIES[name]
     title = (factory.__doc__ or name).splitlines()[0]
-    options = {p.name: Option(default=p.default, allowed=get_args(p.annotation)) for p in _parameters(name).values()}
+    options = {p.name: Option(default=p.default, allowed=get_args(p.annotation)) for p in _parameters(factory).values()}
     return Description(name=name, title=title, declares=factory(_ANY).declares, options=options)
 
 
-def _parameters(name: str) -> Mapping[str, Parameter]:
-    found = signature(STRATEGIES[name]).parameters.values()
+def _parameters(factory: Factory) -> Mapping[str, Parameter]:
+    found = signature(factory).parameters.values()
     return {parameter.name: parameter for parameter in found if parameter.kind is Parameter.KEYWORD_ONLY}
 
 
-def _validated(name: str, given: Mapping[str, Any]) -> Mapping[str, Any]:
-    parameters = _parameters(name)
+def _validated(name: str, given: Mapping[str, Any], parameters: Mapping[str, Parameter]) -> Mapping[str, Any]:
     for option in given:
         if option not in parameters:
             raise InvalidInput(f"strategy: {name} has no option {option!r}; {_hint(option, tuple(parameters))}")

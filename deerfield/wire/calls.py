@@ -25,57 +25,73 @@ def unary(method: Callable[..., Any], request: Any, timeout_s: float) -> Any:
 
 def downstream(method: Callable[..., Any], request: Any, idle_s: float) -> Iterator[Any]:
     """A server stream without a total deadline, given up after `idle_s` without a message; raises as `unary`."""
+    silence = _Silence(idle_s)
     call = method(request)
-    watch = _Silence(idle_s, call.cancel)
+    silence.ends(call.cancel)
     try:
         for message in call:
-            watch.heard()
+            silence.broken()
             yield message
     except grpc.RpcError as error:
         raise from_rpc(error) from None
     finally:
-        watch.stop()
+        silence.over()
         call.cancel()
 
 
-def upstream(method: Callable[..., Any], messages: Iterable[Item], idle_s: float) -> Any:
-    """A client stream without a total deadline, given up after `idle_s` without progress; raises as `unary`."""
+def upstream(method: Any, messages: Iterable[Item], idle_s: float) -> Any:
+    """A client stream without a total deadline, given up after `idle_s` without progress; raises as `unary`.
 
-    def told() -> Iterator[Item]:
-        for message in messages:
-            watch.heard()
-            yield message
-        watch.heard()
+    What `messages` itself raises comes out as it is.
+    """
+    silence, broken = _Silence(idle_s), []
 
-    call = method.future(told())  # type: ignore[attr-defined]  # a grpc.StreamUnaryMultiCallable
-    watch = _Silence(idle_s, call.cancel)
+    def told() -> Iterator[Item]:  # on a thread of gRPC's, which would keep an exception to itself
+        try:
+            for message in messages:
+                silence.broken()
+                yield message
+        except Exception as error:
+            broken.append(error)
+            raise
+
+    call = method.future(told())
+    silence.ends(call.cancel)
     try:
         return call.result()
     except grpc.RpcError as error:
-        raise from_rpc(error) from None
+        raise (broken[0] if broken else from_rpc(error)) from None
     except grpc.FutureCancelledError:
         raise from_rpc(call) from None
     finally:
-        watch.stop()
+        silence.over()
 
 
 class _Silence:
-    """Calls `give_up` once nothing has been heard for `limit_s`."""
+    """Ends a call once nothing has been heard for `limit_s`."""
 
-    def __init__(self, limit_s: float, give_up: Callable[[], object]) -> None:
+    def __init__(self, limit_s: float) -> None:
         self._limit_s = limit_s
-        self._give_up = give_up
-        self._timer = self._start()
+        self._timer = threading.Timer(limit_s, lambda: None)
+        self._end: Callable[[], object] = lambda: None
+        self._lock = threading.Lock()
 
-    def _start(self) -> threading.Timer:
-        timer = threading.Timer(self._limit_s, self._give_up)
-        timer.daemon = True
-        timer.start()
-        return timer
+    def ends(self, end: Callable[[], object]) -> None:
+        """Begins to listen; `end` is what to do about silence."""
+        with self._lock:
+            self._end = end
+        self.broken()
 
-    def heard(self) -> None:
-        self._timer.cancel()
-        self._timer = self._start()
+    def broken(self) -> None:
+        """Something was heard."""
+        with self._lock:
+            self._timer.cancel()
+            self._timer = threading.Timer(self._limit_s, self._end)
+            self._timer.daemon = True
+            self._timer.start()
 
-    def stop(self) -> None:
-        self._timer.cancel()
+    def over(self) -> None:
+        """Stops listening."""
+        with self._lock:
+            self._end = lambda: None
+            self._timer.cancel()

@@ -1,6 +1,7 @@
 """Typed clients of the two services: `SiteClient` is a site's `Link` over gRPC, `RunsClient` is for an operator."""
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import TIMEOUT_MAX
 from typing import Any
@@ -19,6 +20,7 @@ from deerfield.wire import codec, limits
 from deerfield.wire import federation_pb2 as pb
 from deerfield.wire.backoff import FOR_EVER, ONE_MINUTE, Backoff
 from deerfield.wire.calls import downstream, unary, upstream
+from deerfield.wire.channel import connect
 from deerfield.wire.checks import sha256_names
 from deerfield.wire.chunks import Fetcher
 from deerfield.wire.federation_pb2_grpc import FederationStub, RunsStub
@@ -39,7 +41,7 @@ class SiteClient:
     """
 
     def __init__(self, channel: grpc.Channel, *, run: str = "", backoff: Backoff = FOR_EVER) -> None:
-        self._stub = FederationStub(channel)  # type: ignore[no-untyped-call]
+        self._stub = FederationStub(channel)
         self._run = run
         self._backoff = backoff
         self._fetcher = Fetcher(self._stub.GetChunks, backoff)
@@ -137,10 +139,17 @@ class SiteClient:
 class RunsClient:
     """Starts, follows and ends runs; gives up with Unreachable after `backoff.patience_s`."""
 
+    @classmethod
+    @contextmanager
+    def connect(cls, address: str) -> Iterator["RunsClient"]:
+        """An operator's client of the aggregator at `address`, for as long as the block runs."""
+        with connect(address, role="operator") as channel:
+            yield cls(channel)
+
     def __init__(self, channel: grpc.Channel, *, backoff: Backoff = ONE_MINUTE) -> None:
-        self._stub = RunsStub(channel)  # type: ignore[no-untyped-call]
+        self._stub = RunsStub(channel)
         self._backoff = backoff
-        self._fetcher = Fetcher(FederationStub(channel).GetChunks, backoff)  # type: ignore[no-untyped-call]
+        self._fetcher = Fetcher(FederationStub(channel).GetChunks, backoff)
 
     def start(self, spec: RunSpec, request_id: str) -> str:
         """Creates a run and names it; the same `request_id` again is the same run.
@@ -166,8 +175,19 @@ class RunsClient:
                 pause(error)
 
     def get(self, run: str) -> RunView:
-        """One run; raises UnknownRun."""
+        """One run with its newest state; raises UnknownRun."""
         return codec.decode_view(self._call(self._stub.Get, pb.GetRequest(run=run)))
+
+    def model(self, run: str) -> Tensors:
+        """The newest shared adapter of a run; raises UnknownRun."""
+        return self.fetch(self.get(run).model)
+
+    def published(self, run: str, event: Event) -> tuple[Tensors, ...]:
+        """What a phase_published event published: each site's own adapter where there are such, else the shared one."""
+        number = pb.PhaseNumber(round=int(str(event.detail["round"])), phase=int(str(event.detail["phase"])))
+        view = codec.decode_view(self._call(self._stub.Get, pb.GetRequest(run=run, published=number)))
+        manifests = [view.personal[site] for site in sorted(view.personal)] or [view.model]
+        return tuple(self.fetch(manifest) for manifest in manifests)
 
     def list(self) -> tuple[RunView, ...]:
         """Every run, oldest first."""

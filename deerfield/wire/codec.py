@@ -180,11 +180,11 @@ def decode_status(message: pb.UploadStatusReply) -> UploadStatus:
     )
 
 
-def encode_reason(reason: str) -> int:
+def encode_reason(reason: str) -> str:
     """A key of `errors.REFUSALS` as the wire's enum; raises BadRequest for any other word."""
     if reason not in REFUSALS:
         raise BadRequest(f"{reason!r} is no reason; choose one of {', '.join(sorted(REFUSALS))}")
-    return int(pb.Reason.Value(reason))
+    return reason
 
 
 def decode_reason(number: int) -> str:
@@ -205,6 +205,12 @@ def decode_event(message: pb.Event) -> Event:
     """An event."""
     detail = json.loads(message.detail)
     return Event(number=message.number, run=message.run, kind=message.kind, detail=detail, time=message.time)
+
+
+def decode_published(message: pb.GetRequest) -> tuple[int, int] | None:
+    """The (round, phase) whose state is asked for, or None for the newest."""
+    asked = message.published
+    return (asked.round, asked.phase) if message.HasField("published") else None
 
 
 def encode_view(view: RunView) -> pb.Run:

@@ -309,10 +309,20 @@ class Event(_message.Message):
     def __init__(self, number: _Optional[int] = ..., run: _Optional[str] = ..., kind: _Optional[str] = ..., detail: _Optional[str] = ..., time: _Optional[float] = ...) -> None: ...
 
 class GetRequest(_message.Message):
-    __slots__ = ("run",)
+    __slots__ = ("run", "published")
     RUN_FIELD_NUMBER: _ClassVar[int]
+    PUBLISHED_FIELD_NUMBER: _ClassVar[int]
     run: str
-    def __init__(self, run: _Optional[str] = ...) -> None: ...
+    published: PhaseNumber
+    def __init__(self, run: _Optional[str] = ..., published: _Optional[_Union[PhaseNumber, _Mapping]] = ...) -> None: ...
+
+class PhaseNumber(_message.Message):
+    __slots__ = ("round", "phase")
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    PHASE_FIELD_NUMBER: _ClassVar[int]
+    round: int
+    phase: int
+    def __init__(self, round: _Optional[int] = ..., phase: _Optional[int] = ...) -> None: ...
 
 class Run(_message.Message):
     __slots__ = ("run", "state", "reason", "spec", "round", "phase", "model", "personal")

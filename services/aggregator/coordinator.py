@@ -5,14 +5,16 @@ OPEN -> COLLECTING -> AGGREGATING -> PUBLISHED is one transaction. A run ends FI
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from math import isfinite
 
 from deerfield.errors import RoundClosed, RunEnded
 from deerfield.exchange import Key, Offer
+from deerfield.types import Spend
 from services.aggregator.desk import Desk
 from services.aggregator.membership import member, open_task, running
 from services.aggregator.phase import Closed, Closing
+from services.aggregator.recorder import Recorder, Untracked
 from services.aggregator.records import PhaseRow, RunRow, TaskRow, TaskState
 from services.aggregator.store import Edge
 
@@ -116,11 +118,15 @@ class Coordinator:
                 self._fail(edge, run, reason)
 
     def close_due(self) -> int:
-        """Closes, computes and publishes every phase that is due, right here; answers how many."""
+        """Closes, computes and publishes every phase that is due, right here; answers how many.
+
+        For a process without a recorder: nothing is tracked, and run_finished follows the last phase at once.
+        """
         count = 0
         while closing := self.due():
             self.publish(closing, closing.compute())
             count += 1
+        Recorder(self._desk.store, Untracked(), self._desk.clock).drain()
         return count
 
     def _take(self, edge: Edge, run: RunRow, site: str) -> Offer | None:
@@ -210,9 +216,15 @@ def _summary(closing: Closing, closed: Closed, seconds: float) -> Mapping[str, o
         "bytes_down": sum(starts[row.site] for row in closing.sealed),
         "seconds": round(seconds, 3),
         "epsilon": {site: value if isfinite(value) else None for site, value in closed.epsilon.items()},
+        "spends": {row.site: _told(row.announcement.spend) for row in closing.sealed},
         "metrics": {row.site: dict(row.announcement.metrics) for row in closing.sealed if row.announcement.metrics},
         "last": not opening.tasks,
     }
+
+
+def _told(spend: Spend) -> Mapping[str, object]:
+    """A spend as JSON, which has no infinity: a clip of null clips nothing."""
+    return {**asdict(spend), "clip": spend.clip if isfinite(spend.clip) else None}
 
 
 def _why(key: Key, tasks: Sequence[TaskRow], quorum: int, deadline_s: float) -> str:

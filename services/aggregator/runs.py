@@ -11,7 +11,7 @@ from deerfield.strategy import Declaration
 from deerfield.tensors import layers
 from services.aggregator.desk import Desk
 from services.aggregator.phase import draw_adapter, open_phase
-from services.aggregator.records import PhaseRow, RunRow
+from services.aggregator.records import PhaseRow, RunRow, StateRecord
 from services.aggregator.store import Edge
 
 INCARNATION = 1  # of a run that was never restored from a backup
@@ -38,7 +38,7 @@ class Runs:
                 return _same(known, spec)
         strategy = self._desk.make(spec)
         _check_run(spec, strategy.declares)
-        state = strategy.init(draw_adapter(spec.schema, spec.seed))
+        state = strategy.init(draw_adapter(spec.adapter, spec.seed))
         opening = open_phase(strategy, state, spec.federation.sites, self._desk.published)
         run, now = _run_id(spec.name, request_id), self._desk.clock()
         key = Key(run=run, incarnation=INCARNATION, round=opening.state.round, phase=opening.state.phase)
@@ -60,15 +60,21 @@ class Runs:
             edge.add_event(run, "run_started", _started(spec, opening.state.shared.digest), now)
         return run
 
-    def get(self, run: str) -> RunView:
-        """One run; raises UnknownRun."""
+    def get(self, run: str, published: tuple[int, int] | None = None) -> RunView:
+        """One run with its newest state, or with the one that the (round, phase) `published`.
+
+        Raises:
+            UnknownRun: there is no such run.
+            BadRequest: the phase has published nothing.
+        """
         with self._desk.store.edge() as edge:
-            return _view(edge, edge.run(run))
+            row = edge.run(run)
+            return _view(row, _published(edge, row, *published) if published else _newest(edge, row))
 
     def list(self) -> Sequence[RunView]:
         """Every run, oldest first."""
         with self._desk.store.edge() as edge:
-            return [_view(edge, row) for row in edge.runs()]
+            return [_view(row, _newest(edge, row)) for row in edge.runs()]
 
     def abort(self, run: str, reason: str) -> RunView:
         """Ends a run in whatever state it is; one that has ended stays as it is. Raises UnknownRun."""
@@ -76,7 +82,8 @@ class Runs:
             if edge.run(run).state == "RUNNING":
                 edge.end_run(run, "ABORTED", reason)
                 edge.add_event(run, "run_aborted", {"reason": reason}, self._desk.clock())
-            return _view(edge, edge.run(run))
+            row = edge.run(run)
+            return _view(row, _newest(edge, row))
 
     def evaluated(self, run: str, round: int, phase: int, metrics: Mapping[str, float]) -> None:
         """Writes metrics of a published phase down, once.
@@ -86,9 +93,7 @@ class Runs:
             BadRequest: the phase has published nothing.
         """
         with self._desk.store.edge() as edge:
-            row = edge.run(run)
-            if edge.published(Key(run=run, incarnation=row.incarnation, round=round, phase=phase)) is None:
-                raise BadRequest(f"round {round}, phase {phase} of {run} has published nothing to evaluate")
+            _published(edge, edge.run(run), round, phase)
             detail = {"round": round, "phase": phase, "metrics": dict(metrics)}
             if not edge.has_event(run, "evaluated", detail):
                 edge.add_event(run, "evaluated", detail, self._desk.clock())
@@ -99,9 +104,25 @@ class Runs:
             edge.run(run)
             return edge.events(after, run)
 
-    def progress(self, run: str) -> Mapping[str, tuple[int, int]]:
-        """(steps done, steps) of each site that has reported on the open phase."""
-        return self._desk.presence.progress(run)
+    def is_over(self, run: str, after: int) -> bool:
+        """Whether the run's last event is among those up to `after`."""
+        with self._desk.store.edge() as edge:
+            ending = edge.ending(run)
+        return ending is not None and ending <= after
+
+    def progress(self, run: str) -> Sequence[Event]:
+        """How far each site is that has reported on the open phase; these events are not kept."""
+        now = self._desk.clock()
+        return [
+            Event(
+                number=0,
+                run=run,
+                kind="progress",
+                detail={"site": site, "steps_done": steps_done, "steps": steps},
+                time=now,
+            )
+            for site, (steps_done, steps) in sorted(self._desk.presence.progress(run).items())
+        ]
 
 
 def _same(known: RunRow, spec: RunSpec) -> str:
@@ -118,7 +139,7 @@ def _check_run(spec: RunSpec, declares: Declaration) -> None:
         raise InvalidInput(f"{spec.strategy['name']} pools all data at one site; the run names {len(sites)}")
     if not spec.adapter:
         raise InvalidInput("adapter is empty; it holds the shapes of the exchanged tensors")
-    wrong = [layer for layer in layers(spec.schema) if not _has_rank(spec, layer)]
+    wrong = [layer for layer in layers(spec.adapter) if not _has_rank(spec, layer)]
     if wrong:
         raise InvalidInput(f"adapter: {wrong[0]} does not have factors of rank {spec.model.lora.rank}")
 
@@ -143,9 +164,19 @@ def _started(spec: RunSpec, digest: str) -> Mapping[str, object]:
     }
 
 
-def _view(edge: Edge, row: RunRow) -> RunView:
+def _newest(edge: Edge, row: RunRow) -> StateRecord:
     phase = edge.newest_phase(row)
-    state = edge.published(phase.key) or phase.before
+    return edge.published(phase.key) or phase.before
+
+
+def _published(edge: Edge, row: RunRow, round: int, phase: int) -> StateRecord:
+    state = edge.published(Key(run=row.run, incarnation=row.incarnation, round=round, phase=phase))
+    if state is None:
+        raise BadRequest(f"round {round}, phase {phase} of {row.run} has published nothing")
+    return state
+
+
+def _view(row: RunRow, state: StateRecord) -> RunView:
     return RunView(
         run=row.run,
         state=row.state,

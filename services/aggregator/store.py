@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Engine, Row, create_engine, event, func, inse
 from sqlalchemy.pool import StaticPool
 
 from deerfield.errors import UnknownRun
-from deerfield.exchange import Announcement, Event, Key, RunState
+from deerfield.exchange import ENDINGS, Announcement, Event, Key, RunState
 from deerfield.types import Spend
 from services.aggregator.records import (
     Away,
@@ -201,6 +201,11 @@ class Edge:
         text = json.dumps(detail, sort_keys=True, allow_nan=False)
         query = select(func.count()).where(events.c.run == run, events.c.kind == kind, events.c.detail == text)
         return bool(self._connection.execute(query).scalar_one())
+
+    def ending(self, run: str) -> int | None:
+        """The number of the event that ended a run."""
+        query = select(func.min(events.c.number)).where(events.c.run == run, events.c.kind.in_(ENDINGS))
+        return self._connection.execute(query).scalar_one_or_none()
 
     def events(self, after: int, run: str | None = None, limit: int = 1000) -> Sequence[Event]:
         """What has happened since the event `after`, to all runs or to one."""

@@ -136,7 +136,9 @@ def _model(folder: Path) -> Any:
         model, report = transformers.AutoModel.from_pretrained(
             folder, local_files_only=True, dtype=torch.float32, output_loading_info=True
         )
-    except (ValueError, KeyError, OSError, RuntimeError) as error:
+    except RuntimeError:  # its message is a table of all mismatched shapes
+        raise InvalidInput(f"base {str(folder)!r}: its weights do not fit its config.json; {REMEDY}") from None
+    except (ValueError, KeyError, OSError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InvalidInput(f"base {str(folder)!r} cannot be loaded as a model ({reason}); {REMEDY}") from None
     lacking = sorted(key for key in report["missing_keys"] if not key.startswith("pooler."))
@@ -184,11 +186,13 @@ def _pool_image(outputs: Any, inputs: Inputs, pooling: Pooling) -> Tensor:
     if pooling == "mean":
         return hidden.mean((2, 3)) if hidden.dim() == 4 else hidden[:, 1:].mean(1)
     pooled: Tensor | None = outputs.pooler_output
-    return hidden[:, 0] if pooling == "cls" or pooled is None else pooled
+    return hidden[:, 0] if pooling == "cls" or pooled is None else pooled.flatten(1)
 
 
 class Tower(nn.Module):
     """The image side of a two-tower model: `vision_model`, then `visual_projection`, named as in its checkpoint."""
+
+    base_model_prefix = ""  # PEFT asks every module with a config for it
 
     def __init__(self, model: Any) -> None:
         super().__init__()

@@ -8,7 +8,7 @@ example i are products of thin matrices that the backward pass has at hand:
 and for the linear head, with features f (n, width) and logit gradients e (n, labels), dW_i = e_i f_i^T, db_i = e_i.
 They are kept until the backward pass ends, measured jointly, scaled, and summed: no second backward pass (ghost
 clipping, arXiv 2110.05679), no t x t Gram matrix, no hooks on the adapter's own layers (Opacus, arXiv 2109.12298). The
-forward pass uses the merged weight W + s B A, rebuilt in fp32 when a factor has changed: the adapter costs it nothing.
+forward pass uses the merged weight W + s B A, so that the adapter costs it next to nothing.
 Per-example gradients live in this object alone, and are gone when `clipped_sum` returns: none reaches `.grad`.
 """
 
@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from deerfield.errors import EngineFault
 from deerfield.tensors import Factors
 from services.client.backbones import Inputs
 from services.client.lowrank import Columns, Low, Rows, wide
@@ -75,7 +76,7 @@ class Fused:
         loss.backward()  # type: ignore[no-untyped-call]
         missing = [name for name in self._shapes if name not in self._taken]
         if missing:
-            raise RuntimeError(f"the model's forward pass does not use {missing[0]}: it cannot be trained")
+            raise EngineFault(f"{missing[0]}: the model's forward pass does not use this layer")
         with torch.no_grad():
             sums = self._sums()
         self._taken.clear()
@@ -110,7 +111,7 @@ class Fused:
 
 
 class _Layer:
-    """One adapted layer while the engine holds it: its merged weight, and which factors are trained."""
+    """One adapted layer while the engine holds it, and which of its factors are trained."""
 
     def __init__(self, engine: Fused, path: str, layer: Any, slot: str, factors: Factors) -> None:
         self.engine, self.peft = engine, layer
@@ -121,33 +122,31 @@ class _Layer:
         base = layer.get_base_layer()
         self.weight, self.bias = base.weight.detach(), base.bias
         self.shape: Low = Columns(base.stride) if isinstance(base, nn.Conv2d) else Rows()
-        self._versions = (-1, -1)
-        self.merged = torch.empty_like(self.weight.flatten(1))
 
     @torch.no_grad()
     def refresh(self) -> None:
-        """Rebuilds what depends on the factors, if an in-place operation has touched them since."""
-        if self._versions == (self.A._version, self.B._version):
-            return
-        self._versions = (self.A._version, self.B._version)
-        A, B = self.A.flatten(1), self.B.flatten(1)
-        self.scaled_A, self.scaled_B = self.scale * A, self.scale * B
-        torch.addmm(self.weight.flatten(1), B, self.scaled_A, out=self.merged)
+        """Takes up the factors as they are now."""
+        self.scaled_A, self.scaled_B = self.scale * self.A.flatten(1), self.scale * self.B.flatten(1)
+
+    def merged(self, dtype: torch.dtype) -> Tensor:
+        """W + s B A, (d_out, d_in), added in the parameters' own precision.
+
+        Made anew for the forward and the backward pass: r / (n t) of the layer's own work, where keeping it would
+        double the adapted weights.
+        """
+        return torch.addmm(self.weight.flatten(1), self.B.detach().flatten(1), self.scaled_A).to(dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         """Stands in for the PEFT layer's forward: the same function of x, and of nothing else."""
         if x.shape[0] != self.engine.count:
-            raise RuntimeError(
+            raise EngineFault(
                 f"{self.name_B}: the layer sees {x.shape[0]} rows for {self.engine.count} examples; its base mixes "
                 f"examples into the first dimension, so per-example gradients do not exist"
             )
         kind = x.device.type
-        merged, bias = self.merged, self.bias
-        if torch.is_autocast_enabled(kind):
-            dtype = torch.get_autocast_dtype(kind)
-            x, merged, bias = x.to(dtype), merged.to(dtype), None if bias is None else bias.to(dtype)
+        x = x.to(torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else self.weight.dtype)
         with torch.autocast(kind, enabled=False):
-            y: Tensor = _FusedLora.apply(x, self.engine._anchor, merged, bias, self)  # type: ignore[no-untyped-call]
+            y: Tensor = _FusedLora.apply(x, self.engine._anchor, self)  # type: ignore[no-untyped-call]
         return y
 
 
@@ -155,24 +154,26 @@ class _FusedLora(torch.autograd.Function):
     """y = x (W + s B A)^T + b; the backward pass gives dx to autograd and the factors' gradients to the engine."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, _anchor: Tensor, merged: Tensor, bias: Tensor | None, layer: _Layer) -> Tensor:
+    def forward(ctx: Any, x: Tensor, _anchor: Tensor, layer: _Layer) -> Tensor:
         down = layer.shape.times(wide(x), layer.scaled_A) if layer.trains_B else None
         ctx.layer, ctx.x_shape = layer, x.shape
-        ctx.save_for_backward(down, x if layer.trains_A else None, merged)
-        return layer.shape.forward(x, merged, bias)
+        ctx.save_for_backward(down, x if layer.trains_A else None)
+        bias = None if layer.bias is None else layer.bias.to(x.dtype)
+        return layer.shape.forward(x, layer.merged(x.dtype), bias)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, None, None, None, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, None, None]:
         layer: _Layer = ctx.layer
-        down, x, merged = ctx.saved_tensors
+        down, x = ctx.saved_tensors
         shape, summed, g = layer.shape, layer.engine.summed, wide(grads[0])
         if layer.trains_B:
             layer.engine.take(layer.name_B, shape.outer(shape.outputs(g), down, summed))
         if layer.trains_A:
             back = shape.times_outputs(g, layer.scaled_B)
             layer.engine.take(layer.name_A, shape.outer(back, shape.inputs(wide(x)), summed))
-        dx = shape.backward(grads[0], merged, ctx.x_shape) if ctx.needs_input_grad[0] else None
-        return dx, None, None, None, None
+        if not ctx.needs_input_grad[0]:
+            return None, None, None
+        return shape.backward(grads[0], layer.merged(grads[0].dtype), ctx.x_shape), None, None
 
 
 class _FusedHead(torch.autograd.Function):

@@ -40,6 +40,7 @@ def check_engine(classifier: Classifier, spec: RunSpec, factors: Factors, *, slo
         InvalidInput: the base mixes the examples of a batch, or there is nothing to train.
     """
     refuse_batch_mixing(classifier.base)
+    classifier.trained(slot, factors)
     generator = torch.Generator().manual_seed(0)
     inputs, labels = _examples(classifier, generator)
     check = _Check(classifier, spec, slot, factors, inputs, labels)
@@ -113,6 +114,8 @@ class _Check:
         entries = self.classifier.activate(self.slot, self.factors)
         one = {name: value[index : index + 1] for name, value in self.inputs.items()}
         loss = nn.functional.cross_entropy(self.classifier(one), self.labels[index : index + 1])
+        if not loss.requires_grad:
+            raise EngineFault(f"{next(iter(entries))} gets no gradient, and neither does anything else")
         found = torch.autograd.grad(loss, list(entries.values()), allow_unused=True)
         for name, gradient in zip(entries, found, strict=True):
             if gradient is None or not gradient.any():

@@ -85,6 +85,7 @@ class Classifier(nn.Module):
         for slot in slots:
             self._add(slot, PromptHead(text, backbone.logit_scale or head.temperature) if text is not None else None)
         self.to(device.kind)
+        self.train()
         self.activate(slots[0], "")
 
     def _add(self, slot: str, prompt: PromptHead | None) -> None:
@@ -136,6 +137,10 @@ class Classifier(nn.Module):
     def schema(self) -> Shapes:
         """The shapes of the exchanged entries."""
         return {name: (p.shape[0], *p.shape[1:2]) for name, p in self.entries(SHARED).items()}
+
+    def convolutions(self) -> list[str]:
+        """The adapted 1x1 convolutions, named as in the schema: their checkpoints have four dimensions."""
+        return [f"base_model.model.{path}" for path, layer in self.layers().items() if layer.weight.dim() == 4]
 
     def read(self, slot: str, factors: Factors = "AB") -> Tensors:
         """Copies of the entries that an exchange of `factors` trains, as float32."""

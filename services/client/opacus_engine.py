@@ -4,6 +4,7 @@ Opacus computes and clips the per-example gradients; noise, denominator and opti
 its own noise comes from torch's global generator. A wrapped model cannot change what it trains: each phase wraps anew.
 """
 
+import warnings
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from opacus.grad_sample import GradSampleModule
 from opacus.optimizers import DPOptimizer
 from torch import Tensor, nn
 
+from deerfield.errors import EngineFault
 from deerfield.tensors import Factors
 from services.client.backbones import Inputs
 from services.client.models import Classifier
@@ -56,10 +58,12 @@ class Hooked:
         """As `mechanism.Engine` says."""
         self._forget()
         loss = nn.functional.cross_entropy(self._wrapped(inputs), labels, reduction="sum")
-        loss.backward()  # type: ignore[no-untyped-call]
+        with warnings.catch_warnings():  # of its hooks on layers whose inputs need no gradient, which is so by design
+            warnings.filterwarnings("ignore", "Full backward hook is firing", UserWarning)
+            loss.backward()  # type: ignore[no-untyped-call]
         samples = [vars(parameter)["grad_sample"] for parameter in self._entries]
         if any(sample is None for sample in samples):
-            raise RuntimeError("the model's forward pass does not use a trained layer: it cannot be trained")
+            raise EngineFault("the model's forward pass does not use one of the trained layers")
         finite = torch.stack([sample.flatten(1).isfinite().all(1) for sample in samples]).all(0)  # (n,)
         if not finite.all():
             for sample in samples:

@@ -14,6 +14,7 @@ from torch import Tensor
 from deerfield.errors import InvalidInput
 from services.client.backbones import Inputs
 
+VOCABULARIES = ("tokenizer.json", "vocab.*", "*.model")
 CHUNK = 256  # images in the processor at once: its intermediate copies are float64
 
 
@@ -22,6 +23,8 @@ class Tokens:
 
     def __init__(self, folder: Path, limit: int) -> None:
         try:
+            if not any(True for pattern in VOCABULARIES for _ in folder.glob(pattern)):
+                raise FileNotFoundError(folder)  # transformers 5 would make up an empty tokenizer
             self._tokenizer: Any = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
         except (OSError, ValueError, ImportError, KeyError) as error:
             raise InvalidInput(

@@ -1,7 +1,7 @@
 """The site's `Trainer`: what a strategy may ask of the model, every step of it through the privacy mechanism."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import nan
 
 import numpy as np
@@ -92,6 +92,7 @@ class TorchTrainer:
     spec: RunSpec
     mechanism: Mechanism
     on_step: Callable[[int, int], None] = lambda _done, _of: None
+    reports: list[FitReport] = field(default_factory=list)  # private unless the policy says so
     _taken: int = 0
 
     def load(self, tensors: Tensors, *, slot: str = SHARED) -> None:
@@ -129,7 +130,9 @@ class TorchTrainer:
                     take_step(sgd, parameters, sums, self.mechanism)
                     losses, seen = losses + loss, seen + len(chosen)
                     self.on_step(step + 1, steps)
-        return FitReport(steps=steps, loss=losses / seen if seen else nan)
+        report = FitReport(steps=steps, loss=losses / seen if seen else nan)
+        self.reports.append(report)
+        return report
 
     def _reader(self, slot: str, factors: Factors) -> Read:
         """Where training reads from: the base's features where nothing below the head is trained."""

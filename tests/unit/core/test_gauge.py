@@ -82,36 +82,30 @@ def test_change_of_the_moving_factor_has_the_norm_of_its_effect(pair, moving):
 def test_one_step_is_the_clipped_scaled_step_with_regulated_noise(moving):
     """One DP-SGD step in the gauge against the paper's form in the old coordinates, where it pulls back to W.
 
-    Per-unit gradients G_i of W; on B: G_i A^T, preconditioned by (A A^T)^-1, clipped by the norm of its effect
-    G_i P_A, plus noise xi_W A^T (A A^T)^-1. The mirror image for A.
+    The paper, on B: per-unit gradients G_i A^T (A A^T)^-1, clipped by the norm of their effect G_i P_A, plus noise
+    xi_W A^T (A A^T)^-1. The step on A is that on the first factor of the transposed layer.
     """
     rng = np.random.default_rng(5)
     B, A = rng.normal(size=(7, 3)), 5 * rng.normal(size=(3, 9))
-    gradients, noise_W = rng.normal(size=(4, 7, 9)), rng.normal(size=(7, 9))
-    clip, scale, noise_multiplier, rate = 2.0, 0.25, 1.1, 0.3
-
-    def clipped(vector, size):
-        return vector * min(1.0, clip / size)
-
+    gradients, noise_W = [size * rng.normal(size=(7, 9)) for size in (0.1, 0.5, 2, 9)], rng.normal(size=(7, 9))
+    clip, scale, noise_multiplier, rate = 1.2, 0.25, 1.1, 0.3
     B_, A_ = regauged(B, A, moving)
-    if moving == "B":
-        grads = [scale * G @ A_.T for G in gradients]
-        noise = noise_multiplier * clip * noise_W @ A_.T
-        total = sum(clipped(g, np.linalg.norm(g)) for g in grads) + noise
-        ours = (B_ - rate * total) @ A_
-        pull, P = A.T @ np.linalg.inv(A @ A.T), A.T @ np.linalg.inv(A @ A.T) @ A
-        paper = [clipped(scale * G @ pull, np.linalg.norm(scale * G @ P)) for G in gradients]
-        theirs = (B - rate * (sum(paper) + noise_multiplier * clip * noise_W @ pull)) @ A
-    else:
-        grads = [scale * B_.T @ G for G in gradients]
-        noise = noise_multiplier * clip * B_.T @ noise_W
-        total = sum(clipped(g, np.linalg.norm(g)) for g in grads) + noise
-        ours = B_ @ (A_ - rate * total)
-        pull, P = np.linalg.inv(B.T @ B) @ B.T, B @ np.linalg.inv(B.T @ B) @ B.T
-        paper = [clipped(scale * pull @ G, np.linalg.norm(scale * P @ G)) for G in gradients]
-        theirs = B @ (A - rate * (sum(paper) + noise_multiplier * clip * pull @ noise_W))
-    assert sum(np.linalg.norm(g) > clip for g in grads) in (1, 2, 3)  # some are clipped and some are not
-    np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-12)
+    if moving == "A":
+        B, A, B_, A_ = A.T, B.T, A_.T, B_.T
+        gradients, noise_W = [G.T for G in gradients], noise_W.T
+
+    ours = [scale * G @ A_.T for G in gradients]
+    sizes = [np.linalg.norm(g) for g in ours]
+    step = sum(g * min(1, clip / size) for g, size in zip(ours, sizes, strict=True))
+    step += noise_multiplier * clip * noise_W @ A_.T
+
+    pull = A.T @ np.linalg.inv(A @ A.T)
+    effects = [np.linalg.norm(scale * G @ pull @ A) for G in gradients]
+    paper = sum(scale * G @ pull * min(1, clip / size) for G, size in zip(gradients, effects, strict=True))
+    paper += noise_multiplier * clip * noise_W @ pull
+
+    assert min(sizes) < clip < max(sizes)  # some are clipped and some are not
+    np.testing.assert_allclose((B_ - rate * step) @ A_, (B - rate * paper) @ A, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("size", [1.0, 10.0])

@@ -91,7 +91,7 @@ def test_by_column_refuses_a_unit_at_two_sites():
     "split",
     [
         lambda: iid(PATIENTS, 4, seed=0, minimum=26),
-        lambda: dirichlet(LABELS, PATIENTS, 4, alpha=0.01, seed=0, minimum=20),
+        lambda: dirichlet(LABELS, PATIENTS, 4, alpha=0.01, seed=0, minimum=26),
         lambda: by_column(["a"] * 299 + ["b"], [str(i) for i in range(300)], minimum=2),
         lambda: iid(["p"], 2, seed=0),
     ],

@@ -1,0 +1,88 @@
+"""The composition root of the aggregator: reads settings, builds the parts, serves until it is told to stop."""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+
+import structlog
+
+from deerfield.errors import DeerfieldError
+from deerfield.strategies import make
+from services.aggregator.assembly import Aggregator, assemble_aggregator
+from services.aggregator.blobs import FolderBlobs
+from services.aggregator.desk import Desk
+from services.aggregator.identity import from_metadata
+from services.aggregator.recorder import Tracking, Untracked
+from services.aggregator.server import Ports, serving
+from services.aggregator.settings import Settings, read_settings
+from services.aggregator.store import Store, open_database
+from services.aggregator.tracking import MlflowTracking
+
+log = structlog.get_logger()
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the aggregator; answers the exit code."""
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    try:
+        settings = read_settings(argv)
+        log.info("settings", values=settings.as_json())
+        asyncio.run(_run(settings))
+    except DeerfieldError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+async def _run(settings: Settings) -> None:
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    if settings.while_stdin:
+        _when_stdin_closes(lambda: loop.call_soon_threadsafe(stop.set))
+    aggregator = build(settings)
+    asked = Ports(listening=settings.listen, health=settings.health)
+    try:
+        async with serving(aggregator, build_tracking(settings, aggregator.desk), from_metadata, asked) as ports:
+            print(json.dumps(asdict(ports)), flush=True)
+            await stop.wait()
+    finally:
+        aggregator.desk.store.close()
+
+
+def build(settings: Settings) -> Aggregator:
+    """The aggregator over its database and folders."""
+    desk = Desk(
+        store=Store(open_database(settings.database)),
+        uploads=FolderBlobs(settings.blobs / "uploads"),
+        published=FolderBlobs(settings.blobs / "published"),
+        make=make,
+        clock=time.time,
+    )
+    return assemble_aggregator(desk, settings.lost_after_s)
+
+
+def build_tracking(settings: Settings, desk: Desk) -> Tracking:
+    """MLflow, or nothing where no tracking URI is set."""
+    if not settings.tracking:
+        return Untracked()
+    return MlflowTracking(desk, settings.tracking, settings.artifacts, settings.mlflow_run_id)
+
+
+def _when_stdin_closes(act: Callable[[], object]) -> None:
+    def watch() -> None:
+        while os.read(0, 4096):
+            pass
+        act()
+
+    threading.Thread(target=watch, name="stdin", daemon=True).start()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,43 @@
+"""Who is calling. Never read from a message: a servicer is handed one of these functions and asks nothing else."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias, get_args
+
+import grpc
+
+from deerfield.errors import NotMember
+from deerfield.exchange import Role
+from deerfield.wire.channel import ROLE_KEY, SITE_KEY
+
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+ROLES: Mapping[str, Role] = {word: word for word in get_args(Role)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """A caller: a site by its name, or an operator."""
+
+    role: Role
+    site: str = ""
+
+
+Identify: TypeAlias = Callable[[Context], Identity]
+
+
+def caller(identify: Identify, context: Context, role: Role) -> str:
+    """The name of a caller that must have `role`; empty for an operator. Raises NotMember for any other caller."""
+    identity = identify(context)
+    if identity.role != role:
+        raise NotMember(f"this call is for a caller of role {role}, not {identity.role}")
+    return identity.site
+
+
+def from_metadata(context: Context) -> Identity:
+    """The caller as its metadata says, which is to be believed on loopback alone; raises NotMember without one."""
+    metadata = dict(context.invocation_metadata() or ())
+    role = ROLES.get(str(metadata.get(ROLE_KEY, "")))
+    site = str(metadata.get(SITE_KEY, ""))
+    if role is None or (role == "site" and not site):
+        raise NotMember(f"the call names no caller; set {ROLE_KEY} (site or operator) and, for a site, {SITE_KEY}")
+    return Identity(role=role, site=site)

@@ -1,0 +1,110 @@
+"""Tells the tracking server what has happened, on a thread of its own: rounds never wait for it.
+
+It reads the table of events behind a cursor, so nothing is lost over a restart and nothing is told twice for long: a
+crash between telling and moving the cursor repeats one event, which tracking must bear.
+"""
+
+import threading
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Protocol
+
+import structlog
+
+from deerfield.exchange import Event
+from services.aggregator.store import Store
+
+READER = "tracking"
+IDLE_S = 1.0
+PAUSES_S = (1.0, 2.0, 4.0, 8.0)  # between the attempts to tell one event; then it is written down as lost
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Registered:
+    """A model version in the registry."""
+
+    name: str
+    version: str
+
+
+class Tracking(Protocol):
+    """Where the course of runs is kept for people. Telling it the same event twice changes nothing."""
+
+    def record(self, event: Event) -> Registered | None:
+        """Takes note of an event; answers the model it registered, if this was a run's last phase."""
+        ...
+
+
+class Untracked:
+    """Keeps nothing."""
+
+    def record(self, event: Event) -> Registered | None:
+        return None
+
+
+class Recorder:
+    """Feeds events to `tracking`; after a run's last phase it writes the event run_finished."""
+
+    def __init__(
+        self, store: Store, tracking: Tracking, clock: Callable[[], float], told: Callable[[], None] = lambda: None
+    ) -> None:
+        self._store = store
+        self._tracking = tracking
+        self._clock = clock
+        self._told = told  # called, on the recorder's thread, after each event
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._follow, name="recorder", daemon=True)
+
+    def start(self) -> None:
+        """Begins to follow the events."""
+        self._thread.start()
+
+    def stop(self, timeout_s: float) -> None:
+        """Stops after the event it is at, or leaves it behind after `timeout_s`: the next start tells it again."""
+        self._stop.set()
+        self._thread.join(timeout_s)
+
+    def drain(self) -> None:
+        """Tells everything there is to tell, right here."""
+        while self._step():
+            pass
+
+    def _follow(self) -> None:
+        while not self._stop.is_set():
+            if not self._step():
+                self._stop.wait(IDLE_S)
+
+    def _step(self) -> bool:
+        with self._store.edge() as edge:
+            batch = edge.events(edge.cursor(READER), limit=1)
+        for event in batch:
+            registered, trouble = self._tell(event)
+            if self._stop.is_set() and trouble:
+                return False
+            with self._store.edge() as edge:
+                if trouble:
+                    edge.add_event(
+                        event.run, "tracking_failed", {"reason": trouble, "event": event.kind}, self._clock()
+                    )
+                if registered:
+                    edge.add_event(event.run, "registered", asdict(registered), self._clock())
+                if event.kind == "phase_published" and event.detail["last"]:
+                    edge.add_event(event.run, "run_finished", {"digest": event.detail["digest"]}, self._clock())
+                edge.set_cursor(READER, event.number)
+            self._told()
+        return bool(batch)
+
+    def _tell(self, event: Event) -> tuple[Registered | None, str]:
+        """What tracking answered, or why it could not be told."""
+        trouble = ""
+        for pause_s in (*PAUSES_S, 0.0):
+            try:
+                return self._tracking.record(event), ""
+            except Exception as error:  # foreign code: whatever it raises, the run has its model
+                trouble = f"{type(error).__name__}: {error}"
+                log.warning("tracking failed", run=event.run, event_kind=event.kind, error=trouble)
+            if self._stop.wait(pause_s):
+                break
+        return None, trouble

@@ -1,0 +1,78 @@
+"""The aggregator as a server: both ports, the loop that closes phases, the recorder, and their end."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+
+import grpc
+from grpc_health.v1._async import HealthServicer
+
+from deerfield.errors import InvalidInput
+from deerfield.wire import federation_pb2_grpc as rpc
+from deerfield.wire.limits import SERVER_OPTIONS
+from services.aggregator.assembly import Aggregator
+from services.aggregator.driver import drive
+from services.aggregator.health import add_health, add_reflection, set_serving
+from services.aggregator.identity import Identify
+from services.aggregator.pulse import Pulse
+from services.aggregator.recorder import Recorder, Tracking
+from services.aggregator.runs_servicer import RunsServicer
+from services.aggregator.servicer import FederationServicer
+
+GRACE_S = 1.0  # for calls that are under way when the server stops; clients ask again
+RECORDER_GRACE_S = 30.0  # a model may be on its way to the registry
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ports:
+    """Where the server can be reached: host:port each."""
+
+    listening: str
+    health: str
+
+
+@asynccontextmanager
+async def serving(aggregator: Aggregator, tracking: Tracking, identify: Identify, asked: Ports) -> AsyncIterator[Ports]:
+    """Serves for as long as the block runs; hands it the ports that were bound.
+
+    Raises:
+        InvalidInput: a port is in use or cannot be bound.
+    """
+    pulse, loop, health = Pulse(), asyncio.get_running_loop(), HealthServicer()
+    data, probes = grpc.aio.server(options=SERVER_OPTIONS), grpc.aio.server(options=SERVER_OPTIONS)
+    rpc.add_FederationServicer_to_server(FederationServicer(aggregator, pulse, identify), data)
+    rpc.add_RunsServicer_to_server(RunsServicer(aggregator, pulse, identify), data)
+    add_reflection(data)
+    for server in (data, probes):
+        add_health(server, health)
+    ports = Ports(listening=_bind(data, asked.listening), health=_bind(probes, asked.health))
+    desk = aggregator.desk
+    recorder = Recorder(desk.store, tracking, desk.clock, lambda: _beat_from_thread(loop, pulse))
+    await asyncio.gather(data.start(), probes.start())
+    await set_serving(health)
+    recorder.start()
+    try:
+        async with asyncio.TaskGroup() as group:  # a driver that dies takes the server with it
+            driving = group.create_task(drive(aggregator.coordinator, pulse))
+            yield ports
+            driving.cancel()
+    finally:
+        await health.enter_graceful_shutdown()
+        await asyncio.gather(data.stop(GRACE_S), probes.stop(GRACE_S))
+        await asyncio.to_thread(recorder.stop, RECORDER_GRACE_S)
+
+
+def _bind(server: grpc.aio.Server, address: str) -> str:
+    try:
+        port = server.add_insecure_port(address)
+    except RuntimeError:
+        raise InvalidInput(
+            f"{address} is in use or cannot be bound; choose another port, or 0 for a free one"
+        ) from None
+    return f"{address.rpartition(':')[0]}:{port}"
+
+
+def _beat_from_thread(loop: asyncio.AbstractEventLoop, pulse: Pulse) -> None:
+    with suppress(RuntimeError):  # the loop is already closed: nobody waits any more
+        loop.call_soon_threadsafe(pulse.beat)

@@ -1,0 +1,130 @@
+"""What a site may say, over gRPC: each method decodes, calls and encodes. No decision is taken here."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import deerfield
+from deerfield.errors import VersionMismatch
+from deerfield.wire import checks, codec, limits
+from deerfield.wire import federation_pb2 as pb
+from deerfield.wire import federation_pb2_grpc as rpc
+from services.aggregator.assembly import Aggregator
+from services.aggregator.identity import Context, Identify, caller
+from services.aggregator.pulse import Pulse
+from services.aggregator.translation import refuses, refuses_stream
+
+TRANSFERS = 4  # uploads at once; the others wait for their turn
+
+
+class FederationServicer(rpc.FederationServicer):
+    """What a site may say."""
+
+    def __init__(self, aggregator: Aggregator, pulse: Pulse, identify: Identify) -> None:
+        self._coordinator = aggregator.coordinator
+        self._intake = aggregator.intake
+        self._published = aggregator.desk.published
+        self._pulse = pulse
+        self._identify = identify
+        self._turns = asyncio.Semaphore(TRANSFERS)
+
+    @refuses
+    async def Hello(self, request: pb.HelloRequest, context: Context) -> pb.HelloReply:
+        """Agrees on a protocol version."""
+        protocol = _common_protocol(request.protocol_min, request.protocol_max)
+        return pb.HelloReply(protocol=protocol, build=deerfield.__version__)
+
+    @refuses
+    async def NextTask(self, request: pb.NextTaskRequest, context: Context) -> pb.NextTaskReply:
+        """Long-polls for a task."""
+        site, wait_s = self._site(context), min(request.wait_ms / 1000, limits.POLL_S)
+        offer = await self._pulse.first(lambda: self._coordinator.next_task(site, request.run), wait_s)
+        self._pulse.beat()
+        return codec.encode_offer(offer)
+
+    @refuses
+    async def BeginUpload(self, request: pb.BeginUploadRequest, context: Context) -> pb.BeginUploadReply:
+        """Announces an update."""
+        site, key, announcement = self._site(context), codec.decode_key(request.key), codec.decode_announcement(request)
+        await asyncio.to_thread(self._intake.audit, site, key, announcement)
+        missing = self._intake.begin(site, key, announcement)
+        return pb.BeginUploadReply(missing=codec.encode_shas(missing))
+
+    @refuses
+    async def PutChunks(self, request: AsyncIterator[pb.Chunk], context: Context) -> pb.PutChunksReply:
+        """Takes chunks of what the site has announced."""
+        expected = self._intake.expected(self._site(context))
+        stored = 0
+        async with self._turns:
+            async for chunk in _until_idle(request):
+                await asyncio.to_thread(self._intake.put, expected, *codec.decode_chunk(chunk))
+                stored += 1
+        return pb.PutChunksReply(stored=stored)
+
+    @refuses
+    async def Commit(self, request: pb.CommitRequest, context: Context) -> pb.CommitReply:
+        """Verifies and seals an update."""
+        site, key = self._site(context), codec.decode_key(request.key)
+        sealing = self._intake.sealing(site, key, checks.sha256_hex(request.digest))
+        await asyncio.to_thread(sealing.verify)
+        digest = self._intake.seal(sealing)
+        self._pulse.beat()
+        return pb.CommitReply(digest=digest)
+
+    @refuses
+    async def UploadStatus(self, request: pb.UploadStatusRequest, context: Context) -> pb.UploadStatusReply:
+        """Says what there is of an upload."""
+        return codec.encode_status(self._intake.status(self._site(context), codec.decode_key(request.key)))
+
+    @refuses_stream
+    async def GetChunks(self, request: pb.GetChunksRequest, context: Context) -> AsyncIterator[pb.Chunk]:
+        """Streams published chunks; a sha256 is known only to whom a manifest was given."""
+        self._identify(context)
+        for sha in codec.decode_wanted(request):
+            yield codec.encode_chunk(sha, await asyncio.to_thread(self._published.get, sha))
+
+    @refuses
+    async def Heartbeat(self, request: pb.HeartbeatRequest, context: Context) -> pb.HeartbeatReply:
+        """Notes progress."""
+        site, key = self._site(context), codec.decode_key(request.key)
+        is_open = self._coordinator.heartbeat(site, key, request.steps_done, request.steps)
+        self._pulse.beat()
+        return pb.HeartbeatReply(open=is_open)
+
+    @refuses
+    async def Decline(self, request: pb.DeclineRequest, context: Context) -> pb.DeclineReply:
+        """Notes that a site will not do its task."""
+        site, key, reason = self._site(context), codec.decode_key(request.key), codec.decode_reason(request.reason)
+        self._coordinator.decline(site, key, reason, checks.detail(request.detail))
+        self._pulse.beat()
+        return pb.DeclineReply()
+
+    @refuses
+    async def Leave(self, request: pb.LeaveRequest, context: Context) -> pb.LeaveReply:
+        """Notes that a site withdraws."""
+        self._coordinator.leave(self._site(context), checks.run_id(request.run), checks.detail(request.detail))
+        self._pulse.beat()
+        return pb.LeaveReply()
+
+    def _site(self, context: Context) -> str:
+        return caller(self._identify, context, "site")
+
+
+def _common_protocol(lowest: int, highest: int) -> int:
+    if not lowest <= limits.PROTOCOL <= highest:
+        raise VersionMismatch(
+            f"you speak protocol {lowest} to {highest}, this aggregator (deerfield {deerfield.__version__}) "
+            f"speaks {limits.PROTOCOL}"
+        )
+    return limits.PROTOCOL
+
+
+async def _until_idle(messages: AsyncIterator[pb.Chunk]) -> AsyncIterator[pb.Chunk]:
+    """The messages, until there is none for `limits.IDLE_S`."""
+    stream = aiter(messages)
+    while True:
+        async with asyncio.timeout(limits.IDLE_S):
+            try:
+                message = await anext(stream)
+            except StopAsyncIteration:
+                return
+        yield message

@@ -1,0 +1,88 @@
+"""Where the aggregator listens and keeps things: flags, each with an environment variable, read once."""
+
+import argparse
+import ipaddress
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from math import isfinite
+from pathlib import Path
+
+from deerfield.errors import InvalidInput
+from services.aggregator.assembly import LOST_AFTER_S
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Everything that is not about a run."""
+
+    listen: str  # host:port of the data port; port 0 takes a free one
+    health: str  # host:port of the probe port
+    database: str  # SQLAlchemy URL
+    blobs: Path
+    tracking: str  # MLflow tracking URI; empty: nothing is tracked
+    artifacts: str  # where MLflow keeps models of new experiments; empty: the tracking server's default
+    mlflow_run_id: str  # the MLflow run that the first run adopts; empty: each run makes its own
+    lost_after_s: float
+    while_stdin: bool
+
+    def as_json(self) -> str:
+        """The settings as one line for the log."""
+        return json.dumps(asdict(self), default=str)
+
+
+def read_settings(argv: Sequence[str], environment: Mapping[str, str] = os.environ) -> Settings:
+    """Reads flags, and the environment where a flag is not given.
+
+    Raises:
+        InvalidInput: a value that cannot be used, or a data port open to others than this machine.
+    """
+    parser = argparse.ArgumentParser(prog="python -m services.aggregator", description=__doc__)
+
+    def option(flag: str, default: str, text: str) -> None:
+        variable = f"DEERFIELD_{flag.upper().replace('-', '_')}"
+        parser.add_argument(f"--{flag}", default=environment.get(variable, default), help=f"{text} [{variable}]")
+
+    option("listen", "127.0.0.1:8600", "host:port for sites and operators; port 0 takes a free one")
+    option("health", "127.0.0.1:8601", "host:port for probes, plaintext")
+    option("database", "sqlite:///deerfield.db", "SQLAlchemy URL")
+    option("blobs", "blobs", "folder for tensors")
+    option("tracking", "", "MLflow tracking URI; empty: nothing is tracked")
+    option("artifacts", "", "folder or URI for the models of new MLflow experiments")
+    option("lost-after", str(LOST_AFTER_S), "seconds of silence after which a site is not waited for")
+    parser.add_argument("--while-stdin", action="store_true", help="shut down when stdin closes")
+    flags = parser.parse_args(argv)
+    check_loopback(flags.listen)
+    return Settings(
+        listen=flags.listen,
+        health=flags.health,
+        database=flags.database,
+        blobs=Path(flags.blobs),
+        tracking=flags.tracking,
+        artifacts=flags.artifacts,
+        mlflow_run_id=environment.get("MLFLOW_RUN_ID", ""),
+        lost_after_s=_seconds(flags.lost_after),
+        while_stdin=flags.while_stdin,
+    )
+
+
+def check_loopback(address: str) -> None:
+    """Raises InvalidInput unless only this machine can reach `address`: without TLS nobody proves who they are."""
+    host = address.rpartition(":")[0].strip("[]")
+    try:
+        loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        loopback = False
+    if not loopback:
+        raise InvalidInput(f"listen: {address} can be reached from outside, which needs TLS; use 127.0.0.1 or [::1]")
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = float("nan")
+    if not (isfinite(seconds) and seconds > 0):
+        raise InvalidInput(f"lost-after: {text!r} is no number of seconds above 0")
+    return seconds
