@@ -2,8 +2,9 @@
 
     python benchmarks/dp_step.py [--steps 20] [--warmup 3] [--threads 1] [--device cpu]
 
-ViT-tiny (12 layers, width 192, 3 heads) at 224 px, batch 16, LoRA r = 8, a linear head trained beside it; weights are
-random, because time does not depend on them. A step is forward, backward, clip, noise where the variant has it, and SGD.
+ViT-tiny (12 layers, width 192, 3 heads) at 224 px, batch 16, LoRA r = 8, a linear head trained beside it; the weights
+are random, because time does not depend on them. A step is forward, backward, clip and noise where the variant has
+them, and SGD.
 
 - peft: plain PEFT layers, no clip and no noise; the yardstick.
 - plain: our merged weights, no clip and no noise.
@@ -12,11 +13,12 @@ random, because time does not depend on them. A step is forward, backward, clip,
 - ghost: Opacus' ghost clipping, with the noise of its own optimizer.
 
 Time: medians of one interleaved run, the variants of a case step by step in rotated order. Memory: each variant in a
-process of its own; on the CPU the peak resident size above that after imports (VmHWM, reset before the model is built;
-mallopt returns freed blocks at once), on CUDA torch.cuda.max_memory_allocated.
+process of its own; on the CPU the peak resident size (VmHWM) above that before the model is built, all code loaded and
+malloc set to give freed blocks back at once; on CUDA torch.cuda.max_memory_allocated.
 """
 
 import argparse
+import importlib
 import json
 import os
 import statistics
@@ -160,8 +162,9 @@ def memory(variant: str, case: str, folder: Path, device: Device) -> int:
     if device.kind == "cuda":
         torch.cuda.reset_peak_memory_stats()
     else:
-        if variant in ("hooks", "ghost"):
-            import opacus  # noqa: F401 - its own size is no part of a step
+        for module in ("services.client.dplora", "services.client.opacus_engine"):
+            importlib.import_module(module)  # code is no part of a step
+        SystemRandomness().normal(8)
         Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM
     before = _resident("VmRSS")
     step = make(variant, case, folder, device)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from deerfield.manifest import Manifest
 from deerfield.runspec import RunSpec
@@ -61,7 +61,7 @@ class Event:
     number: int  # grows over all runs; 0 for progress, which is not kept
     run: str
     kind: str
-    detail: Mapping[str, object]
+    detail: Mapping[str, Any]
     time: float  # seconds since the epoch
 
 

@@ -141,7 +141,8 @@ class RunSpec(Section):
     )
 
     convolutions: tuple[str, ...] = Field(
-        (), description="adapted layers that are 1x1 convolutions; filled in: PEFT stores their factors four-dimensional"
+        (),
+        description="adapted layers that are 1x1 convolutions; filled in: PEFT stores their factors four-dimensional",
     )
 
     @model_validator(mode="before")

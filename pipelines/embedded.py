@@ -8,7 +8,7 @@ import json
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -53,12 +53,12 @@ def run(file: RunFile, where: Where, live: Callable[[int, int], Live]) -> Result
         aggregator(where.folder, tracking, where.listen, LOST_AFTER_S) as address,
         RunsClient.connect(address) as runs,
     ):
-        spec, prepared = _prepare(file, where.folder, processes)
+        spec, prepared = _prepare(file, where.folder, processes, pooled=strategy.declares.topology == "pooled")
         result = Result(spec, runs.start(spec, uuid.uuid4().hex))
         phases = strategy.declares.rounds * len(strategy.declares.phases)
         with live(phases, len(spec.federation.sites)) as screen:
-            _Federation(file, result, where.folder, address, processes, runs, screen, prepared).follow()
-        return _keep(result, where.folder, runs, prepared)
+            _Federation(result, where.folder, address, processes, runs, screen, prepared).follow()
+        return _keep(result, where.folder, runs)
 
 
 def _claim(folder: Path) -> None:
@@ -67,11 +67,12 @@ def _claim(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
 
 
-def _prepare(file: RunFile, folder: Path, processes: Preloader) -> tuple[RunSpec, dict[str, Any]]:
+def _prepare(file: RunFile, folder: Path, processes: Preloader, *, pooled: bool) -> tuple[RunSpec, dict[str, Any]]:
     """Lets a site process split the data and describe the adapter; completes the run with what it found."""
     request, answer, log = folder / "run.json", folder / "prepared.json", folder / "prepare.log"
     request.write_text(file.model_dump_json(indent=2))
-    pid = processes.start(["prepare", "--run", str(request), "--out", str(folder)], log)
+    argv = ["prepare", "--run", str(request), "--out", str(folder)]
+    pid = processes.start([*argv, "--pooled"] if pooled else argv, log)
     if code := processes.wait(pid, PREPARE_S):
         raise failure(code, log)
     prepared: dict[str, Any] = json.loads(answer.read_text())
@@ -106,7 +107,6 @@ def _policy(file: RunFile, spec: RunSpec, folder: Path, rows: str, prepared: dic
 class _Federation:
     """The sites and the evaluator of a run, and what they tell."""
 
-    file: RunFile
     result: Result
     folder: Path
     address: str
@@ -114,28 +114,30 @@ class _Federation:
     runs: RunsClient
     screen: Live
     prepared: dict[str, Any]
+    _names: dict[int, str] = field(default_factory=dict)  # of the processes that are still running
 
     def follow(self) -> None:
         """Starts everybody, then follows the run's events to its end and its last evaluation."""
-        names = {self._start(site, self._site(site)): site for site in self.prepared["sites"]}
-        names[self._start("evaluator", self._evaluator())] = "evaluator"
-        self.screen.note("sites load the model")
         try:
-            for event in self.runs.watch(self.result.run):
-                self._reap(names)
-                self.result.seen(event.kind, event.detail)
-                self.screen.seen(event.kind, event.detail)
-                if self._complete():
-                    return
+            for site in self.prepared["sites"]:
+                self._start(site, self._site(site))
+            evaluator = self._start("evaluator", self._evaluator())
+            self.screen.note("sites load the model")
+            self._watch()
+            if self.result.state == "finished" and evaluator in self._names:
+                self.screen.note("scoring the last phase")
+                self.processes.wait(evaluator, EVALUATE_S)
+                self._watch()
         except KeyboardInterrupt:
             self.runs.abort(self.result.run, "interrupted by the user")
             raise
 
-    def _complete(self) -> bool:
-        """True once nothing more is to come: failed, or finished, registered and evaluated."""
-        if self.result.state in ("failed", "aborted"):
-            return True
-        return self.result.state == "finished" and bool(self.result.registered) and bool(self.result.final)
+    def _watch(self) -> None:
+        """Takes in every event since the last one, until the run has ended."""
+        for event in self.runs.watch(self.result.run, after=self.result.events):
+            self.result.seen(event)
+            self.screen.seen(event)
+            self._reap()
 
     def _site(self, site: str) -> list[str]:
         policy = self.folder / "sites" / site / "policy.yaml"
@@ -146,24 +148,26 @@ class _Federation:
         return ["follow", "--aggregator", self.address, "--run", self.result.run, *data]
 
     def _start(self, name: str, argv: list[str]) -> int:
-        return self.processes.start(argv, self.folder / f"{name}.log")
+        pid = self.processes.start(argv, self.folder / f"{name}.log")
+        self._names[pid] = name
+        return pid
 
-    def _reap(self, names: dict[int, str]) -> None:
+    def _reap(self) -> None:
         """Reports a process that ended with an error; the aggregator decides what its loss means."""
         for pid, code in self.processes.ended().items():
-            if code and pid in names:
-                log = self.folder / f"{names[pid]}.log"
-                self.screen.warn(f"{names[pid]} ended with code {code}: {failure(code, log)}")
+            name = self._names.pop(pid, "a process")
+            if code:
+                self.screen.warn(f"{name} ended with code {code}: {failure(code, self.folder / f'{name}.log')}")
 
 
-def _keep(result: Result, folder: Path, runs: RunsClient, prepared: dict[str, Any]) -> Result:
+def _keep(result: Result, folder: Path, runs: RunsClient) -> Result:
     """Writes the adapter and the result.
 
     Raises:
         RunFailed: the run did not finish; the message says why and where the result is.
     """
     if result.digest and result.state == "finished":
-        write_adapter(folder / "adapter", result.spec, runs.model(result.run), result.digest)
+        write_adapter(folder / "adapter", result.spec, runs.model(result.run))
     path = result.write(folder)
     if result.state != "finished":
         raise RunFailed(f"run {result.run} {result.state}: {result.reason}; what was published is in {path}")

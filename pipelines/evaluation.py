@@ -6,6 +6,7 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -68,7 +69,7 @@ def _folder(request: Request, scratch: Path) -> Path:
     return found.parent
 
 
-def _score(request: Request, folder: Path, log: Path) -> dict[str, object]:
+def _score(request: Request, folder: Path, log: Path) -> dict[str, Any]:
     """Runs the scoring where torch is: in a process of services.client."""
     argv = ["--adapter", str(folder), "--data", request.data, "--label", request.label]
     for flag, value in (("--base", request.base), ("--input", request.input), ("--rows", request.rows)):
@@ -78,5 +79,5 @@ def _score(request: Request, folder: Path, log: Path) -> dict[str, object]:
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=errors, check=False)
     if done.returncode:
         raise failure(done.returncode, log)
-    answer: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
+    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return answer

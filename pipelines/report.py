@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping
-from math import isinf
+from math import inf, isinf
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from rich.table import Table
 
+from deerfield.exchange import Event
 from deerfield.strategies import STRATEGIES, Option, describe
 from pipelines.result import Result
 
@@ -44,8 +45,9 @@ class Live:
         """Says something that should not be overlooked."""
         self._console.print(f"[yellow]![/] {text}", highlight=False)
 
-    def seen(self, kind: str, detail: Mapping[str, Any]) -> None:
+    def seen(self, event: Event) -> None:
         """Shows one event."""
+        kind, detail = event.kind, event.detail
         if kind == "task_taken" and self._started is None:
             self._started = time.monotonic()
             self.note("training")
@@ -61,7 +63,7 @@ class Live:
         self._answered = 0
         self._bar.advance(self._task)
         done = int(self._bar.tasks[0].completed)
-        spent = max(detail["epsilon"].values(), default=0.0)
+        spent = max((inf if each is None else each for each in detail["epsilon"].values()), default=0.0)
         left = (time.monotonic() - (self._started or time.monotonic())) / done * (self._phases - done)
         name = f"round {detail['round'] + 1}" + (f" {detail['factors']}" if detail["factors"] else "")
         note = f"epsilon so far {number(spent)}, {left:.0f} s left"

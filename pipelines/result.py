@@ -7,6 +7,7 @@ from math import inf, isinf
 from pathlib import Path
 from typing import Any
 
+from deerfield.exchange import Event
 from deerfield.runspec import RunSpec
 
 
@@ -22,9 +23,12 @@ class Result:
     state: str = "running"
     reason: str = ""
     digest: str = ""
+    events: int = 0  # number of the last one seen
 
-    def seen(self, kind: str, detail: Mapping[str, Any]) -> None:
+    def seen(self, event: Event) -> None:
         """Takes one event in."""
+        kind, detail = event.kind, event.detail
+        self.events = max(self.events, event.number)
         if kind == "phase_published":
             self.phases.append({**_phase(detail), "evaluation": {}})
             self.digest = detail["digest"]
@@ -58,7 +62,7 @@ class Result:
 
     def json(self) -> dict[str, Any]:
         """The document; infinite epsilons are the string "infinity", because JSON has no such number."""
-        document = {
+        document: dict[str, Any] = {
             "schema": "deerfield.result/1",
             "run": self.run,
             "name": self.spec.name,
@@ -73,7 +77,7 @@ class Result:
             "adapter_sha256": self.digest,
             "registered": self.registered,
         }
-        return _finite(document)
+        return {key: _finite(value) for key, value in document.items()}
 
     def write(self, folder: Path) -> Path:
         """Writes `result.json` and the run as it was started."""

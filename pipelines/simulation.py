@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from math import inf
 
-from deerfield.errors import RunEnded
+from deerfield.errors import RunEnded, RunFailed
 from deerfield.exchange import ENDINGS, Announcement, Event, Key
 from deerfield.link import Assignment
 from deerfield.manifest import assemble, describe, pieces
@@ -21,6 +21,7 @@ from pipelines.result import Result
 from services.aggregator.assembly import Aggregator, assemble_aggregator
 from services.aggregator.blobs import MemoryBlobs
 from services.aggregator.desk import Desk
+from services.aggregator.recorder import Recorder, Untracked
 from services.aggregator.store import IN_MEMORY, Store, open_database
 from services.client.site import Site, Workbench
 
@@ -71,25 +72,30 @@ def simulate(spec: RunSpec, build: Build, score: Score | None = None) -> Result:
     """
     aggregator = _in_memory()
     run = aggregator.runs.start(spec, request_id="simulation")
-    result, seen = Result(spec, run), 0
+    result = Result(spec, run)
     sites = [
         Site(name=name, link=LocalLink(aggregator, name, run), build=partial(build, name), beats=False)
         for name in spec.federation.sites
     ]
+    recorder = Recorder(aggregator.desk.store, Untracked(), time.time)
     while True:
-        try:
-            for site in sites:
-                site.step()
-        except RunEnded:
-            pass
-        aggregator.coordinator.close_due()
-        for event in aggregator.runs.events(run, seen):
-            seen = event.number
-            result.seen(event.kind, event.detail)
+        worked = [_step(site) for site in sites]
+        if not aggregator.coordinator.close_due() and not any(worked):
+            raise RunFailed(f"run {run} waits for nobody: no site has a task and no phase is due")
+        recorder.drain()
+        for event in aggregator.runs.events(run, result.events):
+            result.seen(event)
             if event.kind == "phase_published" and score is not None:
                 _evaluate(aggregator, run, event, score)
             if event.kind in ENDINGS:
-                return _last(result, aggregator, run, seen)
+                return _last(result, aggregator, run)
+
+
+def _step(site: Site) -> bool:
+    try:
+        return site.step()
+    except RunEnded:
+        return True
 
 
 def _in_memory() -> Aggregator:
@@ -107,9 +113,9 @@ def _evaluate(aggregator: Aggregator, run: str, event: Event, score: Score) -> N
     aggregator.runs.evaluated(run, event.detail["round"], event.detail["phase"], mean)
 
 
-def _last(result: Result, aggregator: Aggregator, run: str, seen: int) -> Result:
-    for event in aggregator.runs.events(run, seen):
-        result.seen(event.kind, event.detail)
+def _last(result: Result, aggregator: Aggregator, run: str) -> Result:
+    for event in aggregator.runs.events(run, result.events):
+        result.seen(event)
     return result
 
 

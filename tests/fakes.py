@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+import grpc
 import numpy as np
 
 from deerfield.link import Assignment, Link
@@ -128,3 +129,32 @@ class Clock:
 
     def advance(self, seconds: float) -> None:
         self.now += seconds
+
+
+class LosesAnswers(grpc.UnaryUnaryClientInterceptor):
+    """A connection that carries the calls named `method` there, and loses the first `losses` of their answers."""
+
+    def __init__(self, method: str, losses: int) -> None:
+        self.method, self.losses, self.calls = method, losses, []
+
+    def intercept_unary_unary(self, continuation, client_call_details, request):
+        self.calls.append(client_call_details.method.rpartition("/")[2])
+        answer = continuation(client_call_details, request)
+        if not client_call_details.method.endswith(f"/{self.method}") or self.losses == 0:
+            return answer
+        self.losses -= 1
+        answer.result()
+        raise Broken
+
+
+class Broken(grpc.RpcError):
+    """What gRPC raises when the connection is gone."""
+
+    def code(self):
+        return grpc.StatusCode.UNAVAILABLE
+
+    def details(self):
+        return "connection reset"
+
+    def trailing_metadata(self):
+        return ()

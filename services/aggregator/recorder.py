@@ -5,7 +5,7 @@ crash between telling and moving the cursor repeats one event, which tracking mu
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Protocol
 
@@ -48,12 +48,19 @@ class Recorder:
     """Feeds events to `tracking`; after a run's last phase it writes the event run_finished."""
 
     def __init__(
-        self, store: Store, tracking: Tracking, clock: Callable[[], float], told: Callable[[], None] = lambda: None
+        self,
+        store: Store,
+        tracking: Tracking,
+        clock: Callable[[], float],
+        told: Callable[[], None] = lambda: None,
+        *,
+        pauses_s: Sequence[float] = PAUSES_S,
     ) -> None:
         self._store = store
         self._tracking = tracking
         self._clock = clock
         self._told = told  # called, on the recorder's thread, after each event
+        self._pauses_s = pauses_s
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="recorder", daemon=True)
 
@@ -88,9 +95,9 @@ class Recorder:
                     edge.add_event(
                         event.run, "tracking_failed", {"reason": trouble, "event": event.kind}, self._clock()
                     )
-                if registered:
+                if registered and edge.ending(event.run) is None:
                     edge.add_event(event.run, "registered", asdict(registered), self._clock())
-                if event.kind == "phase_published" and event.detail["last"]:
+                if event.kind == "phase_published" and event.detail["last"] and edge.ending(event.run) is None:
                     edge.add_event(event.run, "run_finished", {"digest": event.detail["digest"]}, self._clock())
                 edge.set_cursor(READER, event.number)
             self._told()
@@ -99,7 +106,7 @@ class Recorder:
     def _tell(self, event: Event) -> tuple[Registered | None, str]:
         """What tracking answered, or why it could not be told."""
         trouble = ""
-        for pause_s in (*PAUSES_S, 0.0):
+        for pause_s in (*self._pauses_s, 0.0):
             try:
                 return self._tracking.record(event), ""
             except Exception as error:  # foreign code: whatever it raises, the run has its model

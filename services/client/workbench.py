@@ -87,7 +87,7 @@ def build(site: str, policy: Policy, spec: RunSpec) -> TorchWorkbench:
     hardware = device.choose(policy.device, policy.precision)
     log.info("model", site=site, base=spec.model.base, device=str(hardware))
     classifier = models.load(folder, spec, device=hardware)
-    if (shapes := dict(classifier.schema())) != dict(spec.schema):
-        strange = sorted(set(shapes.items()) ^ set(spec.schema.items()))
+    if (shapes := dict(classifier.schema())) != dict(spec.adapter):
+        strange = sorted(set(shapes.items()) ^ set(spec.adapter.items()))
         raise NotMapped(f"the run's adapter does not fit the base model here, first at {strange[0][0]}")
     return TorchWorkbench(site=site, spec=spec, policy=policy, population=population, classifier=classifier)

@@ -27,6 +27,7 @@ ANY = Ports(listening="127.0.0.1:0", health="127.0.0.1:0")
 
 def open_aggregator(folder: Path, clock: Clock) -> Aggregator:
     """The aggregator over what lies in `folder`: called twice, it is a restart."""
+    folder.mkdir(exist_ok=True)
     desk = Desk(
         store=Store(open_database(f"sqlite:///{folder / 'aggregator.db'}")),
         uploads=FolderBlobs(folder / "uploads"),

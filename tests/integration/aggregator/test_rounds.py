@@ -1,5 +1,7 @@
 """The life of a run over a real database, with a clock that the tests move. No transport."""
 
+from dataclasses import replace
+
 import pytest
 
 from deerfield.errors import (
@@ -59,7 +61,7 @@ def test_a_run_goes_through_its_phases_and_finishes(aggregator):
 def test_the_order_of_arrival_changes_no_bit(tmp_path, clock):
     digests = set()
     for order in (0, 1):
-        aggregator = open_aggregator(tmp_path / str(order) if (tmp_path / str(order)).mkdir() is None else tmp_path, clock)
+        aggregator = open_aggregator(tmp_path / str(order), clock)
         run = aggregator.runs.start(run_spec("north", "south", rounds=1, strategy="fedavg"), "once")
         both = sites(aggregator, run, "north", "south")
         for site in both[:: -1 if order else 1]:
@@ -246,7 +248,7 @@ def test_a_restarted_aggregator_goes_on_where_the_last_one_was(tmp_path, clock):
         site.step()
     third.coordinator.close_due()
     assert third.runs.get(run).state == "FINISHED"
-    undisturbed = open_aggregator(_made(tmp_path / "undisturbed"), clock)
+    undisturbed = open_aggregator(tmp_path / "undisturbed", clock)
     again = undisturbed.runs.start(run_spec("north", "south", rounds=1), "once")
     for _ in range(2):
         for site in sites(undisturbed, again, "north", "south"):
@@ -269,9 +271,9 @@ def test_a_spend_that_is_not_the_runs_is_refused_and_the_right_one_adds_up(aggre
     (north,) = sites(aggregator, run, "north", noise_multiplier=4.0)
     assignment = north.link.next_task()
     update = north.update(assignment)
-    unclipped = type(update.spend)(unit="record", noise_multiplier=4.0, sample_rate=0.5, steps=2, clip=2.0)
+    unclipped = replace(update.spend, clip=2.0)
     with pytest.raises(BadRequest, match="the run says"):
-        north.link.send(assignment, _with(update, spend=unclipped))
+        north.link.send(assignment, replace(update, spend=unclipped))
     spent = []
     for _ in range(2):
         north.step()
@@ -289,14 +291,3 @@ def test_an_evaluation_is_written_down_once_and_only_for_what_was_published(aggr
     for _ in range(2):
         aggregator.runs.evaluated(run, 0, 0, {"accuracy": 0.5})
     assert kinds(aggregator, run).count("evaluated") == 1
-
-
-def _with(update, **changes):
-    from dataclasses import replace
-
-    return replace(update, **changes)
-
-
-def _made(folder):
-    folder.mkdir()
-    return folder

@@ -1,0 +1,77 @@
+"""`python -m services.aggregator` as a process: how it starts, what it says, how it ends."""
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from deerfield.wire.client import RunsClient
+from tests.fakes import run_spec
+
+
+def command(folder, *flags, listen="127.0.0.1:0"):
+    places = ["--database", f"sqlite:///{folder / 'a.db'}", "--blobs", str(folder / "blobs")]
+    return [sys.executable, "-m", "services.aggregator", "--listen", listen, "--health", "127.0.0.1:0", *places, *flags]
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Starts an aggregator; whatever happens, it is gone afterwards."""
+    processes = []
+
+    def popen(*flags):
+        pipe = subprocess.PIPE
+        processes.append(subprocess.Popen(command(tmp_path, *flags), stdin=pipe, stdout=pipe, stderr=pipe, text=True))
+        return processes[-1], json.loads(processes[-1].stdout.readline())
+
+    yield popen
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+def test_it_says_where_it_listens_and_ends_when_stdin_closes(start):
+    process, ports = start("--while-stdin")
+    with RunsClient.connect(ports["listening"]) as runs:
+        run = runs.start(run_spec("north"), "once")
+    assert set(ports) == {"listening", "health"}
+    process.stdin.close()
+    assert process.wait(10) == 0
+    settings = process.stderr.read()
+    assert "lost_after_s" in settings
+    _, ports = start()
+    with RunsClient.connect(ports["listening"]) as runs:
+        assert runs.get(run).state == "RUNNING"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_gracefully_while_somebody_watches(start, number):
+    process, ports = start()
+    with RunsClient.connect(ports["listening"]) as runs:
+        run = runs.start(run_spec("north"), "once")
+        watching = runs.watch(run)
+        assert next(watching).kind == "run_started"
+        process.send_signal(number)
+        assert process.wait(10) == 0
+        watching.close()
+
+
+@pytest.mark.parametrize(
+    ("listen", "sentence"),
+    [("0.0.0.0:0", "needs TLS"), ("aggregator.example:8600", "needs TLS"), (None, "is in use or cannot be bound")],
+)
+def test_an_address_that_cannot_be_used_is_one_sentence_and_exit_code_2(tmp_path, listen, sentence):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        listen = listen or f"127.0.0.1:{taken.getsockname()[1]}"
+        found = subprocess.run(command(tmp_path, listen=listen), capture_output=True, text=True, timeout=30)
+    assert found.returncode == 2
+    assert found.stdout == ""
+    last = found.stderr.strip().splitlines()[-1]
+    assert sentence in last
+    assert last.startswith(("listen: ", listen))
+    assert "Traceback" not in found.stderr

@@ -1,0 +1,208 @@
+"""Real MLflow on a SQLite file: what a run leaves there, and whether its model can be used."""
+
+import io
+import json
+import subprocess
+import sys
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+
+from deerfield import peft_folder
+from deerfield.errors import InvalidInput
+from deerfield.runspec import Privacy
+from pipelines.simulation import LocalLink
+from services.aggregator.recorder import Recorder
+from services.aggregator.tracking import MlflowTracking
+from tests.fakes import TeachingSite, adapter, run_spec
+
+RUN_WITHOUT_TORCH = """
+import sys
+HEAVY = ("torch", "peft", "opacus", "transformers")
+for name in HEAVY:
+    sys.modules[name] = None  # an import of it raises
+import services.aggregator.__main__
+from pathlib import Path
+from services.aggregator.recorder import Recorder
+from services.aggregator.tracking import MlflowTracking
+from tests.fakes import Clock, run_spec
+from tests.integration.aggregator.conftest import open_aggregator
+from tests.integration.aggregator.test_tracking import finish
+folder = Path(sys.argv[1])
+aggregator = open_aggregator(folder, Clock())
+finish(aggregator, run_spec("north", "south", rounds=1))
+tracking = MlflowTracking(aggregator.desk, f"sqlite:///{folder / 'mlflow.db'}", str(folder / "artifacts"))
+Recorder(aggregator.desk.store, tracking, Clock()).drain()
+assert all(sys.modules.get(name) is None for name in HEAVY)
+print([event.kind for event in aggregator.desk.store.edge().__enter__().events(0)][-2:])
+"""
+
+
+def finish(aggregator, spec, request="once"):
+    """Runs `spec` to its last phase; nobody records it."""
+    run = aggregator.runs.start(spec, request)
+    noise = 4.0 if spec.privacy.unit == "record" else 0.0
+    sites = [
+        TeachingSite(name, LocalLink(aggregator, name, run), adapter(seed), noise)
+        for seed, name in enumerate(spec.federation.sites)
+    ]
+    while aggregator.runs.get(run).state == "RUNNING":
+        for site in sites:
+            site.step()
+        closing = aggregator.coordinator.due()
+        aggregator.coordinator.publish(closing, closing.compute())
+    return run
+
+
+def recorder(aggregator, folder, clock, adopted=""):
+    uri = f"sqlite:///{folder / 'mlflow.db'}"
+    tracking = MlflowTracking(aggregator.desk, uri, str(folder / "artifacts"), adopted)
+    return Recorder(aggregator.desk.store, tracking, clock), tracking._client()
+
+
+def test_the_aggregator_registers_a_model_where_torch_cannot_be_imported(tmp_path):
+    code = [sys.executable, "-c", RUN_WITHOUT_TORCH, str(tmp_path)]
+    found = subprocess.run(code, capture_output=True, text=True, timeout=60)
+    assert found.returncode == 0, found.stderr
+    assert found.stdout.strip().endswith("['registered', 'run_finished']")
+
+
+def test_a_run_leaves_parameters_metrics_phases_and_one_version(aggregator, tmp_path, clock):
+    privacy = Privacy(unit="record", epsilon=3.0, clip=1.0, sample_rate=0.5)
+    run = finish(aggregator, run_spec("north", "south", rounds=2, privacy=privacy))
+    for phase in ((0, 0), (1, 1)):
+        aggregator.runs.evaluated(run, *phase, {"accuracy": 0.5 + phase[0] / 4})
+    record, client = recorder(aggregator, tmp_path, clock)
+    record.drain()
+    registered, finished = [event.detail for event in aggregator.runs.events(run, 0)][-2:]
+    assert registered == {"name": "teaching run", "version": "1"}
+    version = client.get_model_version_by_alias("teaching run", "candidate")
+    assert version.tags["deerfield.run"] == run
+    assert version.tags["deerfield.digest"] == finished["digest"]
+    assert 0 < float(version.tags["deerfield.epsilon.north"]) <= 3
+    tracked = client.get_run(version.run_id)
+    assert tracked.info.status == "FINISHED"
+    assert tracked.data.params["privacy.epsilon"] == "3.0"
+    assert tracked.data.params["federation.sites"] == "north, south"
+    assert tracked.data.metrics["evaluation/accuracy"] == 0.75
+    assert tracked.data.metrics["bytes_up"] > 0
+    spent = [metric.value for metric in client.get_metric_history(version.run_id, "epsilon/south")]
+    assert len(spent) == 4
+    assert spent == sorted(spent)
+    assert len(client.list_artifacts(version.run_id, "phases")) == 4
+
+
+def test_telling_everything_twice_changes_nothing(aggregator, tmp_path, clock):
+    run = finish(aggregator, run_spec("north", rounds=1))
+    record, client = recorder(aggregator, tmp_path, clock)
+    record.drain()
+    with aggregator.desk.store.edge() as edge:
+        edge.set_cursor("tracking", 0)  # as after a crash, and then some
+    again, _ = recorder(aggregator, tmp_path, clock)
+    again.drain()
+    versions = client.search_model_versions("name = 'teaching run'")
+    assert [version.version for version in versions] in (["1"], [1])
+    assert len(client.get_metric_history(versions[0].run_id, "bytes_up")) == 2
+    assert [e.kind for e in aggregator.runs.events(run, 0)].count("run_finished") == 1
+
+
+def test_a_run_that_somebody_opened_is_adopted_once(aggregator, tmp_path, clock):
+    _, client = recorder(aggregator, tmp_path, clock)
+    opened = client.create_run("0").info.run_id
+    first, second = (aggregator.runs.start(run_spec("north", name=name), name) for name in ("first", "second"))
+    record, _ = recorder(aggregator, tmp_path, clock, adopted=opened)
+    aggregator.runs.abort(first, "enough")
+    record.drain()
+    found = client.get_run(opened)
+    assert (found.data.tags["deerfield.run"], found.info.status) == (first, "KILLED")
+    (other,) = client.search_runs([client.get_experiment_by_name("second").experiment_id])
+    assert other.data.tags["deerfield.run"] == second
+
+
+def test_a_tracking_server_that_is_away_costs_the_run_nothing(aggregator, clock):
+    run = finish(aggregator, run_spec("north", rounds=1))
+
+    class Away:
+        def record(self, event):
+            raise ConnectionError("no route to the tracking server")
+
+    Recorder(aggregator.desk.store, Away(), clock, pauses_s=()).drain()
+    events = aggregator.runs.events(run, 0)
+    assert "no route" in next(event.detail["reason"] for event in events if event.kind == "tracking_failed")
+    assert "run_finished" in {event.kind for event in events}
+
+
+# --- the model itself, against the classifier that was trained ---
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return pytest.importorskip("tests.unit.client.tiny")
+
+
+@contextmanager
+def registered(classifier, spec, aggregator, folder, clock):
+    """The URI of a registered version of what `classifier` holds."""
+    from services.aggregator.registry import Release, register
+
+    _, client = recorder(aggregator, folder, clock)
+    trained = classifier.read("shared")
+    release = Release(run="r", spec=spec, adapter=trained, digest="d", epsilon={"north": 1.0})
+    version = register(client, client.create_run("0").info.run_id, release)
+    yield f"models:/{version.name}@candidate"
+
+
+@pytest.mark.parametrize(
+    ("family", "changes"),
+    [("bert", {}), ("bert", {"pooling": "cls"}), ("mobilenet", {}), ("vit", {}), ("clip", {"head": {"kind": "prompt"}})],
+)
+def test_a_registered_version_answers_as_the_model_that_was_trained(
+    tiny, tmp_path, aggregator, clock, family, changes
+):
+    import mlflow
+    import pandas as pd
+    import torch
+    from PIL import Image
+
+    from services.client import backbones
+
+    base = tiny.save(family, tmp_path / "base")
+    classifier = tiny.build(family, base, **changes)
+    model = tiny.spec(family, **changes).model_dump()
+    model["model"] |= {"base": str(base), "digest": backbones.digest(base)}
+    spec = run_spec().model_validate(
+        model | {"adapter": classifier.schema(), "convolutions": classifier.convolutions()}
+    )
+    inputs = tiny.examples(family, 4).inputs
+    with torch.no_grad():
+        expected = torch.softmax(classifier(classifier.prepare(inputs)).double(), -1).numpy()
+
+    def as_png(pixels):
+        file = io.BytesIO()
+        Image.fromarray(pixels).save(file, "PNG")
+        return file.getvalue()
+
+    column = inputs if family == "bert" else [as_png(pixels) for pixels in inputs]
+    with registered(classifier, spec, aggregator, tmp_path, clock) as uri:
+        loaded = mlflow.pyfunc.load_model(uri)
+        found = loaded.predict(pd.DataFrame({spec.model.input: column}))
+        assert list(found.columns) == list(spec.labels)
+        np.testing.assert_allclose(found.to_numpy(), expected, atol=1e-5)
+        (base / "config.json").write_text((base / "config.json").read_text() + "\n")
+        with pytest.raises(ValueError, match="the adapter was trained on"):
+            mlflow.pyfunc.load_model(uri)
+
+
+def test_an_adapter_folder_is_read_back_or_refused(tmp_path):
+    spec, trained = run_spec("north"), adapter(3)
+    peft_folder.write(tmp_path / "adapter", spec, trained)
+    read_spec, read = peft_folder.read(tmp_path / "adapter")
+    assert read_spec == spec
+    np.testing.assert_equal(dict(read), dict(trained))
+    about = tmp_path / "adapter" / "deerfield.json"
+    about.write_text(json.dumps(json.loads(about.read_text()) | {"adapter_sha256": "0" * 64}))
+    with pytest.raises(InvalidInput, match="not 0000"):
+        peft_folder.read(tmp_path / "adapter")
+    with pytest.raises(InvalidInput, match="is no adapter folder"):
+        peft_folder.read(tmp_path)
