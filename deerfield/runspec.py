@@ -12,7 +12,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from deerfield.tensors import Shapes
 from deerfield.types import Unit
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._ -]{0,62}$")]
@@ -164,11 +163,6 @@ class RunSpec(Section):
         """The weight of each of `sites` in a mean over just them, summing to 1: the aggregator's choice, not theirs."""
         raw = [self.federation.weights.get(site, 1.0) for site in sites]
         return tuple(weight / sum(raw) for weight in raw)
-
-    @property
-    def schema(self) -> Shapes:
-        """The shapes of the whole adapter: both factors and the head."""
-        return dict(self.adapter)
 
     def steps(self, epochs: int) -> int:
         """Optimizer steps of `epochs` local epochs: one epoch is 1/q steps, rounded up."""

@@ -6,6 +6,7 @@ from math import inf, isinf
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from rich.table import Table
@@ -83,12 +84,10 @@ def number(value: float | str | None, form: str = ".3g") -> str:
 
 def table(result: Result) -> Table:
     """One row for each phase."""
-    grid = Table(
-        title=f"{result.spec.name}: {result.spec.strategy['name']}, {len(result.sites)} sites", title_style="bold"
-    )
-    columns = ("round", "phase", "loss", "accuracy", "macro-F1", "deviation", "MB up", "MB down", "epsilon")
-    for column in columns:
-        grid.add_column(column, justify="right")
+    title = f"{result.spec.name}: {result.spec.strategy['name']}, {len(result.sites)} sites"
+    grid = Table(title=title, title_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    for column in ("round", "phase", "loss", "accuracy", "macro-F1", "deviation", "MB up", "MB down", "epsilon"):
+        grid.add_column(column, justify="right", no_wrap=True)
     for phase in result.phases[-SHOWN:]:
         spent = sorted(set(phase["epsilon"].values()))
         scores = phase["evaluation"]
@@ -113,7 +112,7 @@ def epilogue(console: Console, result: Result, folder: Path, seconds: float, bas
         console.print(f"  the last {SHOWN} of {len(result.phases)} phases; all of them are in result.json")
     privacy = result.spec.privacy
     epsilons = ", ".join(f"{site} {number(row['epsilon'])}" for site, row in sorted(result.sites.items()))
-    console.print(f"epsilon per {privacy.unit} at delta {privacy.delta:g}: {epsilons}", highlight=False)
+    console.print(f"epsilon per {privacy.unit} at delta {privacy.delta:g}: {epsilons}", highlight=False, soft_wrap=True)
     if result.registered:
         name, version = result.registered["name"], result.registered["version"]
         console.print(f"registered: models:/{name}/{version} (alias candidate), {seconds:.0f} s", highlight=False)

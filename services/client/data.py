@@ -18,6 +18,7 @@ from deerfield.runfile import Source
 from services.client import hub
 
 READERS = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet", ".npz": "npz"}
+NAMES = "class_names"  # npz: the names of integer labels, not a column
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +120,7 @@ class _Columns:
 
     def take(self, rows: NDArray[np.int64]) -> "_Columns":
         chosen = (
-            {name: values[rows] for name, values in self._data.items()}
+            {name: values if name == NAMES else values[rows] for name, values in self._data.items()}
             if isinstance(self._data, dict)
             else self._data.select(rows)
         )
@@ -163,7 +164,7 @@ class _Columns:
 
 
 def _class_names(arrays: dict[str, Any]) -> list[str] | None:
-    return [str(name) for name in arrays["class_names"]] if "class_names" in arrays else None
+    return [str(name) for name in arrays[NAMES]] if NAMES in arrays else None
 
 
 def _load(source: Source) -> Any:
@@ -181,7 +182,7 @@ def _load(source: Source) -> Any:
 def _npz(source: Source) -> dict[str, Any]:
     arrays: dict[str, Any] = dict(np.load(source.path, allow_pickle=False))
     length = len(arrays[source.input]) if source.input in arrays else None
-    return {name: v for name, v in arrays.items() if name == "class_names" or length is None or len(v) == length}
+    return {name: v for name, v in arrays.items() if name == NAMES or length is None or len(v) == length}
 
 
 def _dataset(source: Source, kind: str | None) -> Any:

@@ -104,6 +104,9 @@ def test_class_names_of_a_file_are_matched_by_name_not_by_place(tmp_path):
     np.savez(path, images=np.zeros((2, 4, 4), np.uint8), labels=np.array([0, 1]), class_names=["fracture", "cough"])
     examples = data.read(Source(path=str(path), input="images", label="labels"), LABELS, "image").examples
     assert examples.labels.tolist() == [1, 0]
+    np.save(tmp_path / "rows.npy", np.array([1]))
+    source = Source(path=str(path), input="images", label="labels", rows=str(tmp_path / "rows.npy"))
+    assert data.read(source, LABELS, "image").examples.labels.tolist() == [0]
 
 
 def test_only_the_named_rows_are_taken(tmp_path):
