@@ -137,19 +137,20 @@ def _ghost(classifier: Classifier, factors: Any, sgd: torch.optim.SGD, inputs: I
     return step
 
 
-def times(case: str, folder: Path, device: Device, steps: int, warmup: int) -> dict[str, float]:
+def times(case: str, folder: Path, device: Device, arguments: argparse.Namespace) -> dict[str, float]:
     """Median seconds of a step by variant."""
+    clock = time.process_time if arguments.clock == "cpu" else time.perf_counter
     made = {variant: make(variant, case, folder, device) for variant in VARIANTS}
     found: dict[str, list[float]] = {variant: [] for variant in VARIANTS}
-    for i in range(steps + warmup):
+    for i in range(arguments.steps + arguments.warmup):
         turn = i % len(VARIANTS)
         for variant in VARIANTS[turn:] + VARIANTS[:turn]:
             _wait(device)
-            began = time.perf_counter()
+            began = clock()
             made[variant]()
             _wait(device)
-            found[variant].append(time.perf_counter() - began)
-    return {variant: statistics.median(values[warmup:]) for variant, values in found.items()}
+            found[variant].append(clock() - began)
+    return {variant: statistics.median(values[arguments.warmup :]) for variant, values in found.items()}
 
 
 def _wait(device: Device) -> None:
@@ -195,6 +196,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="fp32")
+    parser.add_argument("--clock", choices=("wall", "cpu"), default="wall", help="cpu: on a machine that others use")
+    parser.add_argument("--cases", type=int, nargs="+", default=range(len(CASES)), help="which of the three, from 0")
     parser.add_argument("--no-memory", action="store_true", help="times alone")
     parser.add_argument("--memory-of", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -211,14 +214,16 @@ def main() -> None:
                 hidden_size=192, num_hidden_layers=12, num_attention_heads=3, intermediate_size=768
             )
             transformers.ViTModel(config).save_pretrained(folder)
-            print(f"{device}; torch {torch.__version__}; batch {BATCH}; medians of {arguments.steps} interleaved steps")
-            for index, case in enumerate(CASES):
-                report(index, case, Path(folder), device, arguments)
+            print(
+                f"{device}; torch {torch.__version__}; batch {BATCH}; medians of {arguments.steps} interleaved steps, {arguments.clock} clock"
+            )
+            for index in arguments.cases:
+                report(index, list(CASES)[index], Path(folder), device, arguments)
 
 
 def report(index: int, case: str, folder: Path, device: Device, arguments: argparse.Namespace) -> None:
     """One case: each variant over PEFT's plain step, then the ratios that have a goal."""
-    took = times(case, folder, device, arguments.steps, arguments.warmup)
+    took = times(case, folder, device, arguments)
     bytes_ = {} if arguments.no_memory else {v: measured(v, case, folder, arguments) for v in VARIANTS}
     print(f"\n{case}\n{'':8}{'ms':>8}{'/ peft':>8}{'MiB':>8}{'/ peft':>8}")
     for variant in VARIANTS:

@@ -25,7 +25,7 @@ import torch
 import yaml
 
 from deerfield.runfile import RunFile
-from deerfield.runspec import RunSpec
+from pipelines.embedded import resolved, site_policy
 from pipelines.result import Result
 from pipelines.simulation import simulate
 from services.client import evaluator, workbench
@@ -129,26 +129,23 @@ def _medquad() -> dict[str, Any]:
     }  # fmt: skip
 
 
+def in_process(file: RunFile, folder: Path) -> Result:
+    """Prepares `file` below `folder` as an embedded run would, and simulates it."""
+    prepared = prepare(file, folder, pooled=False)
+    spec = resolved(file, prepared)
+    policies = {
+        site: Policy.model_validate(site_policy(file, spec, rows, prepared)) for site, rows in prepared["sites"].items()
+    }
+    score = evaluator.validation(spec, file.embedded, prepared["validation"])
+    return simulate(spec, lambda site, spec: workbench.build(site, policies[site], spec), score)
+
+
 def run_cell(cell: Cell) -> tuple[Result, float]:
-    """Prepares and simulates one cell; its result, and the seconds that took."""
-    started, file = time.monotonic(), cell.run()
+    """Simulates one cell; its result, and the seconds that took with its preparation."""
+    started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="deerfield-benchmark-") as folder:
-        prepared = prepare(file, Path(folder), pooled=False)
-        found = {**file.spec.model_dump(), "adapter": prepared["adapter"], "convolutions": prepared["convolutions"]}
-        found["model"]["digest"] = prepared["digest"]
-        found["federation"]["sites"] = tuple(prepared["sites"])
-        spec = RunSpec.model_validate(found)
-        policies = {site: _policy(file, spec, rows, prepared) for site, rows in prepared["sites"].items()}
-        score = evaluator.validation(spec, file.embedded, prepared["validation"])
-        result = simulate(spec, lambda site, spec: workbench.build(site, policies[site], spec), score)
+        result = in_process(cell.run(), Path(folder))
     return result, time.monotonic() - started
-
-
-def _policy(file: RunFile, spec: RunSpec, rows: str, prepared: Mapping[str, Any]) -> Policy:
-    source = file.embedded.source.model_copy(update={"rows": rows}).model_dump()
-    bounds = {"units_low": prepared["units_low"], "units_high": prepared["units_high"]}
-    models = {spec.model.digest: file.embedded.base}
-    return Policy.model_validate({"populations": {spec.population: {"source": source, **bounds}}, "models": models})
 
 
 def grid(data: str, arguments: argparse.Namespace) -> Iterator[Cell]:

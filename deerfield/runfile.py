@@ -71,6 +71,7 @@ class Embedded(Section):
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes a GPU where there is one")
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto takes bf16 autocast on a GPU")
     threads: int = Field(1, ge=1, le=256, description="CPU threads of each site")
+    lost_after_s: float = Field(30.0, ge=10, description="silence after which a site that died is not waited for")
     metrics: Literal["none", "clear"] = Field("none", description="clear: sites report their loss; needs unit none")
 
     @model_validator(mode="after")

@@ -9,6 +9,8 @@ import typer
 from deerfield import __version__
 from deerfield.errors import DeerfieldError
 
+INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+
 app = typer.Typer(
     help="Federated LoRA fine-tuning for hospitals, under differential privacy.",
     no_args_is_help=True,
@@ -44,7 +46,11 @@ def run(
         f"deerfield {__version__}: {loaded.name}, everything goes to {folder}", highlight=False, soft_wrap=True
     )
     where = embedded.Where(folder=folder, listen=listen, tracking=tracking)
-    result = embedded.run(loaded, where, lambda phases, sites: report.Live(console, phases, sites))
+    try:
+        result = embedded.run(loaded, where, lambda phases, sites: report.Live(console, phases, sites))
+    except KeyboardInterrupt:
+        typer.echo("interrupted: the run was aborted, and everything that was started has been stopped", err=True)
+        raise typer.Exit(INTERRUPTED) from None
     base = loaded.embedded.base or loaded.model.base
     report.epilogue(console, result, folder, time.monotonic() - started, base)
 
@@ -97,10 +103,7 @@ def main() -> None:
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a supervisor's stop cleans up as Ctrl-C does
     try:
-        app(standalone_mode=True)
+        app()
     except DeerfieldError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("interrupted: everything that was started has been stopped", file=sys.stderr)
-        sys.exit(130)

@@ -7,7 +7,7 @@ sites and the evaluator, and follows the run to its end. Nothing of it is left r
 import json
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,6 @@ from pipelines.report import Live
 from pipelines.result import Result
 
 PREPARE_S = 600.0  # reading the data and hashing the base model
-LOST_AFTER_S = 30.0  # six heartbeats
 EVALUATE_S = 120.0  # to score the last phase after the run has ended
 
 
@@ -50,7 +49,7 @@ def run(file: RunFile, where: Where, live: Callable[[int, int], Live]) -> Result
     tracking = where.tracking or f"sqlite:///{where.folder / 'mlflow.db'}"
     with (
         preloader(where.folder) as processes,
-        aggregator(where.folder, tracking, where.listen, LOST_AFTER_S) as address,
+        aggregator(where.folder, tracking, where.listen, file.embedded.lost_after_s) as address,
         RunsClient.connect(address) as runs,
     ):
         spec, prepared = _prepare(file, where.folder, processes, pooled=strategy.declares.topology == "pooled")
@@ -76,22 +75,29 @@ def _prepare(file: RunFile, folder: Path, processes: Preloader, *, pooled: bool)
     if code := processes.wait(pid, PREPARE_S):
         raise failure(code, log)
     prepared: dict[str, Any] = json.loads(answer.read_text())
-    federation = file.federation.model_copy(update={"sites": tuple(prepared["sites"])})
-    found = {**file.spec.model_dump(), "adapter": prepared["adapter"], "convolutions": prepared["convolutions"]}
-    found["model"]["digest"] = prepared["digest"]
-    found["federation"] = federation.model_dump()
-    spec = RunSpec.model_validate(found)
+    spec = resolved(file, prepared)
     for site, rows in prepared["sites"].items():
-        _policy(file, spec, folder / "sites" / site, rows, prepared)
+        place = folder / "sites" / site
+        place.mkdir(parents=True, exist_ok=True)
+        policy = site_policy(file, spec, rows, prepared)
+        (place / "policy.yaml").write_text(yaml.safe_dump(policy, sort_keys=False))
     return spec, prepared
 
 
-def _policy(file: RunFile, spec: RunSpec, folder: Path, rows: str, prepared: dict[str, Any]) -> None:
+def resolved(file: RunFile, prepared: Mapping[str, Any]) -> RunSpec:
+    """The run, complete: with its sites, its adapter's shapes and its base model's digest."""
+    found = {**file.spec.model_dump(), "adapter": prepared["adapter"], "convolutions": prepared["convolutions"]}
+    found["model"]["digest"] = prepared["digest"]
+    found["federation"]["sites"] = tuple(prepared["sites"])
+    return RunSpec.model_validate(found)
+
+
+def site_policy(file: RunFile, spec: RunSpec, rows: str, prepared: Mapping[str, Any]) -> dict[str, Any]:
     """What the hospital would have written: where the run's population and base model are."""
     embedded = file.embedded
     source = embedded.source.model_copy(update={"rows": rows}).model_dump()
     bounds = {"units_low": prepared["units_low"], "units_high": prepared["units_high"]}
-    policy = {
+    return {
         "populations": {spec.population: {"source": source, **bounds}},
         "models": {spec.model.digest: embedded.base or spec.model.base},
         "metrics": embedded.metrics,
@@ -99,8 +105,6 @@ def _policy(file: RunFile, spec: RunSpec, folder: Path, rows: str, prepared: dic
         "precision": embedded.precision,
         "threads": embedded.threads,
     }
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "policy.yaml").write_text(yaml.safe_dump(policy, sort_keys=False))
 
 
 @dataclass

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping
-from math import inf, isinf
+from math import ceil, inf, isinf
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from deerfield.exchange import Event
 from deerfield.strategies import STRATEGIES, Option, describe
 from pipelines.result import Result
 
+LINES = 12  # at most so many lines of progress where there is no tty
 SHOWN = 24  # rows of the final table; result.json has them all
 
 
@@ -69,7 +70,7 @@ class Live:
         name = f"round {detail['round'] + 1}" + (f" {detail['factors']}" if detail["factors"] else "")
         note = f"epsilon so far {number(spent)}, {left:.0f} s left"
         self._bar.update(self._task, description=name, note=note)
-        if not self._console.is_terminal and self._phases <= SHOWN:
+        if not self._console.is_terminal and (done == 1 or done % ceil(self._phases / LINES) == 0):
             self._console.print(f"  {done}/{self._phases} {name}: {note}", highlight=False)
 
 

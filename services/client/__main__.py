@@ -6,6 +6,7 @@ a run on data that belongs to the consortium; `evaluate` scores one adapter fold
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -67,6 +68,7 @@ def _site(arguments: argparse.Namespace) -> None:
     from services.client import policy, workbench
     from services.client.site import Site
 
+    structlog.get_logger().info("site starts", site=arguments.site, run=arguments.run, pid=os.getpid())
     rules = policy.load(arguments.policy)
     torch.set_num_threads(rules.threads)
     with connect(arguments.aggregator, role="site", site=arguments.site) as channel:

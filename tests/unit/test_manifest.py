@@ -32,7 +32,10 @@ def test_a_manifest_names_tensors_in_order_and_carries_their_digest():
 
 def test_a_large_tensor_is_cut_into_chunks_and_the_last_one_is_shorter():
     manifest = describe({"w": LARGE["w"][:-1]})
-    assert [len(data) for _, data in pieces({"w": LARGE["w"][:-1]}, manifest, manifest.chunks)] == [1 << 20, (1 << 20) - 4]
+    assert [len(data) for _, data in pieces({"w": LARGE["w"][:-1]}, manifest, manifest.chunks)] == [
+        1 << 20,
+        (1 << 20) - 4,
+    ]
 
 
 def test_equal_chunks_travel_once():

@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+from contextlib import ExitStack
 
 import pytest
 
@@ -20,17 +21,15 @@ def command(folder, *flags, listen="127.0.0.1:0"):
 @pytest.fixture
 def start(tmp_path):
     """Starts an aggregator; whatever happens, it is gone afterwards."""
-    processes = []
-
     def popen(*flags):
         pipe = subprocess.PIPE
-        processes.append(subprocess.Popen(command(tmp_path, *flags), stdin=pipe, stdout=pipe, stderr=pipe, text=True))
-        return processes[-1], json.loads(processes[-1].stdout.readline())
+        process = subprocess.Popen(command(tmp_path, *flags), stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+        stack.enter_context(process)
+        stack.callback(process.kill)
+        return process, json.loads(process.stdout.readline())
 
-    yield popen
-    for process in processes:
-        process.kill()
-        process.communicate()
+    with ExitStack() as stack:
+        yield popen
 
 
 def test_it_says_where_it_listens_and_ends_when_stdin_closes(start):

@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -16,6 +17,10 @@ from pipelines.simulation import LocalLink
 from services.aggregator.recorder import Recorder
 from services.aggregator.tracking import MlflowTracking
 from tests.fakes import TeachingSite, adapter, run_spec
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:The ``noload`` loader strategy:DeprecationWarning",  # MLflow 3.17 on SQLAlchemy 2.1
+)
 
 RUN_WITHOUT_TORCH = """
 import sys
@@ -35,7 +40,8 @@ finish(aggregator, run_spec("north", "south", rounds=1))
 tracking = MlflowTracking(aggregator.desk, f"sqlite:///{folder / 'mlflow.db'}", str(folder / "artifacts"))
 Recorder(aggregator.desk.store, tracking, Clock()).drain()
 assert all(sys.modules.get(name) is None for name in HEAVY)
-print([event.kind for event in aggregator.desk.store.edge().__enter__().events(0)][-2:])
+with aggregator.desk.store.edge() as edge:
+    print([event.kind for event in edge.events(0)][-2:])
 """
 
 
@@ -53,6 +59,21 @@ def finish(aggregator, spec, request="once"):
         closing = aggregator.coordinator.due()
         aggregator.coordinator.publish(closing, closing.compute())
     return run
+
+
+@pytest.fixture(scope="module")
+def empty_database(tmp_path_factory):
+    """MLflow's database as it is before anything is logged: it takes seconds to make, so one is copied."""
+    import mlflow
+
+    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    mlflow.MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path
+
+
+@pytest.fixture(autouse=True)
+def _database(tmp_path, empty_database):
+    shutil.copy(empty_database, tmp_path / "mlflow.db")
 
 
 def recorder(aggregator, folder, clock, adopted=""):
@@ -155,11 +176,15 @@ def registered(classifier, spec, aggregator, folder, clock):
 
 @pytest.mark.parametrize(
     ("family", "changes"),
-    [("bert", {}), ("bert", {"pooling": "cls"}), ("mobilenet", {}), ("vit", {}), ("clip", {"head": {"kind": "prompt"}})],
+    [
+        ("bert", {}),
+        ("bert", {"pooling": "cls"}),
+        ("mobilenet", {}),
+        ("vit", {}),
+        ("clip", {"head": {"kind": "prompt"}}),
+    ],
 )
-def test_a_registered_version_answers_as_the_model_that_was_trained(
-    tiny, tmp_path, aggregator, clock, family, changes
-):
+def test_a_registered_version_answers_as_the_model_that_was_trained(tiny, tmp_path, aggregator, clock, family, changes):
     import mlflow
     import pandas as pd
     import torch

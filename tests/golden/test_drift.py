@@ -1,0 +1,71 @@
+"""What is committed is what its generator makes, and examples and pins hold together."""
+
+import importlib.util
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from deerfield.errors import REFUSALS
+from deerfield.runfile import load
+from deerfield.strategies import make
+
+ROOT = Path(__file__).resolve().parents[2]
+PROTO = "deerfield/wire/federation.proto"
+
+
+def module(path: Path):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    found = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(found)
+    return found
+
+
+def test_generated_protobuf_is_what_the_contract_makes(tmp_path):
+    outputs = [f"--{kind}_out={tmp_path}" for kind in ("python", "pyi", "grpc_python")]
+    command = [sys.executable, "-W", "ignore", "-m", "grpc_tools.protoc", f"-I{ROOT / 'protos'}", *outputs, PROTO]
+    subprocess.run(command, check=True)
+    made = sorted(path for path in tmp_path.rglob("*.py*"))
+    assert len(made) == 3
+    for path in made:
+        committed = ROOT / path.relative_to(tmp_path)
+        assert committed.read_text() == path.read_text(), f"{committed.name} has drifted; run make proto"
+
+
+def test_the_wire_and_the_error_tree_name_the_same_reasons():
+    text = (ROOT / "protos" / PROTO).read_text()
+    block = re.search(r"enum Reason \{(.*?)\}", text, re.DOTALL)
+    names = set(re.findall(r"^\s+([A-Z_]+) = \d+;", block[1], re.MULTILINE)) - {"REASON_UNSPECIFIED"}
+    assert names == set(REFUSALS) | {"INVALID_INPUT"}  # what an operator wrote; no refusal of an update
+
+
+def test_the_run_file_page_is_what_the_models_say():
+    page = module(ROOT / "docs/run_file.py").markdown()
+    assert (ROOT / "docs/run-file.md").read_text() == page, "run python docs/run_file.py > docs/run-file.md"
+
+
+def test_the_triage_notes_are_what_their_generator_makes(tmp_path):
+    out = tmp_path / "notes.csv"
+    subprocess.run([sys.executable, ROOT / "examples/triage_notes.py", "--out", out], check=True)
+    assert out.read_bytes() == (ROOT / "examples/triage-notes.csv").read_bytes()
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_example_is_a_run_that_would_start(path):
+    run = load(path)
+    assert make(run.spec).declares.rounds >= 1
+
+
+def test_every_exact_pin_is_the_one_of_the_constraints_file():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"].values()
+    wanted = [need for group in (project["dependencies"], *extras) for need in group if "==" in need]
+    pins = {line.partition("==")[0].lower().replace("_", "-"): line.partition("==")[2].strip()
+            for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line}  # fmt: skip
+    assert len(wanted) > 10
+    for need in wanted:
+        name, _, version = need.partition("==")
+        assert pins[name.lower()] == version, f"{need} is {pins[name.lower()]} in constraints.txt"

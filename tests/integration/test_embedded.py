@@ -1,0 +1,218 @@
+"""`deerfield run`: real processes, real gRPC, real MLflow, on a model small enough for a test."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.integration.federation import SITES, command, deerfield, write
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """One run to its end, without noise."""
+    folder = tmp_path_factory.mktemp("finished")
+    done = deerfield("run", write(folder), "--out", folder / "out")
+    assert done.returncode == 0, done.stderr
+    return folder, done
+
+
+def result(folder: Path) -> dict:
+    return json.loads((folder / "result.json").read_text())
+
+
+def wait_for(holds, timeout_s: float = 60.0) -> None:
+    end = time.monotonic() + timeout_s
+    while not holds():
+        assert time.monotonic() < end, "waited in vain"
+        os.sched_yield()
+        signal.sigtimedwait([], 0.1)
+
+
+def test_a_run_leaves_its_adapter_its_figures_and_a_registered_model(finished):
+    folder, done = finished
+    found = result(folder / "out")
+    assert (found["state"], found["strategy"], found["seed"]) == ("finished", {"name": "deer"}, 3)
+    assert [(phase["round"], phase["phase"], phase["factors"]) for phase in found["rounds"]] == [
+        (0, 0, "B"),
+        (0, 1, "A"),
+    ]
+    assert all(phase["deviation"] < 1e-6 for phase in found["rounds"])
+    assert all(phase["bytes_up"] > 0 < phase["bytes_down"] and phase["seconds"] > 0 for phase in found["rounds"])
+    assert all(
+        set(phase["evaluation"]) == {"accuracy", "precision", "recall", "f1", "auc"} for phase in found["rounds"]
+    )
+    assert set(found["sites"]) == set(SITES)
+    assert all(site["epsilon"] == "infinity" and site["steps"] == 16 for site in found["sites"].values())
+    assert found["registered"] == {"name": "small", "version": "1"}
+    assert found["adapter_sha256"] == found["rounds"][-1]["digest"]
+    assert (folder / "out/adapter/adapter_config.json").exists()
+    assert "models:/small/1" in done.stdout
+    assert len(done.stdout.splitlines()) <= 40
+    assert "infinite" in done.stdout
+
+
+def test_the_same_file_and_seed_give_the_same_adapter_without_noise(finished, tmp_path):
+    folder, _ = finished
+    assert deerfield("run", folder / "run.yaml", "--out", tmp_path / "again").returncode == 0
+    assert result(tmp_path / "again")["adapter_sha256"] == result(folder / "out")["adapter_sha256"]
+
+
+def test_one_process_gives_the_same_adapter_as_four(finished, tmp_path):
+    import torch
+
+    from benchmarks.real_data import in_process
+    from deerfield.runfile import load
+
+    torch.set_num_threads(1)
+    simulated = in_process(load(finished[0] / "run.yaml"), tmp_path)
+    assert simulated.digest == result(finished[0] / "out")["adapter_sha256"]
+
+
+def test_a_model_is_evaluated_by_folder_and_by_alias(finished):
+    folder, _ = finished
+    options = ("--base", folder / "model", "--rows", folder / "out/rows/validation.npy", "--json")
+    by_folder = deerfield("evaluate", folder / "out/adapter", folder / "notes.csv", *options)
+    registry = ("--tracking", f"sqlite:///{folder / 'out/mlflow.db'}")
+    by_alias = deerfield("evaluate", "models:/small@candidate", folder / "notes.csv", *options, *registry)
+    assert (by_folder.returncode, by_alias.returncode) == (0, 0), by_folder.stderr + by_alias.stderr
+    assert json.loads(by_folder.stdout) == json.loads(by_alias.stdout)
+    assert json.loads(by_folder.stdout)["metrics"] == pytest.approx(result(folder / "out")["final"])
+
+
+def test_noise_differs_between_two_runs_of_one_seed_and_epsilon_is_what_was_asked_for(tmp_path):
+    file = write(tmp_path, strategy="fedavg", privacy={"unit": "record", "epsilon": 4.0})
+    for name in ("one", "two"):
+        done = deerfield("run", file, "--out", tmp_path / name)
+        assert done.returncode == 0, done.stderr
+    one, two = result(tmp_path / "one"), result(tmp_path / "two")
+    assert one["adapter_sha256"] != two["adapter_sha256"]
+    assert all(3.96 <= site["epsilon"] <= 4.0 for site in one["sites"].values())
+    assert one["rounds"][0]["deviation"] > 1e-6
+    assert one["rounds"][0]["metrics"] == {}
+
+
+class Running:
+    """`deerfield run` under way, with everything it started."""
+
+    def __init__(self, file: Path, out: Path) -> None:
+        self.out, self.log = out, out.with_suffix(".txt").open("w+")
+        self.process = subprocess.Popen(command("run", file, "--out", out), stdout=self.log, stderr=self.log)
+        wait_for(lambda: "1/" in self.said())
+        self.family = [self.process.pid, *(p.pid for p in psutil.Process(self.process.pid).children(recursive=True))]
+
+    def said(self) -> str:
+        return Path(self.log.name).read_text()
+
+    def end(self, timeout_s: float = 60.0) -> int:
+        code = self.process.wait(timeout_s)
+        self.log.close()
+        wait_for(lambda: not any(psutil.pid_exists(pid) for pid in self.family), 20)
+        return code
+
+
+def test_ctrl_c_ends_everything(tmp_path):
+    running = Running(write(tmp_path, rounds=500), tmp_path / "out")
+    assert len(running.family) == 7  # launcher, aggregator, preloader, three sites, evaluator
+    running.process.send_signal(signal.SIGINT)
+    assert running.end() == 130
+    assert "interrupted" in running.said()
+    assert "Traceback" not in running.said()
+
+
+def test_nothing_outlives_a_launcher_that_is_killed(tmp_path):
+    running = Running(write(tmp_path, rounds=500), tmp_path / "out")
+    running.process.kill()
+    running.end()
+
+
+def kill(running: Running, site: str) -> None:
+    pid = re.search(r"pid=(\d+)", (running.out / f"{site}.log").read_text())
+    assert pid
+    os.kill(int(pid[1]), signal.SIGKILL)
+
+
+def test_a_site_that_dies_is_left_behind_where_the_quorum_holds(tmp_path):
+    file = write(tmp_path, rounds=12, federation={"quorum": 2}, embedded={"lost_after_s": 10})
+    running = Running(file, tmp_path / "out")
+    kill(running, "north")
+    assert running.end(120) == 0, running.said()
+    found = result(tmp_path / "out")
+    assert found["state"] == "finished"
+    assert len(found["rounds"]) == 24
+    assert "north" in running.said()
+
+
+def test_a_site_that_dies_ends_a_run_that_needs_everybody(tmp_path):
+    running = Running(write(tmp_path, rounds=500, embedded={"lost_after_s": 10}), tmp_path / "out")
+    kill(running, "north")
+    assert running.end(120) == 1
+    assert re.search(r"error: run .* failed: .*the quorum is 3.*north", running.said())
+    assert "Traceback" not in running.said()
+    assert result(tmp_path / "out")["state"] == "failed"
+
+
+def test_a_port_in_use_is_one_sentence(tmp_path):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        done = deerfield("run", write(tmp_path), "--out", tmp_path / "out", "--listen", f"127.0.0.1:{port}")
+    refused(done, str(port))
+
+
+def refused(done: subprocess.CompletedProcess[str], says: str) -> None:
+    assert done.returncode == 2, done.stderr
+    assert says in done.stderr
+    assert done.stderr.startswith("error: ")
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"strategy": "dear"}, "did you mean 'deer'"),
+        ({"strategy": {"name": "deer", "regulater": "off"}}, "did you mean 'regulator'"),
+        ({"privacy": {"unit": "patient", "epsilon": 1}}, "'record' or 'none'"),
+        ({"privacy": {"unit": "record", "epsilon": -1}}, "greater than 0"),
+        ({"rouns": 3}, "did you mean 'rounds'"),
+    ],
+)
+def test_a_run_file_that_cannot_be_run_is_one_sentence(tmp_path, changes, says):
+    refused(deerfield("run", write(tmp_path, **changes), "--out", tmp_path / "out"), says)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"embedded": {"source": {"path": "notes.csv", "input": "note", "site": "hospital"}}}, "no column 'note'"),
+        ({"embedded": {"base": "nowhere/at/all"}}, "local folder"),
+    ],
+)
+def test_data_or_a_model_that_cannot_be_used_is_one_sentence(tmp_path, changes, says):
+    refused(deerfield("run", write(tmp_path, **changes), "--out", tmp_path / "out"), says)
+
+
+def test_a_folder_that_holds_a_run_is_not_overwritten(finished):
+    folder, _ = finished
+    before = (folder / "out/result.json").read_bytes()
+    refused(deerfield("run", folder / "run.yaml", "--out", folder / "out"), "already holds a run")
+    assert (folder / "out/result.json").read_bytes() == before
+
+
+def test_help_does_not_import_what_it_does_not_need():
+    code = "import sys; from pipelines import cli; sys.exit(any(m in sys.modules for m in ('torch', 'mlflow', 'grpc')))"
+    assert subprocess.run([command()[0].replace("deerfield", "python"), "-c", code], check=False).returncode == 0
+    assert "Runs a whole federation" in deerfield("--help").stdout
+
+
+def test_strategies_are_listed_with_what_they_send_and_guarantee():
+    said = deerfield("strategies").stdout
+    assert all(name in said for name in ("deer", "fedavg", "ffa", "head", "local", "central", "record"))
