@@ -214,9 +214,8 @@ def main() -> None:
                 hidden_size=192, num_hidden_layers=12, num_attention_heads=3, intermediate_size=768
             )
             transformers.ViTModel(config).save_pretrained(folder)
-            print(
-                f"{device}; torch {torch.__version__}; batch {BATCH}; medians of {arguments.steps} interleaved steps, {arguments.clock} clock"
-            )
+            what = f"medians of {arguments.steps} interleaved steps, {arguments.clock} clock"
+            print(f"{device}; torch {torch.__version__}; batch {BATCH}; {what}")
             for index in arguments.cases:
                 report(index, list(CASES)[index], Path(folder), device, arguments)
 

@@ -26,7 +26,8 @@ COMPLAINTS = {
     "cardiac": (
         ("pressing pain behind the breastbone", "palpitations at rest", "tightness in the chest on the stairs",
          "pain spreading into the left arm", "nearly passed out, pulse irregular"),
-        ("central chest pain", "heart racing", "chest tightness on effort", "pain to left arm and jaw", "irregular pulse"),
+        ("central chest pain", "heart racing", "chest tightness on effort", "pain to left arm and jaw",
+         "irregular pulse"),
         ("CP radiating L arm", "palps", "exertional CP", "irreg HR, presyncope", "known AF, fast rate"),
     ),
     "respiratory": (
@@ -44,7 +45,8 @@ COMPLAINTS = {
     "neurological": (
         ("sudden weakness of one side of the face", "the worst headache of her life", "a seizure this morning",
          "speech slurred since breakfast", "numb hand and unsteady gait"),
-        ("face drooping", "severe headache, light hurts", "fit witnessed", "slurred speech", "pins and needles, unsteady"),
+        ("face drooping", "severe headache, light hurts", "fit witnessed", "slurred speech",
+         "pins and needles, unsteady"),
         ("facial droop ?CVA", "thunderclap HA", "GTC seizure", "dysarthria", "ataxia, paraesthesia"),
     ),
     "injury": (
