@@ -10,10 +10,10 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from deerfield.errors import DeerfieldError, InvalidInput, RunFailed
 
@@ -37,7 +37,7 @@ def failure(code: int, log: Path) -> DeerfieldError:
 class Preloader:
     """Forks `services.client` processes that have torch imported already."""
 
-    process: subprocess.Popen[bytes]
+    requests: IO[bytes]
     log: Path
     _messages: "queue.Queue[dict[str, Any] | None]" = field(default_factory=queue.Queue)
     _ready: bool = False
@@ -47,9 +47,8 @@ class Preloader:
         """Starts `services.client` with `argv`; answers its pid."""
         while not self._ready:
             self._next(START_S)
-        assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps({"argv": list(argv), "log": str(log)}).encode() + b"\n")
-        self.process.stdin.flush()
+        self.requests.write(json.dumps({"argv": list(argv), "log": str(log)}).encode() + b"\n")
+        self.requests.flush()
         while True:
             message = self._next(START_S)
             if "started" in message:
@@ -82,8 +81,9 @@ class Preloader:
 
     def listen(self, stream: IO[bytes]) -> None:
         """Queues what the preloader says, until it ends."""
-        for line in stream:
-            self._messages.put(json.loads(line))
+        with stream:
+            for line in stream:
+                self._messages.put(json.loads(line))
         self._messages.put(None)
 
 
@@ -91,10 +91,9 @@ class Preloader:
 def preloader(folder: Path) -> Iterator[Preloader]:
     """A preloader that ends, with all its children, when the block is left."""
     log = folder / "preload.log"
-    with _process(["services.client.preload"], log) as process:
-        assert process.stdout is not None
-        forks = Preloader(process, log)
-        threading.Thread(target=forks.listen, args=(process.stdout,), daemon=True).start()
+    with _process(["services.client.preload"], log) as child:
+        forks = Preloader(child.requests, log)
+        threading.Thread(target=forks.listen, args=(child.answers,), daemon=True).start()
         yield forks
 
 
@@ -112,16 +111,22 @@ def aggregator(folder: Path, tracking: str, listen: str, lost_after_s: float) ->
         "--lost-after": str(lost_after_s),
     }
     flat = [part for pair in arguments.items() for part in pair]
-    with _process(["services.aggregator", *flat, "--while-stdin"], log) as process:
-        assert process.stdout is not None
-        line = process.stdout.readline()
+    with _process(["services.aggregator", *flat, "--while-stdin"], log) as child, child.answers as answers:
+        line = answers.readline()
         if not line:
-            raise failure(process.wait(), log)
+            raise failure(child.process.wait(), log)
         yield str(json.loads(line)["listening"])
 
 
+@dataclass(frozen=True, slots=True)
+class _Child:
+    process: subprocess.Popen[bytes]
+    requests: IO[bytes]
+    answers: IO[bytes]
+
+
 @contextmanager
-def _process(module: Sequence[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+def _process(module: Sequence[str], log: Path) -> Iterator[_Child]:
     """`python -m module`, in a session of its own so that Ctrl-C reaches it through us alone."""
     environment = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     with log.open("ab") as errors:
@@ -133,12 +138,12 @@ def _process(module: Sequence[str], log: Path) -> Iterator[subprocess.Popen[byte
             env=os.environ | environment,
             start_new_session=True,
         )
-    assert process.stdin is not None
-    assert process.stdout is not None
+    requests, answers = cast(IO[bytes], process.stdin), cast(IO[bytes], process.stdout)  # both are pipes
     try:
-        yield process
+        yield _Child(process, requests, answers)
     finally:
-        process.stdin.close()
+        with suppress(BrokenPipeError):  # it has ended already
+            requests.close()
         try:
             process.wait(STOP_S)
         except subprocess.TimeoutExpired:

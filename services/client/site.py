@@ -83,11 +83,11 @@ class Site:
         return True
 
     def _answer(self, assignment: Assignment) -> Update:
-        run = self._runs.get(assignment.run) or _Run.open(assignment.spec, self.build)
-        self._runs[assignment.run] = run
         task = assignment.task
-        spend = run.charge(task)
-        with self._progress(assignment, spend.steps) as on_step:
+        with self._progress(assignment) as on_step:
+            run = self._runs.get(assignment.run) or _Run.open(assignment.spec, self.build)
+            self._runs[assignment.run] = run
+            spend = run.charge(task)
             trainer = run.workbench.trainer(task, spend, on_step)
             raw = run.strategy.train(trainer, task)
         return Update(
@@ -109,18 +109,19 @@ class Site:
             log.warning("update refused", site=self.name, reason=refusal.reason, detail=str(refusal))
 
     @contextmanager
-    def _progress(self, assignment: Assignment, steps: int) -> Iterator[OnStep]:
-        """Reports progress from a thread of its own, and stops training once the phase is closed."""
-        done, closed, finished = [0], threading.Event(), threading.Event()
+    def _progress(self, assignment: Assignment) -> Iterator[OnStep]:
+        """Reports progress from a thread of its own, also while the model loads; stops training in a closed phase."""
+        done, closed, finished = (0, 0), threading.Event(), threading.Event()
 
         def beat() -> None:
             while not finished.wait(HEARTBEAT_S):
-                if not self.link.heartbeat(assignment, done[0], steps):
+                if not self.link.heartbeat(assignment, *done):
                     closed.set()
                     return
 
-        def on_step(step: int, _of: int) -> None:
-            done[0] = step
+        def on_step(step: int, steps: int) -> None:
+            nonlocal done
+            done = step, steps
             if closed.is_set():
                 raise RoundClosed(f"round {assignment.task.round} phase {assignment.task.phase} has closed")
 

@@ -21,6 +21,7 @@ def command(folder, *flags, listen="127.0.0.1:0"):
 @pytest.fixture
 def start(tmp_path):
     """Starts an aggregator; whatever happens, it is gone afterwards."""
+
     def popen(*flags):
         pipe = subprocess.PIPE
         process = subprocess.Popen(command(tmp_path, *flags), stdin=pipe, stdout=pipe, stderr=pipe, text=True)
