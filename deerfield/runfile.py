@@ -35,7 +35,7 @@ class Source(Section):
     label: str = Field("label", description="column of the label")
     patient: str | None = Field(None, description="column of the patient or group: never split over sites or splits")
     site: str | None = Field(None, description="column of the hospital, for partition: column")
-    rows: str | None = Field(None, description="npy file of the row numbers to use; written by an embedded run")
+    rows: str | None = Field(None, description="npy file of the row numbers to use; default: all rows")
 
 
 class Partition(Section):

@@ -15,6 +15,7 @@ from deerfield.exchange import Event
 from services.aggregator.store import Store
 
 READER = "tracking"
+OWN = ("registered", "tracking_failed")  # the kinds of event that come from here, and need not be told
 IDLE_S = 1.0
 PAUSES_S = (1.0, 2.0, 4.0, 8.0)  # between the attempts to tell one event; then it is written down as lost
 
@@ -87,7 +88,7 @@ class Recorder:
         with self._store.edge() as edge:
             batch = edge.events(edge.cursor(READER), limit=1)
         for event in batch:
-            registered, trouble = self._tell(event)
+            registered, trouble = (None, "") if event.kind in OWN else self._tell(event)
             if self._stop.is_set() and trouble:
                 return False
             with self._store.edge() as edge:

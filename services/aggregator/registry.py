@@ -69,6 +69,7 @@ def _log_version(client: Any, mlflow_run: str, release: Release) -> str:
         peft_folder.write(adapter, spec, release.adapter)
         with mlflow.start_run(run_id=mlflow_run), warnings.catch_warnings():
             warnings.filterwarnings("ignore", ".*input example was not provided", UserWarning)  # it would be executed
+            warnings.filterwarnings("ignore", ".*Any type hint is inferred", UserWarning)  # MLflow, of its own code
             info = mlflow.pyfunc.log_model(
                 name="adapter",
                 python_model=str(MODEL_CODE),

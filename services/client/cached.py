@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from services.client.data import Examples
+from services.client.device import reproducible
 from services.client.models import FEATURES, Classifier
 from services.client.preprocess import rows
 
@@ -66,14 +67,14 @@ class Cached:
         self, build: Callable[[Tensor], dict[str, Tensor] | None], limit_bytes: int
     ) -> dict[str, Tensor] | None:
         """`build` over all examples, unless it has nothing to give or that would be more than `limit_bytes`."""
-        with torch.no_grad():
+        with torch.no_grad(), reproducible():
             one = build(torch.arange(1))
         if one is None or len(self) * sum(value.nbytes for value in one.values()) > limit_bytes:
             return None
         return self._all(build)
 
     def _all(self, build: Callable[[Tensor], dict[str, Tensor] | None]) -> dict[str, Tensor]:
-        with torch.no_grad():
+        with torch.no_grad(), reproducible():
             parts = [{k: v.cpu() for k, v in (build(chosen) or {}).items()} for chosen in chunks(len(self), CHUNK)]
         return {name: torch.cat([part[name] for part in parts]) for name in (parts[0] if parts else {})}
 

@@ -12,7 +12,7 @@ from opacus.grad_sample import GradSampleModule
 from opacus.optimizers import DPOptimizer
 from torch import Tensor, nn
 
-from deerfield.errors import EngineFault
+from deerfield.errors import EngineFault, InvalidInput
 from deerfield.tensors import Factors
 from services.client.backbones import Inputs
 from services.client.models import Classifier
@@ -24,6 +24,8 @@ class Hooked:
     def __init__(self, classifier: Classifier, slot: str, factors: Factors, clip: float) -> None:
         self._classifier, self._slot, self._factors, self._clip = classifier, slot, factors, clip
         classifier.trained(slot, factors)
+        if classifier.device.precision != "fp32":  # the hooks would measure gradients in the precision of the forward
+            raise InvalidInput("engine: opacus computes in fp32 alone; write precision: fp32, or engine: fused")
 
     def __enter__(self) -> "Hooked":
         self._entries = list(self._classifier.activate(self._slot, self._factors).values())

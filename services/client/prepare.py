@@ -40,7 +40,7 @@ def prepare(run: RunFile, folder: Path, *, pooled: bool) -> dict[str, Any]:
     table = data.read(embedded.source, spec.labels, spec.model.input)
     parts = split(run, table, pooled=pooled)
     low, high = bounds(parts, embedded.units_low)
-    files = write(parts, folder / "rows")
+    files = write(parts, folder / "rows", None if embedded.source.rows is None else np.load(embedded.source.rows))
     return {
         "digest": backbones.digest(base),
         "adapter": classifier.schema(),
@@ -108,10 +108,10 @@ def _two_digits(count: int, rounding: np.ufunc) -> int:
     return max(1, int(rounding(count / step) * step))
 
 
-def write(split_: Split, folder: Path) -> Mapping[str, Path]:
-    """Saves the row numbers; answers the file of each site and of "validation"."""
+def write(split_: Split, folder: Path, chosen: Rows | None) -> Mapping[str, Path]:
+    """Saves the row numbers in the source, of which `chosen` were read; the file of each site and of "validation"."""
     folder.mkdir(parents=True, exist_ok=True)
     files = {name: folder / f"{name}.npy" for name in (*split_.sites, "validation")}
     for name, rows in (*split_.sites.items(), ("validation", split_.validation)):
-        np.save(files[name], rows)
+        np.save(files[name], rows if chosen is None else chosen[rows])
     return files

@@ -19,9 +19,9 @@ def adaptable(layer: nn.Module) -> bool:
 
 
 def matches(path: str, target: str) -> bool:
-    """A plain target is the end of the path, whole components; one with a wildcard is matched against all of it."""
+    """A target is the end of the path, whole components; with a wildcard it is a pattern for such an end."""
     if any(sign in target for sign in "*?["):
-        return fnmatchcase(path, target)
+        return fnmatchcase(path, target) or fnmatchcase(path, f"*.{target}")
     return path == target or path.endswith(f".{target}")
 
 

@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from deerfield.errors import EngineFault
+from deerfield.errors import EngineFault, InvalidInput
 from services.client.device import Device
 from services.client.dplora import Fused
 from services.client.mechanism import clip_factors
@@ -192,6 +192,12 @@ def test_bf16_sums_are_fp32_and_near_those_of_fp32(saved):
     assert all(total.dtype == torch.float32 for total in found[1])
     assert_close(found[1], found[0], 0.1)
     assert any(not torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+def test_opacus_is_refused_where_it_would_measure_in_bf16(saved):
+    classifier = load(saved("vit"), tiny.spec("vit"), device=Device("cpu", "bf16"))
+    with pytest.raises(InvalidInput, match="fp32"):
+        Hooked(classifier, "shared", "B", 1.0)
 
 
 def test_a_base_that_mixes_examples_into_the_first_dimension_is_refused(saved):

@@ -181,14 +181,16 @@ def test_prompts_need_a_text_tower(saved):
         load(folder, tiny.spec("vit", head={"kind": "prompt"}))
 
 
-def test_plain_targets_are_path_endings_and_patterns_match_whole_paths():
+def test_targets_and_patterns_are_ends_of_paths_at_whole_components():
     path = "encoder.layer.1.attention.self.query"
     assert matches(path, "query")
     assert matches(path, "self.query")
     assert not matches(path, "uery")
     assert not matches(path, "attention")
     assert matches(path, "encoder.layer.[01].*query")
-    assert not matches(path, "layer.1.*")
+    assert matches(path, "layer.1.*")
+    assert not matches(path, "ayer.1.*")
+    assert not matches(path, "layer.1.*.key")
 
 
 def test_targets_are_a_union_and_one_may_match_nothing(saved):

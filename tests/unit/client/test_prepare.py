@@ -75,6 +75,16 @@ def test_what_is_prepared_describes_the_adapter(tmp_path):
     assert set(np.load(found["sites"]["north"])) <= set(range(120))
 
 
+def test_row_numbers_are_those_of_the_source_where_only_some_rows_are_used(tmp_path):
+    np.save(tmp_path / "some.npy", np.arange(60, 120))
+    run = file(tmp_path, **partitioned("iid", sites=2, minimum=2))
+    source = run.embedded.source.model_copy(update={"rows": str(tmp_path / "some.npy")})
+    run = run.model_copy(update={"embedded": run.embedded.model_copy(update={"source": source})})
+    found = prepare.prepare(run, tmp_path, pooled=False)
+    rows = np.concatenate([np.load(path) for path in (*found["sites"].values(), found["validation"])])
+    assert sorted(rows) == list(range(60, 120))
+
+
 def mapped(**changes) -> policy.Policy:
     source = {"path": "notes.csv"}
     population = {"source": source, "units_low": 100, "units_high": 200} | changes
