@@ -8,7 +8,7 @@ DeerfieldError                 exit code 1
 └── Refusal                    a typed answer on the wire; `reason` is the enum value it travels as
     ├── NotMember, UnknownRun, RunEnded, VersionMismatch, BadRequest
     ├── RoundClosed, StaleBase, AlreadySealed, ChunksMissing
-    └── UnknownTensor, WrongShape, WrongDtype, NotFinite, TooLarge, DigestMismatch, BudgetExhausted, NotMapped
+    └── UnknownTensor, WrongShape, WrongDtype, NotFinite, TooLarge, DigestMismatch, BudgetExhausted, NotMapped, EngineFault
 """
 
 from typing import ClassVar
@@ -28,10 +28,6 @@ class InvalidInput(DeerfieldError):
 
 class RunFailed(DeerfieldError):
     """A run ended before its last round."""
-
-
-class EngineFault(DeerfieldError):
-    """The engine check before a phase failed; no record was read and no budget charged."""
 
 
 class Unreachable(DeerfieldError):
@@ -148,6 +144,12 @@ class NotMapped(Refusal):
     """The run names a population or base model that the site's policy does not map."""
 
     reason = "NOT_MAPPED"
+
+
+class EngineFault(Refusal):
+    """A site's clipping engine would not train what the task says, so nothing is trained."""
+
+    reason = "ENGINE_FAULT"
 
 
 REFUSALS: dict[str, type[Refusal]] = {leaf.reason: leaf for leaf in Refusal.__subclasses__()}

@@ -27,6 +27,7 @@ class Reason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     DIGEST_MISMATCH: _ClassVar[Reason]
     BUDGET_EXHAUSTED: _ClassVar[Reason]
     NOT_MAPPED: _ClassVar[Reason]
+    ENGINE_FAULT: _ClassVar[Reason]
     INVALID_INPUT: _ClassVar[Reason]
 
 class Dtype(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
@@ -51,6 +52,7 @@ TOO_LARGE: Reason
 DIGEST_MISMATCH: Reason
 BUDGET_EXHAUSTED: Reason
 NOT_MAPPED: Reason
+ENGINE_FAULT: Reason
 INVALID_INPUT: Reason
 DTYPE_UNSPECIFIED: Dtype
 FLOAT32: Dtype

@@ -10,6 +10,7 @@ import hashlib
 import importlib.util
 import io
 import json
+import warnings
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,9 @@ class AdapterModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]  # mlflow i
         else:
             head, self.length = {"head.weight": self._prompts()}, self._sharpness()
         self.weight, self.bias = head["head.weight"], head.get("head.bias")
-        peft.PeftModel.from_pretrained(self.base, folder).eval()  # puts its layers into the base
+        with warnings.catch_warnings():  # peft 0.21 reads a property that transformers 5.23 has renamed
+            warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+            peft.PeftModel.from_pretrained(self.base, folder).eval()  # puts its layers into the base
         _show_geometry(self.base)
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:

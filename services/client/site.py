@@ -11,7 +11,16 @@ from typing import Protocol
 
 import structlog
 
-from deerfield.errors import BudgetExhausted, InvalidInput, NotMapped, Refusal, RoundClosed, RunEnded
+from deerfield.errors import (
+    BudgetExhausted,
+    DeerfieldError,
+    EngineFault,
+    InvalidInput,
+    NotMapped,
+    Refusal,
+    RoundClosed,
+    RunEnded,
+)
 from deerfield.link import Assignment, Link
 from deerfield.privacy import noise_multiplier
 from deerfield.runspec import RunSpec
@@ -21,6 +30,12 @@ from deerfield.types import Spend, Task, Update
 
 HEARTBEAT_S = 5.0
 log = structlog.get_logger()
+
+DECLINED = {  # all that the aggregator learns
+    "NOT_MAPPED": "this site's policy, model or data do not fit what the run names; see the site's log",
+    "BUDGET_EXHAUSTED": "the task is beyond the steps that the run's epsilon was calibrated for",
+    "ENGINE_FAULT": "the check of the clipping engine failed; see the site's log",
+}
 
 OnStep = Callable[[int, int], None]  # (steps done, steps of the task)
 
@@ -46,7 +61,7 @@ class Site:
 
     name: str
     link: Link
-    build: Callable[[RunSpec], Workbench]  # raises NotMapped or BadData-like InvalidInput before anything is read
+    build: Callable[[RunSpec], Workbench]  # raises NotMapped or InvalidInput before anything is read
     beats: bool = True
     _runs: dict[str, "_Run"] = field(default_factory=dict)
 
@@ -70,11 +85,10 @@ class Site:
             return False
         try:
             update = self._answer(assignment)
-        except (NotMapped, BudgetExhausted) as refusal:
-            self.link.decline(assignment, refusal.reason, str(refusal))
+        except (NotMapped, BudgetExhausted, EngineFault) as refusal:
+            self._decline(assignment, refusal.reason, refusal)
         except InvalidInput as error:
-            log.error("cannot take part", site=self.name, error=str(error))
-            self.link.decline(assignment, NotMapped.reason, "this site's model or data do not fit the run; see its log")
+            self._decline(assignment, NotMapped.reason, error)
             raise
         except RoundClosed as closed:
             log.warning("phase closed before this site was done", site=self.name, reason=str(closed))
@@ -99,6 +113,11 @@ class Site:
             spend=spend,
             metrics=run.workbench.metrics(),
         )
+
+    def _decline(self, assignment: Assignment, reason: str, error: DeerfieldError) -> None:
+        """Refuses the task; what went wrong may name folders and columns, so it stays in the site's log."""
+        log.error("declined", site=self.name, reason=reason, error=str(error))
+        self.link.decline(assignment, reason, DECLINED[reason])
 
     def _send(self, assignment: Assignment, update: Update) -> None:
         try:

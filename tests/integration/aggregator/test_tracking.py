@@ -130,7 +130,7 @@ def test_telling_everything_twice_changes_nothing(aggregator, tmp_path, clock):
 
 def test_a_run_that_somebody_opened_is_adopted_once(aggregator, tmp_path, clock):
     _, client = recorder(aggregator, tmp_path, clock)
-    opened = client.create_run("0").info.run_id
+    opened = client.create_run(client.create_experiment("a pipeline", str(tmp_path / "artifacts"))).info.run_id
     first, second = (aggregator.runs.start(run_spec("north", name=name), name) for name in ("first", "second"))
     record, _ = recorder(aggregator, tmp_path, clock, adopted=opened)
     aggregator.runs.abort(first, "enough")
@@ -170,7 +170,8 @@ def registered(classifier, spec, aggregator, folder, clock):
     _, client = recorder(aggregator, folder, clock)
     trained = classifier.read("shared")
     release = Release(run="r", spec=spec, adapter=trained, digest="d", epsilon={"north": 1.0})
-    version = register(client, client.create_run("0").info.run_id, release)
+    experiment = client.create_experiment(spec.name, str(folder / "artifacts"))
+    version = register(client, client.create_run(experiment).info.run_id, release)
     yield f"models:/{version.name}@candidate"
 
 
