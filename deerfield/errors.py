@@ -8,7 +8,8 @@ DeerfieldError                 exit code 1
 └── Refusal                    a typed answer on the wire; `reason` is the enum value it travels as
     ├── NotMember, UnknownRun, RunEnded, VersionMismatch, BadRequest
     ├── RoundClosed, StaleBase, AlreadySealed, ChunksMissing
-    └── UnknownTensor, WrongShape, WrongDtype, NotFinite, TooLarge, DigestMismatch, BudgetExhausted, NotMapped, EngineFault
+    ├── UnknownTensor, WrongShape, WrongDtype, NotFinite, TooLarge, DigestMismatch
+    └── BudgetExhausted, NotMapped, EngineFault
 """
 
 from typing import ClassVar

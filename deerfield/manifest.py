@@ -52,6 +52,15 @@ class Manifest:
         """Bytes of all tensors."""
         return sum(tensor.size_bytes for tensor in self.tensors)
 
+    def bytes_beyond(self, held: frozenset[str]) -> int:
+        """Bytes of the distinct chunks that somebody who holds the chunks `held` still has to fetch."""
+        sizes = {
+            chunk: min(self.chunk_bytes, info.size_bytes - number * self.chunk_bytes)
+            for info in self.tensors
+            for number, chunk in enumerate(info.chunks)
+        }
+        return sum(size for chunk, size in sizes.items() if chunk not in held)
+
 
 def describe(tensors: Tensors, chunk_bytes: int = CHUNK_BYTES) -> Manifest:
     """The manifest of `tensors`."""

@@ -123,7 +123,7 @@ class AdapterModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]  # mlflow i
         pictures = [Image.open(io.BytesIO(file)).convert("RGB") for file in files]
         if self._processor is not None:
             return {"pixel_values": self._processor(images=pictures, return_tensors="pt")["pixel_values"].float()}
-        size = getattr(self.base.config, "image_size", 224)
+        size = getattr(getattr(self.base.config, "vision_config", self.base.config), "image_size", 224)
         side = size if isinstance(size, int) else size[0]
         resized = [picture.resize((side, side), Image.Resampling.BILINEAR) for picture in pictures]
         pixels = [torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8) for picture in resized]

@@ -4,19 +4,18 @@ Driven from one thread, with a clock that is handed in; knows no transport. Each
 OPEN -> COLLECTING -> AGGREGATING -> PUBLISHED is one transaction. A run ends FINISHED, FAILED or ABORTED.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
-from math import isfinite
+from collections.abc import Sequence
+from dataclasses import replace
 
 from deerfield.errors import RoundClosed, RunEnded
 from deerfield.exchange import Key, Offer
-from deerfield.types import Spend
 from services.aggregator.desk import Desk
 from services.aggregator.membership import member, open_task, running
 from services.aggregator.phase import Closed, Closing
 from services.aggregator.recorder import Recorder, Untracked
 from services.aggregator.records import PhaseRow, RunRow, TaskRow, TaskState
 from services.aggregator.store import Edge
+from services.aggregator.summary import failure_reason, phase_summary
 
 ANSWERED: frozenset[TaskState] = frozenset({"SEALED", "DECLINED"})  # nothing more to do in this phase
 
@@ -100,7 +99,11 @@ class Coordinator:
             if run.state != "RUNNING" or phase.key != key:
                 return
             edge.set_phase(key, "PUBLISHED", opening.state)
-            edge.add_event(key.run, "phase_published", _summary(closing, closed, now - phase.opened_at), now)
+            answered = [task for task in closing.tasks if task.state == "SEALED"]
+            fetched = sum(task.start.bytes_beyond(edge.held(key, task.site)) for task in answered)
+            edge.add_event(
+                key.run, "phase_published", phase_summary(closing, closed, fetched, now - phase.opened_at), now
+            )
             if opening.tasks:
                 successor = Key(
                     run=key.run, incarnation=key.incarnation, round=opening.state.round, phase=opening.state.phase
@@ -156,7 +159,7 @@ class Coordinator:
         sealed = [task for task in tasks if task.state == "SEALED"]
         quorum = run.spec.federation.quorum or len(tasks)
         if len(sealed) + len(coming) + len(lost) < quorum:
-            self._fail(edge, run.run, _why(phase.key, tasks, quorum, run.spec.federation.deadline_s))
+            self._fail(edge, run.run, failure_reason(phase.key, tasks, quorum, run.spec.federation.deadline_s))
             return None
         return None if coming else self._close(edge, run, phase)
 
@@ -199,47 +202,3 @@ def _carried_over(old: Sequence[TaskRow], planned: Sequence[TaskRow]) -> Sequenc
         for task in planned
         for was in (before[task.site],)
     ]
-
-
-def _summary(closing: Closing, closed: Closed, seconds: float) -> Mapping[str, object]:
-    opening = closed.next
-    starts = {task.site: task.start.size_bytes for task in closing.tasks}
-    return {
-        "round": closing.key.round,
-        "phase": closing.key.phase,
-        "factors": closing.tasks[0].factors,
-        "sites": [row.site for row in closing.sealed],
-        "digest": opening.state.shared.digest,
-        "personal": {site: manifest.digest for site, manifest in opening.state.personal.items()},
-        "deviation": closed.deviation,
-        "bytes_up": sum(row.announcement.manifest.size_bytes for row in closing.sealed),
-        "bytes_down": sum(starts[row.site] for row in closing.sealed),
-        "seconds": round(seconds, 3),
-        "epsilon": {site: value if isfinite(value) else None for site, value in closed.epsilon.items()},
-        "spends": {row.site: _told(row.announcement.spend) for row in closing.sealed},
-        "metrics": {row.site: dict(row.announcement.metrics) for row in closing.sealed if row.announcement.metrics},
-        "last": not opening.tasks,
-    }
-
-
-def _told(spend: Spend) -> Mapping[str, object]:
-    """A spend as JSON, which has no infinity: a clip of null clips nothing."""
-    return {**asdict(spend), "clip": spend.clip if isfinite(spend.clip) else None}
-
-
-def _why(key: Key, tasks: Sequence[TaskRow], quorum: int, deadline_s: float) -> str:
-    """Names who is missing, and why."""
-    came = [task for task in tasks if task.state == "SEALED"]
-    missing = "; ".join(f"{task.site} {_fate(task)}" for task in tasks if task.state != "SEALED")
-    return (
-        f"round {key.round}, phase {key.phase}: {len(came)} of {len(tasks)} updates came, the quorum is {quorum} "
-        f"(deadline {deadline_s:g} s): {missing}"
-    )
-
-
-def _fate(task: TaskRow) -> str:
-    if task.state == "DECLINED":
-        return f"declined ({task.detail})"
-    if task.away:
-        return {"LEFT": "left", "LOST": "is lost"}[task.away] + f" ({task.detail})"
-    return "took the task and did not answer" if task.state == "TAKEN" else "never took the task"

@@ -55,7 +55,7 @@ class Intake:
             AlreadySealed, StaleBase: another one is sealed; it was trained against other tensors.
             UnknownTensor, WrongShape, WrongDtype, TooLarge, BadRequest, BudgetExhausted: it is not what was asked for.
         """
-        self._desk.presence.saw(site, self._desk.clock())
+        self.hear(site)
         self.audit(site, key, announcement)
         with self._desk.store.edge() as edge:
             if self._sealed(edge, site, key, announcement.manifest.digest):
@@ -67,9 +67,13 @@ class Intake:
             edge.put_upload(key, site, announcement)
         return self._missing(announcement.manifest)
 
+    def hear(self, site: str) -> None:
+        """Notes that a site is there: nobody is lost in the middle of a long transfer."""
+        self._desk.presence.saw(site, self._desk.clock())
+
     def expected(self, site: str) -> frozenset[str]:
         """The chunks that a site may send: those it has announced."""
-        self._desk.presence.saw(site, self._desk.clock())
+        self.hear(site)
         with self._desk.store.edge() as edge:
             rows = edge.announced(site)
         return frozenset[str]().union(*(row.announcement.manifest.chunks for row in rows))
@@ -91,7 +95,7 @@ class Intake:
         Raises:
             AlreadySealed, ChunksMissing, BadRequest, RoundClosed: it cannot be sealed.
         """
-        self._desk.presence.saw(site, self._desk.clock())
+        self.hear(site)
         with self._desk.store.edge() as edge:
             member(edge, key.run, site)
             row = self._sealed(edge, site, key, digest) or self._announced(edge, site, key, digest)

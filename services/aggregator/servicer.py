@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import deerfield
-from deerfield.errors import VersionMismatch
+from deerfield.errors import BadRequest, VersionMismatch
 from deerfield.wire import checks, codec, limits
 from deerfield.wire import federation_pb2 as pb
 from deerfield.wire import federation_pb2_grpc as rpc
@@ -52,11 +52,12 @@ class FederationServicer(rpc.FederationServicer):
     @refuses
     async def PutChunks(self, request: AsyncIterator[pb.Chunk], context: Context) -> pb.PutChunksReply:
         """Takes chunks of what the site has announced."""
-        expected = self._intake.expected(self._site(context))
-        stored = 0
+        site, stored = self._site(context), 0
+        expected = self._intake.expected(site)
         async with self._turns:
             async for chunk in _until_idle(request):
                 await asyncio.to_thread(self._intake.put, expected, *codec.decode_chunk(chunk))
+                self._intake.hear(site)
                 stored += 1
         return pb.PutChunksReply(stored=stored)
 
@@ -119,12 +120,14 @@ def _common_protocol(lowest: int, highest: int) -> int:
 
 
 async def _until_idle(messages: AsyncIterator[pb.Chunk]) -> AsyncIterator[pb.Chunk]:
-    """The messages, until there is none for `limits.IDLE_S`."""
+    """The messages; raises BadRequest once there is none for `limits.IDLE_S`."""
     stream = aiter(messages)
     while True:
-        async with asyncio.timeout(limits.IDLE_S):
-            try:
-                message = await anext(stream)
-            except StopAsyncIteration:
-                return
+        try:
+            async with asyncio.timeout(limits.IDLE_S):
+                message = await anext(stream, None)
+        except TimeoutError:
+            raise BadRequest(f"no chunk came for {limits.IDLE_S:g} s; begin again where it stopped") from None
+        if message is None:
+            return
         yield message

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Row, create_engine, event, func, insert, make_url, select, update
+from sqlalchemy import Connection, Engine, Row, and_, create_engine, event, func, insert, make_url, or_, select, update
 from sqlalchemy.pool import StaticPool
 
 from deerfield.errors import UnknownRun
@@ -137,6 +137,15 @@ class Edge:
         """A site's task in a phase."""
         row = self._connection.execute(select(tasks).where(*_is(tasks, key), tasks.c.site == site)).one_or_none()
         return _task(row) if row else None
+
+    def held(self, key: Key, site: str) -> frozenset[str]:
+        """The chunks that `site` fetched for the last task before `key` that it answered: it still has them."""
+        earlier = or_(tasks.c.round < key.round, and_(tasks.c.round == key.round, tasks.c.phase < key.phase))
+        same = (tasks.c.run == key.run, tasks.c.incarnation == key.incarnation, tasks.c.site == site)
+        query = select(tasks).where(*same, tasks.c.state == "SEALED", earlier)
+        newest = query.order_by(tasks.c.round.desc(), tasks.c.phase.desc()).limit(1)
+        row = self._connection.execute(newest).one_or_none()
+        return _task(row).start.chunks if row else frozenset()
 
     def set_task(self, key: Key, site: str, state: TaskState, detail: str = "") -> None:
         """Moves a site's task along; taking one makes the site a joined one."""

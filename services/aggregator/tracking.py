@@ -68,7 +68,7 @@ class MlflowTracking:
         self._client().log_text(self._run(row), row.spec.canonical(), "run.json")
 
     def _published(self, row: RunRow, event: Event) -> Registered | None:
-        detail = cast("Mapping[str, Any]", event.detail)
+        detail = event.detail
         numbers = {name: detail[name] for name in NUMBERS}
         spent = {f"epsilon/{site}": value for site, value in detail["epsilon"].items()}
         told = {f"{name}/{site}": value for site, each in detail["metrics"].items() for name, value in each.items()}
@@ -78,7 +78,7 @@ class MlflowTracking:
         return self._register(row, event) if detail["last"] else None
 
     def _register(self, row: RunRow, event: Event) -> Registered:
-        detail = cast("Mapping[str, Any]", event.detail)
+        detail = event.detail
         key = Key(run=row.run, incarnation=row.incarnation, round=detail["round"], phase=detail["phase"])
         with self._desk.store.edge() as edge:
             state = edge.published(key)

@@ -72,3 +72,10 @@ def test_both_engines_give_the_same_model_without_noise(tmp_path):
     fused = simulated(tmp_path, "fedavg")
     opacus = simulated(tmp_path, "fedavg", training={"engine": "opacus"})
     assert opacus.final == pytest.approx(fused.final, abs=1e-3)
+
+
+def test_a_site_fetches_only_what_it_does_not_have(tmp_path):
+    head = simulated(tmp_path, "head", rounds=3)
+    first, *later = [phase["bytes_down"] for phase in head.phases]
+    assert first > 2 * later[0]  # the adapter, once
+    assert later == [phase["bytes_up"] for phase in head.phases[1:]]  # then the head alone, as it goes up

@@ -112,3 +112,12 @@ def test_chunks_that_hold_something_else_are_refused():
     short = with_tensor(describe(SMALL), shape=(2,))
     with pytest.raises(DigestMismatch, match="its shape needs 8"):
         verify(short, stored(SMALL, describe(SMALL)))
+
+
+def test_only_chunks_that_are_not_held_are_counted():
+    both = describe({**SMALL, **LARGE})
+    assert both.bytes_beyond(frozenset()) == both.size_bytes
+    assert both.bytes_beyond(describe(LARGE).chunks) == describe(SMALL).size_bytes
+    assert both.bytes_beyond(both.chunks) == 0
+    twice = describe({"x": SMALL["b"], "y": SMALL["b"]})
+    assert twice.bytes_beyond(frozenset()) == SMALL["b"].nbytes

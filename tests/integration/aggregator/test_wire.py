@@ -1,6 +1,7 @@
 """The same aggregator behind real gRPC: what is refused, what is resumed, what can be watched."""
 
 import threading
+from contextlib import suppress
 from dataclasses import replace
 from hashlib import sha256
 
@@ -59,7 +60,7 @@ def stub(server):
 
 def work(site):
     """Answers tasks until the run has ended."""
-    with pytest.raises(RunEnded):
+    with suppress(RunEnded):
         while True:
             site.step()
 
@@ -72,7 +73,7 @@ def test_two_sites_finish_a_run_that_can_be_watched_from_any_event(server, run):
     watched = list(server.runs.watch(run))
     for thread in threads:
         thread.join(10)
-    assert [event.kind for event in watched][0::1][0] == "run_started"
+    assert watched[0].kind == "run_started"
     assert watched[-1].kind == "run_finished"
     kept = [event for event in watched if event.number]
     assert list(server.runs.watch(run)) == kept
