@@ -31,6 +31,7 @@ TABLE: Mapping[type[errors.DeerfieldError], tuple[grpc.StatusCode, str]] = {  # 
     errors.DigestMismatch: (Code.INVALID_ARGUMENT, "send the bytes again; they were damaged or mixed up"),
     errors.BudgetExhausted: (Code.FAILED_PRECONDITION, "calibrate the noise to the epsilon of the run"),
     errors.NotMapped: (Code.FAILED_PRECONDITION, "name the population and base model in the site's policy"),
+    errors.EngineFault: (Code.FAILED_PRECONDITION, "see the site's log: nothing was trained"),
     errors.InvalidInput: (Code.INVALID_ARGUMENT, "mend the run file"),
 }
 REASONS: Mapping[str, type[errors.DeerfieldError]] = {**errors.REFUSALS, "INVALID_INPUT": errors.InvalidInput}

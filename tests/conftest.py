@@ -1,0 +1,17 @@
+"""Prints the seconds that each level of tests took."""
+
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    seconds: defaultdict[str, float] = defaultdict(float)
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            if isinstance(report, pytest.TestReport):
+                path = Path(report.fspath)
+                seconds[path.parts[path.parts.index("tests") + 1] if "tests" in path.parts else "?"] += report.duration
+    levels = ", ".join(f"{level} {spent:.0f} s" for level, spent in sorted(seconds.items()))
+    terminalreporter.write_line(f"seconds for each level: {levels}")
