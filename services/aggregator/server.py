@@ -1,6 +1,7 @@
 """The aggregator as a server: both ports, the loop that closes phases, the recorder, and their end."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -64,13 +65,19 @@ async def serving(aggregator: Aggregator, tracking: Tracking, identify: Identify
 
 
 def _bind(server: grpc.aio.Server, address: str) -> str:
+    host, _, port = address.rpartition(":")
     try:
-        port = server.add_insecure_port(address)
-    except RuntimeError:
+        _try_to_bind(host.strip("[]"), int(port))  # first, because gRPC writes complaints of its own to stderr
+        return f"{host}:{server.add_insecure_port(address)}"
+    except (OSError, RuntimeError, ValueError):
         raise InvalidInput(
             f"{address} is in use or cannot be bound; choose another port, or 0 for a free one"
         ) from None
-    return f"{address.rpartition(':')[0]}:{port}"
+
+
+def _try_to_bind(host: str, port: int) -> None:
+    family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    socket.create_server(address[:2], family=family).close()
 
 
 def _beat_from_thread(loop: asyncio.AbstractEventLoop, pulse: Pulse) -> None:

@@ -4,6 +4,7 @@ import argparse
 import ipaddress
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from math import isfinite
@@ -28,8 +29,8 @@ class Settings:
     while_stdin: bool
 
     def as_json(self) -> str:
-        """The settings as one line for the log."""
-        return json.dumps(asdict(self), default=str)
+        """The settings as one line for the log, without the credentials that a URL may hold."""
+        return re.sub(r"://[^/@\"]*@", "://***@", json.dumps(asdict(self), default=str))
 
 
 def read_settings(argv: Sequence[str], environment: Mapping[str, str] = os.environ) -> Settings:

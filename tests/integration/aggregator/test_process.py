@@ -9,13 +9,28 @@ from contextlib import ExitStack
 
 import pytest
 
+from deerfield.errors import InvalidInput
 from deerfield.wire.client import RunsClient
+from services.aggregator.settings import read_settings
 from tests.fakes import run_spec
 
 
 def command(folder, *flags, listen="127.0.0.1:0"):
     places = ["--database", f"sqlite:///{folder / 'a.db'}", "--blobs", str(folder / "blobs")]
     return [sys.executable, "-m", "services.aggregator", "--listen", listen, "--health", "127.0.0.1:0", *places, *flags]
+
+
+def test_the_log_holds_no_credentials():
+    settings = read_settings(["--database", "postgresql://me:secret@db/runs", "--tracking", "http://a:b@mlflow"], {})
+    assert "secret" not in settings.as_json()
+    assert "postgresql://***@db/runs" in settings.as_json()
+    assert settings.database == "postgresql://me:secret@db/runs"
+
+
+@pytest.mark.parametrize("seconds", ["0", "-1", "soon", "nan", "inf"])
+def test_a_wait_that_is_no_time_is_refused(seconds):
+    with pytest.raises(InvalidInput, match="lost-after"):
+        read_settings([], {"DEERFIELD_LOST_AFTER": seconds})
 
 
 @pytest.fixture
@@ -61,7 +76,12 @@ def test_a_signal_ends_it_gracefully_while_somebody_watches(start, number):
 
 @pytest.mark.parametrize(
     ("listen", "sentence"),
-    [("0.0.0.0:0", "needs TLS"), ("aggregator.example:8600", "needs TLS"), (None, "is in use or cannot be bound")],
+    [
+        ("0.0.0.0:0", "needs TLS"),
+        ("aggregator.example:8600", "needs TLS"),
+        ("127.0.0.1:http-alt", "cannot be bound"),
+        (None, "is in use or cannot be bound"),
+    ],
 )
 def test_an_address_that_cannot_be_used_is_one_sentence_and_exit_code_2(tmp_path, listen, sentence):
     with socket.socket() as taken:
@@ -77,3 +97,4 @@ def test_an_address_that_cannot_be_used_is_one_sentence_and_exit_code_2(tmp_path
     assert sentence in last
     assert last.startswith(("listen: ", listen))
     assert "Traceback" not in found.stderr
+    assert len(found.stderr.strip().splitlines()) <= 2  # the settings, and the sentence
