@@ -90,8 +90,10 @@ class Privacy(Section):
 class Training(Section):
     """Local training: SGD, fresh for each phase."""
 
-    lr_adapter: float | None = Field(None, gt=0, description="default 0.8, or 0.2 at epsilon <= 1 (at scale 1/32)")
-    lr_head: float | None = Field(None, gt=0, description="default 0.2, 0.5, 0.8 up to epsilon 1, 3, and above")
+    lr_adapter: float | None = Field(
+        None, gt=0, description="default: deer and ffa 0.8, others 0.05; a quarter at epsilon <= 1"
+    )
+    lr_head: float | None = Field(None, gt=0, description="default: 0.2, 0.5, 0.8 up to epsilon 1, 3, and above")
     momentum: float = Field(0.9, ge=0, lt=1, description="of the local SGD, fresh for each phase")
     weight_decay: float = Field(0.0, ge=0, lt=1, description="of the local SGD")
     microbatch: int = Field(64, ge=1, description="examples in memory at once; changes memory, never the result")
@@ -170,11 +172,11 @@ class RunSpec(Section):
 
     @property
     def learning_rates(self) -> tuple[float, float]:
-        """(adapter, head); the defaults are the ones measured in docs/benchmarks.md at s = 1/32."""
-        epsilon = self.privacy.epsilon or float("inf")
-        adapter = 0.2 if epsilon <= 1 else 0.8
-        head = 0.2 if epsilon <= 1 else 0.5 if epsilon <= 3 else 0.8
-        return self.training.lr_adapter or adapter, self.training.lr_head or head
+        """(adapter, head), which `strategy.completed` has filled in where the run file left them out."""
+        adapter, head = self.training.lr_adapter, self.training.lr_head
+        if adapter is None or head is None:
+            raise ValueError("training: lr_adapter or lr_head is missing: the run was never completed")
+        return adapter, head
 
     @property
     def sha256(self) -> str:

@@ -47,7 +47,7 @@ def run(
     )
     where = embedded.Where(folder=folder, listen=listen, tracking=tracking)
     try:
-        result = embedded.run(loaded, where, lambda phases, sites: report.Live(console, phases, sites))
+        result = embedded.execute(loaded, where, lambda phases, sites: report.Live(console, phases, sites))
     except KeyboardInterrupt:
         typer.echo("interrupted: the run was aborted, and everything that was started has been stopped", err=True)
         raise typer.Exit(INTERRUPTED) from None

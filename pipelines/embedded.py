@@ -37,7 +37,7 @@ class Where:
     tracking: str | None  # MLflow URI; default: a file in the folder
 
 
-def run(file: RunFile, where: Where, live: Callable[[int, int], Live]) -> Result:
+def execute(file: RunFile, where: Where, live: Callable[[int, int], Live]) -> Result:
     """Runs `file` to its end and writes everything to `where.folder`.
 
     Raises:
@@ -53,7 +53,8 @@ def run(file: RunFile, where: Where, live: Callable[[int, int], Live]) -> Result
         RunsClient.connect(address) as runs,
     ):
         spec, prepared = _prepare(file, where.folder, processes, pooled=strategy.declares.topology == "pooled")
-        result = Result(spec, runs.start(spec, uuid.uuid4().hex))
+        run = runs.start(spec, uuid.uuid4().hex)
+        result = Result(runs.get(run).spec, run)  # complete, as the sites will read it
         phases = strategy.declares.rounds * len(strategy.declares.phases)
         with live(phases, len(spec.federation.sites)) as screen:
             _Federation(result, where.folder, address, processes, runs, screen, prepared).follow()

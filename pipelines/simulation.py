@@ -72,7 +72,7 @@ def simulate(spec: RunSpec, build: Build, score: Score | None = None) -> Result:
     """
     aggregator = _in_memory()
     run = aggregator.runs.start(spec, request_id="simulation")
-    result = Result(spec, run)
+    result = Result(aggregator.runs.get(run).spec, run)
     sites = [
         Site(name=name, link=LocalLink(aggregator, name, run), build=partial(build, name), beats=False)
         for name in spec.federation.sites

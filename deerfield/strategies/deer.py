@@ -39,5 +39,7 @@ def deer(spec: RunSpec, *, regulator: Literal["gauge", "off"] = "gauge") -> Stra
         rounds, phase = divmod(state.phase + 1, len(PHASES))
         return ready(replace(state, round=state.round + rounds, phase=phase, shared=shared))
 
-    declares = replace(base.declares, sends="the noised change of B or A, in turn, and the head", phases=PHASES)
+    sends = "the noised change of B or A, in turn, and the head"
+    rate = 0.8 if regulator == "gauge" else base.declares.lr_adapter  # an orthonormal partner keeps gradients in place
+    declares = replace(base.declares, sends=sends, phases=PHASES, lr_adapter=rate)
     return replace(base, declares=declares, init=init, plan=plan, aggregate=aggregate)

@@ -127,7 +127,7 @@ def spec(family: str, **changes: Any) -> RunSpec:
         "lora": {"rank": 2, "scale": 0.5, "targets": TARGETS[family]},
     }
     privacy = changes.pop("privacy", {"epsilon": 8.0})
-    training = changes.pop("training", {})
+    training = {"lr_adapter": 0.8, "lr_head": 0.8, **changes.pop("training", {})}
     return RunSpec.model_validate(
         {
             "name": "tiny",
