@@ -105,7 +105,9 @@ class Running:
     def __init__(self, file: Path, out: Path) -> None:
         self.out, self.log = out, out.with_suffix(".txt").open("w+")
         self.process = subprocess.Popen(command("run", file, "--out", out), stdout=self.log, stderr=self.log)
-        wait_for(lambda: "1/" in self.said())
+
+    def wait_for_a_phase(self) -> None:
+        wait_for(lambda: re.search(r"^ +1/\d+ round", self.said(), re.MULTILINE))
         self.family = [self.process.pid, *(p.pid for p in psutil.Process(self.process.pid).children(recursive=True))]
 
     def said(self) -> str:
@@ -113,13 +115,30 @@ class Running:
 
     def end(self, timeout_s: float = 60.0) -> int:
         code = self.process.wait(timeout_s)
-        self.log.close()
         wait_for(lambda: not any(psutil.pid_exists(pid) for pid in self.family), 20)
         return code
 
 
-def test_ctrl_c_ends_everything(tmp_path):
-    running = Running(write(tmp_path, rounds=500), tmp_path / "out")
+@pytest.fixture
+def start(tmp_path):
+    """Starts runs, and ends those that a failed test left behind."""
+    started: list[Running] = []
+
+    def begin(**changes) -> Running:
+        started.append(Running(write(tmp_path, **changes), tmp_path / "out"))
+        started[-1].wait_for_a_phase()
+        return started[-1]
+
+    yield begin
+    for running in started:
+        if running.process.poll() is None:
+            running.process.kill()
+            running.process.wait()
+        running.log.close()
+
+
+def test_ctrl_c_ends_everything(start):
+    running = start(rounds=500)
     assert len(running.family) == 7  # launcher, aggregator, preloader, three sites, evaluator
     running.process.send_signal(signal.SIGINT)
     assert running.end() == 130
@@ -127,8 +146,8 @@ def test_ctrl_c_ends_everything(tmp_path):
     assert "Traceback" not in running.said()
 
 
-def test_nothing_outlives_a_launcher_that_is_killed(tmp_path):
-    running = Running(write(tmp_path, rounds=500), tmp_path / "out")
+def test_nothing_outlives_a_launcher_that_is_killed(start):
+    running = start(rounds=500)
     running.process.kill()
     running.end()
 
@@ -139,24 +158,23 @@ def kill(running: Running, site: str) -> None:
     os.kill(int(pid[1]), signal.SIGKILL)
 
 
-def test_a_site_that_dies_is_left_behind_where_the_quorum_holds(tmp_path):
-    file = write(tmp_path, rounds=12, federation={"quorum": 2}, embedded={"lost_after_s": 10})
-    running = Running(file, tmp_path / "out")
+def test_a_site_that_dies_is_left_behind_where_the_quorum_holds(start):
+    running = start(rounds=12, federation={"quorum": 2}, embedded={"lost_after_s": 15})
     kill(running, "north")
     assert running.end(120) == 0, running.said()
-    found = result(tmp_path / "out")
+    found = result(running.out)
     assert found["state"] == "finished"
     assert len(found["rounds"]) == 24
     assert "north" in running.said()
 
 
-def test_a_site_that_dies_ends_a_run_that_needs_everybody(tmp_path):
-    running = Running(write(tmp_path, rounds=500, embedded={"lost_after_s": 10}), tmp_path / "out")
+def test_a_site_that_dies_ends_a_run_that_needs_everybody(start):
+    running = start(rounds=500, embedded={"lost_after_s": 15})
     kill(running, "north")
     assert running.end(120) == 1
     assert re.search(r"error: run .* failed: .*the quorum is 3.*north", running.said())
     assert "Traceback" not in running.said()
-    assert result(tmp_path / "out")["state"] == "failed"
+    assert result(running.out)["state"] == "failed"
 
 
 def test_a_port_in_use_is_one_sentence(tmp_path):
