@@ -27,6 +27,7 @@ import torch
 import yaml
 
 from deerfield.runfile import RunFile
+from deerfield.strategies import make
 from pipelines.embedded import resolved, site_policy
 from pipelines.result import Result
 from pipelines.simulation import simulate
@@ -135,7 +136,7 @@ def _medquad(folder: Path) -> dict[str, Any]:
 
 def in_process(file: RunFile, folder: Path) -> Result:
     """Prepares `file` below `folder` as an embedded run would, and simulates it."""
-    prepared = prepare(file, folder, pooled=False)
+    prepared = prepare(file, folder, pooled=make(file.spec).declares.topology == "pooled")
     spec = resolved(file, prepared)
     policies = {
         site: Policy.model_validate(site_policy(file, spec, rows, prepared)) for site, rows in prepared["sites"].items()
