@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Protocol
 
+from deerfield.exchange import Key
 from deerfield.runspec import RunSpec
 from deerfield.types import Task, Update
 
@@ -16,6 +17,11 @@ class Assignment:
     spec: RunSpec
     task: Task
     base: str  # digest of task.start
+
+    @property
+    def key(self) -> Key:
+        """The name of the exchange, but for the site."""
+        return Key(run=self.run, incarnation=self.incarnation, round=self.task.round, phase=self.task.phase)
 
 
 class Link(Protocol):

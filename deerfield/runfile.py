@@ -110,6 +110,8 @@ def load(path: Path) -> RunFile:
         data = yaml.load(path.read_text("utf-8"), Loader=_Yaml)
     except OSError as error:
         raise InvalidInput(f"{path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise InvalidInput(f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8") from error
     except yaml.YAMLError as error:
         raise InvalidInput(f"{path} is not YAML: {str(error).splitlines()[0]}") from error
     if not isinstance(data, dict):
@@ -135,7 +137,8 @@ def resolve(run: RunFile, folder: Path) -> RunFile:
     def local(value: str | None) -> str | None:
         return str((folder / value).resolve()) if value and (folder / value).exists() else value
 
-    source = run.embedded.source.model_copy(update={"path": local(run.embedded.source.path)})
+    source = run.embedded.source
+    source = source.model_copy(update={"path": local(source.path), "rows": local(source.rows)})
     embedded = run.embedded.model_copy(update={"source": source, "base": local(run.embedded.base)})
     return run.model_copy(update={"embedded": embedded})
 

@@ -30,29 +30,27 @@ def run(
     seed: Annotated[int | None, typer.Option(help="Another seed than the file's.")] = None,
 ) -> None:
     """Runs a whole federation on this machine: aggregator and sites as real processes."""
-    import time
-
     from rich.console import Console
 
-    from deerfield.runfile import load
+    from deerfield.runfile import RunFile, load, parse
     from pipelines import embedded, report
 
-    started, console = time.monotonic(), Console()
+    console = Console()
     loaded = load(file)
     if seed is not None:
-        loaded = loaded.model_copy(update={"seed": seed})
+        loaded = parse(RunFile, {**loaded.model_dump(), "seed": seed}, "--seed")
     folder = (out or embedded.default_folder(loaded.name)).resolve()
     console.print(
         f"deerfield {__version__}: {loaded.name}, everything goes to {folder}", highlight=False, soft_wrap=True
     )
-    where = embedded.Where(folder=folder, listen=listen, tracking=tracking)
+    where = embedded.Where(folder=folder, listen=listen, tracking=tracking or f"sqlite:///{folder / 'mlflow.db'}")
     try:
         result = embedded.execute(loaded, where, lambda phases, sites: report.Live(console, phases, sites))
     except KeyboardInterrupt:
-        typer.echo("interrupted: the run was aborted, and everything that was started has been stopped", err=True)
+        typer.echo("interrupted: everything that was started has been stopped", err=True)
         raise typer.Exit(INTERRUPTED) from None
     base = loaded.embedded.base or loaded.model.base
-    report.epilogue(console, result, folder, time.monotonic() - started, base)
+    report.epilogue(console, result, folder, where.tracking, base)
 
 
 @app.command()

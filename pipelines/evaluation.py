@@ -1,6 +1,8 @@
 """`deerfield evaluate`: finds the model, lets a client process score it, prints the metrics."""
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -34,6 +36,8 @@ def evaluate(request: Request, *, as_json: bool) -> None:
     Raises:
         InvalidInput: the model, its base or the data cannot be found or do not fit.
     """
+    if request.rows is not None and not request.rows.is_file():
+        raise InvalidInput(f"--rows {request.rows}: there is no such file")
     with tempfile.TemporaryDirectory(prefix="deerfield-evaluate-") as scratch:
         folder = _folder(request, Path(scratch))
         scored = _score(request, folder, Path(scratch) / "evaluate.log")
@@ -69,6 +73,11 @@ def _folder(request: Request, scratch: Path) -> Path:
     return found.parent
 
 
+def _kept(log: Path) -> Path:
+    """The log where it outlives the scratch folder."""
+    return Path(shutil.copy(log, Path(tempfile.gettempdir()) / f"deerfield-evaluate-{os.getpid()}.log"))
+
+
 def _score(request: Request, folder: Path, log: Path) -> dict[str, Any]:
     """Runs the scoring where torch is: in a process of services.client."""
     argv = ["--adapter", str(folder), "--data", request.data, "--label", request.label]
@@ -78,6 +87,6 @@ def _score(request: Request, folder: Path, log: Path) -> dict[str, Any]:
         command = [sys.executable, "-m", "services.client", "evaluate", *argv]
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=errors, check=False)
     if done.returncode:
-        raise failure(done.returncode, log)
+        raise failure(done.returncode, _kept(log))
     answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return answer

@@ -60,10 +60,13 @@ class Preloader:
             self._next(timeout_s)
         return self._ended.pop(pid)
 
-    def ended(self) -> dict[int, int]:
-        """Children that have ended since the last call, with their exit codes; does not wait."""
+    def ended(self, wait_s: float) -> dict[int, int]:
+        """Children that have ended since the last call, with their exit codes; waits so long if there is no news."""
+        if wait_s and self._messages.empty() and not self._ended:
+            with suppress(RunFailed):
+                self._next(wait_s)
         while not self._messages.empty():
-            self._next(0.1)
+            self._next(0)
         ended, self._ended = self._ended, {}
         return ended
 
@@ -73,6 +76,7 @@ class Preloader:
         except queue.Empty:
             raise RunFailed(f"no answer from a process within {timeout_s:.0f} s; see {self.log}") from None
         if message is None:
+            self._messages.put(None)  # it stays ended, whoever asks next
             raise RunFailed(f"the preloader ended: {sentence(self.log)}")
         self._ready = self._ready or "ready" in message
         if "ended" in message:
@@ -90,17 +94,31 @@ class Preloader:
 @contextmanager
 def preloader(folder: Path) -> Iterator[Preloader]:
     """A preloader that ends, with all its children, when the block is left."""
-    log = folder / "preload.log"
+    log = folder / "logs" / "preload.log"
     with _process(["services.client.preload"], log) as child:
         forks = Preloader(child.requests, log)
         threading.Thread(target=forks.listen, args=(child.answers,), daemon=True).start()
         yield forks
 
 
+@dataclass(frozen=True, slots=True)
+class Aggregator:
+    """A running aggregator."""
+
+    address: str
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def check(self) -> None:
+        """Raises what it ended with, if it has."""
+        if (code := self.process.poll()) is not None:
+            raise RunFailed(f"the aggregator ended with code {code}: {sentence(self.log)}")
+
+
 @contextmanager
-def aggregator(folder: Path, tracking: str, listen: str, lost_after_s: float) -> Iterator[str]:
-    """An aggregator over SQLite and a folder; yields the address that it listens on."""
-    log = folder / "aggregator.log"
+def aggregator(folder: Path, tracking: str, listen: str, lost_after_s: float) -> Iterator[Aggregator]:
+    """An aggregator over SQLite and a folder, listening."""
+    log = folder / "logs" / "aggregator.log"
     arguments = {
         "--listen": listen,
         "--health": "127.0.0.1:0",
@@ -115,7 +133,7 @@ def aggregator(folder: Path, tracking: str, listen: str, lost_after_s: float) ->
         line = answers.readline()
         if not line:
             raise failure(child.process.wait(), log)
-        yield str(json.loads(line)["listening"])
+        yield Aggregator(str(json.loads(line)["listening"]), child.process, log)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from rich.table import Table
 
@@ -45,7 +46,11 @@ class Live:
 
     def warn(self, text: str) -> None:
         """Says something that should not be overlooked."""
-        self._console.print(f"[yellow]![/] {text}", highlight=False)
+        self._console.print(f"[yellow]![/] {escape(text)}", highlight=False, soft_wrap=True)
+
+    def say(self, text: str) -> None:
+        """Says something once."""
+        self._console.print(escape(text), highlight=False, soft_wrap=True)
 
     def seen(self, event: Event) -> None:
         """Shows one event."""
@@ -58,6 +63,8 @@ class Live:
             self._bar.update(self._task, note=f"{self._answered}/{self._sites} sites")
         elif kind in ("declined", "lost", "left"):
             self.warn(f"site {detail['site']}: {kind}{': ' + detail['detail'] if detail.get('detail') else ''}")
+        elif kind == "tracking_failed":
+            self.warn(f"MLflow could not be told of {detail['event']}: {detail['reason']}")
         elif kind == "phase_published":
             self._published(detail)
 
@@ -106,7 +113,7 @@ def table(result: Result) -> Table:
     return grid
 
 
-def epilogue(console: Console, result: Result, folder: Path, seconds: float, base: str) -> None:
+def epilogue(console: Console, result: Result, folder: Path, tracking: str, base: str) -> None:
     """The table, the registered model, and where to look next."""
     console.print(table(result))
     if len(result.phases) > SHOWN:
@@ -116,14 +123,21 @@ def epilogue(console: Console, result: Result, folder: Path, seconds: float, bas
     console.print(f"epsilon per {privacy.unit} at delta {privacy.delta:g}: {epsilons}", highlight=False, soft_wrap=True)
     if result.registered:
         name, version = result.registered["name"], result.registered["version"]
-        console.print(f"registered: models:/{name}/{version} (alias candidate), {seconds:.0f} s", highlight=False)
+        console.print(
+            f"registered: models:/{name}/{version} (alias candidate) in {tracking}", highlight=False, soft_wrap=True
+        )
+    else:
+        console.print("registered: nothing; see the warnings above and logs/aggregator.log", highlight=False)
     console.print(f"adapter:    {folder / 'adapter'} (sha256 {result.digest[:12]}...)", highlight=False, soft_wrap=True)
+    console.print(
+        f"figures:    {folder / 'result.json'}; the whole run took {result.seconds:.0f} s",
+        highlight=False,
+        soft_wrap=True,
+    )
     console.print(
         f"next:       deerfield evaluate {folder / 'adapter'} DATA --base {base}", highlight=False, soft_wrap=True
     )
-    console.print(
-        f"            mlflow ui --backend-store-uri sqlite:///{folder / 'mlflow.db'}", highlight=False, soft_wrap=True
-    )
+    console.print(f"            mlflow ui --backend-store-uri {tracking}", highlight=False, soft_wrap=True)
 
 
 def strategy_table() -> Table:

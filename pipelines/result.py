@@ -24,6 +24,7 @@ class Result:
     reason: str = ""
     digest: str = ""
     events: int = 0  # number of the last one seen
+    seconds: float = 0.0  # wall time of the whole run, from the command on
 
     def seen(self, event: Event) -> None:
         """Takes one event in."""
@@ -71,6 +72,7 @@ class Result:
             "strategy": dict(self.spec.strategy),
             "seed": self.spec.seed,
             "spec_sha256": self.spec.sha256,
+            "seconds": round(self.seconds, 3),
             "rounds": self.phases,
             "sites": self.sites,
             "final": self.final,

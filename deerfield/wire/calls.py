@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from time import monotonic
 from typing import Any, TypeVar
 
 import grpc
@@ -68,30 +69,28 @@ def upstream(method: Any, messages: Iterable[Item], idle_s: float) -> Any:
 
 
 class _Silence:
-    """Ends a call once nothing has been heard for `limit_s`."""
+    """Ends a call once nothing has been heard for `limit_s`; one thread, however many messages there are."""
 
     def __init__(self, limit_s: float) -> None:
         self._limit_s = limit_s
-        self._timer = threading.Timer(limit_s, lambda: None)
-        self._end: Callable[[], object] = lambda: None
-        self._lock = threading.Lock()
+        self._heard_at = monotonic()
+        self._over = threading.Event()
 
     def ends(self, end: Callable[[], object]) -> None:
         """Begins to listen; `end` is what to do about silence."""
-        with self._lock:
-            self._end = end
         self.broken()
+        threading.Thread(target=self._listen, args=(end,), name="silence", daemon=True).start()
 
     def broken(self) -> None:
         """Something was heard."""
-        with self._lock:
-            self._timer.cancel()
-            self._timer = threading.Timer(self._limit_s, self._end)
-            self._timer.daemon = True
-            self._timer.start()
+        self._heard_at = monotonic()
 
     def over(self) -> None:
         """Stops listening."""
-        with self._lock:
-            self._end = lambda: None
-            self._timer.cancel()
+        self._over.set()
+
+    def _listen(self, end: Callable[[], object]) -> None:
+        while (left_s := self._limit_s - (monotonic() - self._heard_at)) > 0:
+            if self._over.wait(left_s):
+                return
+        end()

@@ -84,7 +84,7 @@ class SiteClient:
         Raises:
             Refusal: the aggregator will not have it, and why.
         """
-        key, manifest = _key(assignment), describe(update.delta)
+        key, manifest = assignment.key, describe(update.delta)
         announcement = Announcement(manifest=manifest, base=update.base, spend=update.spend, metrics=update.metrics)
         pauses = self._backoff.pauses()
         while not self._delivered(key, announcement, update.delta, pauses):
@@ -92,13 +92,13 @@ class SiteClient:
 
     def decline(self, assignment: Assignment, reason: str, detail: str) -> None:
         """Refuses the task; `reason` is one of `errors.REFUSALS`."""
-        key = codec.encode_key(_key(assignment))
+        key = codec.encode_key(assignment.key)
         request = pb.DeclineRequest(key=key, reason=codec.encode_reason(reason), detail=detail)
         self._call(self._stub.Decline, request)
 
     def heartbeat(self, assignment: Assignment, steps_done: int, steps: int) -> bool:
         """Reports progress, once; False says that the task is closed. An absent aggregator is no reason to stop."""
-        request = pb.HeartbeatRequest(key=codec.encode_key(_key(assignment)), steps_done=steps_done, steps=steps)
+        request = pb.HeartbeatRequest(key=codec.encode_key(assignment.key), steps_done=steps_done, steps=steps)
         try:
             return bool(unary(self._stub.Heartbeat, request, limits.HELLO_S).open)
         except Unreachable:
@@ -208,8 +208,3 @@ class RunsClient:
 
     def _call(self, method: Callable[..., Any], request: Any, timeout_s: float = limits.UNARY_S) -> Any:
         return self._backoff.retry(lambda: unary(method, request, timeout_s))
-
-
-def _key(assignment: Assignment) -> Key:
-    task = assignment.task
-    return Key(run=assignment.run, incarnation=assignment.incarnation, round=task.round, phase=task.phase)

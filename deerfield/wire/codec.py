@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping
-from math import isnan
+from math import isinf
 from typing import get_args
 
 from pydantic import ValidationError
@@ -253,11 +253,15 @@ def _info(message: pb.TensorInfo) -> TensorInfo:
 
 
 def _spend(message: pb.Spend) -> Spend:
-    numbers = (message.noise_multiplier, message.sample_rate, message.clip)
-    if any(isnan(number) or number < 0 for number in numbers):
-        raise BadRequest(f"spend {numbers} holds a number below 0 or none at all")
+    unit, z, (least, most) = one_of(message.unit, UNITS, "unit"), message.noise_multiplier, limits.NOISE
+    if z and not least <= z <= most:
+        raise BadRequest(f"noise multiplier {z:g} is neither 0 nor from {least:g} to {most:g}")
+    if not 0 <= message.sample_rate <= 1:
+        raise BadRequest(f"sample rate {message.sample_rate:g} is not from 0 to 1")
+    if not message.clip >= 0 or (isinf(message.clip) and unit != "none"):
+        raise BadRequest(f"clip {message.clip:g} bounds nothing; only unit none may go without")
     return Spend(
-        unit=one_of(message.unit, UNITS, "unit"),
+        unit=unit,
         noise_multiplier=message.noise_multiplier,
         sample_rate=message.sample_rate,
         steps=message.steps,

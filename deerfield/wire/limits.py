@@ -8,6 +8,7 @@ TENSORS = 20_000  # in one manifest
 NAME_CHARS = 256
 DIMENSIONS = 8
 METRICS = 64  # in one update or evaluation
+NOISE = (0.01, 1e6)  # multipliers that an accountant can handle, in seconds; or 0, which costs infinity
 DETAIL_CHARS = 2000  # of a reason that a person reads
 
 POLL_S = 25.0  # longest wait of NextTask

@@ -35,7 +35,7 @@ def main(argv: Sequence[str]) -> int:
         log.info("settings", values=settings.as_json())
         asyncio.run(_run(settings))
     except DeerfieldError as error:
-        print(error, file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     return 0
 

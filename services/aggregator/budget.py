@@ -1,5 +1,7 @@
-"""Whether what an update claims to have spent is what its run allows."""
+"""What sites have spent: whether an update's claim is what its run allows, and what all their tasks add up to."""
 
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from math import inf
 
 from deerfield.errors import BadRequest, BudgetExhausted
@@ -32,3 +34,18 @@ def check_spend(spec: RunSpec, declares: Declaration, epochs: int, spend: Spend)
             f"noise multiplier {spend.noise_multiplier:g} over {phases} phases costs epsilon {cost:.4g}; "
             f"the run allows {privacy.epsilon:g}"
         )
+
+
+def charged(
+    spec: RunSpec, sealed: Mapping[str, Sequence[Spend]], taken: Sequence[tuple[str, int]]
+) -> Mapping[str, tuple[Spend, ...]]:
+    """What each site may have spent: all steps of every (site, epochs) that was `taken`, whether or not it was sealed.
+
+    An update that came late or was refused has left its site. Its noise is the least that the site has sealed in this
+    run; of a site that has sealed nothing it is not known, and the site is left out.
+    """
+    least = {site: min(spends, key=lambda spend: spend.noise_multiplier) for site, spends in sealed.items()}
+    return {
+        site: tuple(replace(spend, steps=spec.steps(epochs)) for taker, epochs in taken if taker == site)
+        for site, spend in least.items()
+    }

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from deerfield.errors import RoundClosed, RunEnded
 from deerfield.exchange import Key, Offer
+from services.aggregator.budget import charged
 from services.aggregator.desk import Desk
 from services.aggregator.membership import member, open_task, running
 from services.aggregator.phase import Closed, Closing
@@ -181,7 +182,7 @@ class Coordinator:
             before=phase.before,
             tasks=edge.tasks(phase.key),
             sealed=edge.sealed(phase.key),
-            spends=edge.spends(run),
+            spends=charged(run.spec, edge.spends(run), edge.taken(run)),
             uploads=self._desk.uploads,
             published=self._desk.published,
         )

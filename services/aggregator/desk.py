@@ -16,7 +16,7 @@ class Desk:
 
     store: Store
     uploads: Blobs  # what sites sent; never served again
-    published: Blobs  # states and start tensors; whoever was given a manifest may read its chunks
+    published: Blobs  # states and start tensors; `membership.check_readable` says who may read them
     make: Callable[[RunSpec], Strategy]
     clock: Callable[[], float]  # seconds since the epoch
     presence: Presence = field(default_factory=Presence)

@@ -1,9 +1,11 @@
 """What every call of a site has in common: the run must exist, know the site, and be open for it."""
 
+from collections.abc import Iterable
+
 from deerfield.errors import NotMember, RoundClosed, RunEnded
-from deerfield.exchange import Key
+from deerfield.exchange import Key, Role
 from services.aggregator.records import PhaseRow, RunRow, TaskRow
-from services.aggregator.store import Edge
+from services.aggregator.store import Edge, Store
 
 
 def member(edge: Edge, run: str, site: str) -> RunRow:
@@ -23,6 +25,20 @@ def running(row: RunRow) -> RunRow:
     if row.state != "RUNNING":
         raise RunEnded(f"run {row.run} is {row.state}" + (f": {row.reason}" if row.reason else ""))
     return row
+
+
+def check_readable(store: Store, role: Role, site: str, wanted: Iterable[str]) -> None:
+    """Raises NotMember unless the start tensors of the site's own tasks hold every chunk; an operator reads all."""
+    if role == "operator":
+        return
+    left = set(wanted)
+    with store.edge() as edge:
+        for start in edge.starts(site):
+            left -= start.chunks
+            if not left:
+                return
+    if left:
+        raise NotMember(f"{len(left)} chunks are of no task of {site}, {min(left)} among them; ask NextTask")
 
 
 def open_task(edge: Edge, key: Key, site: str) -> tuple[RunRow, PhaseRow, TaskRow]:

@@ -31,7 +31,7 @@ class Closed:
 
     next: Opening
     deviation: float | None  # None where the sites did not all start from the same tensors
-    epsilon: Mapping[str, float]  # of each site, over all its sealed updates of the run
+    epsilon: Mapping[str, float]  # of each site, over all that `budget.charged` counts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +44,7 @@ class Closing:
     before: StateRecord
     tasks: Sequence[TaskRow]
     sealed: Sequence[UploadRow]  # by site
-    spends: Mapping[str, tuple[Spend, ...]]
+    spends: Mapping[str, tuple[Spend, ...]]  # by site, of the run so far
     uploads: Blobs
     published: Blobs
 

@@ -1,11 +1,13 @@
 """Tells the tracking server what has happened, on a thread of its own: rounds never wait for it.
 
 It reads the table of events behind a cursor, so nothing is lost over a restart and nothing is told twice for long: a
-crash between telling and moving the cursor repeats one event, which tracking must bear.
+crash between telling and moving the cursor repeats one event, which tracking must bear. Of a run that has lost one
+event nothing more is told: a tracking server that is away must not hold up the run's end.
 """
 
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import asdict, dataclass
 from typing import Protocol
 
@@ -17,7 +19,7 @@ from services.aggregator.store import Store
 READER = "tracking"
 OWN = ("registered", "tracking_failed")  # the kinds of event that come from here, and need not be told
 IDLE_S = 1.0
-PAUSES_S = (1.0, 2.0, 4.0, 8.0)  # between the attempts to tell one event; then it is written down as lost
+PAUSES_S = (1.0, 2.0, 4.0)  # between the attempts to tell one event; then it is written down as lost
 
 log = structlog.get_logger()
 
@@ -63,6 +65,7 @@ class Recorder:
         self._told = told  # called, on the recorder's thread, after each event
         self._pauses_s = pauses_s
         self._stop = threading.Event()
+        self.over: Future[None] = Future()  # done when the thread has ended; holds what broke it
         self._thread = threading.Thread(target=self._follow, name="recorder", daemon=True)
 
     def start(self) -> None:
@@ -80,15 +83,21 @@ class Recorder:
             pass
 
     def _follow(self) -> None:
-        while not self._stop.is_set():
-            if not self._step():
-                self._stop.wait(IDLE_S)
+        try:
+            while not self._stop.is_set():
+                if not self._step():
+                    self._stop.wait(IDLE_S)
+        except BaseException as error:  # handed to whoever waits for `over`
+            self.over.set_exception(error)
+        else:
+            self.over.set_result(None)
 
     def _step(self) -> bool:
         with self._store.edge() as edge:
             batch = edge.events(edge.cursor(READER), limit=1)
+            untold = any(event.kind in OWN or edge.has_kind(event.run, "tracking_failed") for event in batch)
         for event in batch:
-            registered, trouble = (None, "") if event.kind in OWN else self._tell(event)
+            registered, trouble = (None, "") if untold else self._tell(event)
             if self._stop.is_set() and trouble:
                 return False
             with self._store.edge() as edge:

@@ -54,10 +54,12 @@ async def serving(aggregator: Aggregator, tracking: Tracking, identify: Identify
     await set_serving(health)
     recorder.start()
     try:
-        async with asyncio.TaskGroup() as group:  # a driver that dies takes the server with it
+        async with asyncio.TaskGroup() as group:  # a driver or recorder that dies takes the server with it
             driving = group.create_task(drive(aggregator.coordinator, pulse))
+            recording = group.create_task(_until_over(recorder))
             yield ports
             driving.cancel()
+            recording.cancel()
     finally:
         await health.enter_graceful_shutdown()
         await asyncio.gather(data.stop(GRACE_S), probes.stop(GRACE_S))
@@ -78,6 +80,10 @@ def _bind(server: grpc.aio.Server, address: str) -> str:
 def _try_to_bind(host: str, port: int) -> None:
     family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     socket.create_server(address[:2], family=family).close()
+
+
+async def _until_over(recorder: Recorder) -> None:
+    await asyncio.shield(asyncio.wrap_future(recorder.over))  # a cancelled future could not be set any more
 
 
 def _beat_from_thread(loop: asyncio.AbstractEventLoop, pulse: Pulse) -> None:

@@ -10,6 +10,7 @@ from deerfield.wire import federation_pb2 as pb
 from deerfield.wire import federation_pb2_grpc as rpc
 from services.aggregator.assembly import Aggregator
 from services.aggregator.identity import Context, Identify, caller
+from services.aggregator.membership import check_readable
 from services.aggregator.pulse import Pulse
 from services.aggregator.translation import refuses, refuses_stream
 
@@ -22,7 +23,7 @@ class FederationServicer(rpc.FederationServicer):
     def __init__(self, aggregator: Aggregator, pulse: Pulse, identify: Identify) -> None:
         self._coordinator = aggregator.coordinator
         self._intake = aggregator.intake
-        self._published = aggregator.desk.published
+        self._desk = aggregator.desk
         self._pulse = pulse
         self._identify = identify
         self._turns = asyncio.Semaphore(TRANSFERS)
@@ -78,10 +79,11 @@ class FederationServicer(rpc.FederationServicer):
 
     @refuses_stream
     async def GetChunks(self, request: pb.GetChunksRequest, context: Context) -> AsyncIterator[pb.Chunk]:
-        """Streams published chunks; a sha256 is known only to whom a manifest was given."""
-        self._identify(context)
-        for sha in codec.decode_wanted(request):
-            yield codec.encode_chunk(sha, await asyncio.to_thread(self._published.get, sha))
+        """Streams published chunks: any to an operator, those of its own tasks to a site."""
+        identity, wanted = self._identify(context), codec.decode_wanted(request)
+        await asyncio.to_thread(check_readable, self._desk.store, identity.role, identity.site, wanted)
+        for sha in wanted:
+            yield codec.encode_chunk(sha, await asyncio.to_thread(self._desk.published.get, sha))
 
     @refuses
     async def Heartbeat(self, request: pb.HeartbeatRequest, context: Context) -> pb.HeartbeatReply:

@@ -13,6 +13,8 @@ from pathlib import Path
 from deerfield.errors import InvalidInput
 from services.aggregator.assembly import LOST_AFTER_S
 
+LAST_PORT = 65535
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
@@ -54,6 +56,8 @@ def read_settings(argv: Sequence[str], environment: Mapping[str, str] = os.envir
     option("lost-after", str(LOST_AFTER_S), "seconds of silence after which a site is not waited for")
     parser.add_argument("--while-stdin", action="store_true", help="shut down when stdin closes")
     flags = parser.parse_args(argv)
+    for flag, address in (("listen", flags.listen), ("health", flags.health)):
+        _check_address(flag, address)
     check_loopback(flags.listen)
     return Settings(
         listen=flags.listen,
@@ -77,6 +81,12 @@ def check_loopback(address: str) -> None:
         loopback = False
     if not loopback:
         raise InvalidInput(f"listen: {address} can be reached from outside, which needs TLS; use 127.0.0.1 or [::1]")
+
+
+def _check_address(flag: str, address: str) -> None:
+    host, _, port = address.rpartition(":")
+    if not (host and port.isascii() and port.isdigit() and int(port) <= LAST_PORT):
+        raise InvalidInput(f"{flag}: {address!r} is no host:port, such as 127.0.0.1:8600; port 0 takes a free one")
 
 
 def _seconds(text: str) -> float:

@@ -11,6 +11,7 @@ from sqlalchemy.pool import StaticPool
 
 from deerfield.errors import UnknownRun
 from deerfield.exchange import ENDINGS, Announcement, Event, Key, RunState
+from deerfield.manifest import Manifest
 from deerfield.types import Spend
 from services.aggregator.records import (
     Away,
@@ -28,10 +29,11 @@ from services.aggregator.records import (
     state_of,
     to_text,
 )
-from services.aggregator.tables import cursors, events, metadata, phases, runs, tasks, uploads
+from services.aggregator.tables import PHASE, cursors, events, metadata, phases, runs, tasks, uploads
 
 BUSY_TIMEOUT_MS = 10_000
 IN_MEMORY = "sqlite://"
+UNTRAINED = ("BUDGET_EXHAUSTED", "NOT_MAPPED", "ENGINE_FAULT")  # reasons to decline before anything leaves the site
 
 
 def open_database(url: str) -> Engine:
@@ -147,6 +149,13 @@ class Edge:
         row = self._connection.execute(newest).one_or_none()
         return _task(row).start.chunks if row else frozenset()
 
+    def starts(self, site: str) -> Iterator[Manifest]:
+        """The start tensors of every task of a site, newest first; read as far as they are asked for."""
+        same = and_(*(tasks.c[name] == phases.c[name] for name in PHASE))
+        query = select(tasks.c.start).join(phases, same).where(tasks.c.site == site)
+        for row in self._connection.execute(query.order_by(phases.c.opened_at.desc())):
+            yield manifest_of(row.start)
+
     def set_task(self, key: Key, site: str, state: TaskState, detail: str = "") -> None:
         """Moves a site's task along; taking one makes the site a joined one."""
         values = {"state": state, "detail": detail, **({"joined": True} if state == "TAKEN" else {})}
@@ -200,6 +209,14 @@ class Edge:
             found[site] = (*found.get(site, ()), spend_of(spend))
         return found
 
+    def taken(self, run: RunRow) -> Sequence[tuple[str, int]]:
+        """(site, epochs) of every task of a run that a site took and may have trained, in the order of the phases."""
+        untrained = or_(*(tasks.c.detail.startswith(f"{reason}:", autoescape=True) for reason in UNTRAINED))
+        trained = or_(tasks.c.state.in_(("TAKEN", "SEALED")), and_(tasks.c.state == "DECLINED", ~untrained))
+        query = select(tasks.c.site, tasks.c.epochs).where(tasks.c.run == run.run, trained)
+        found = self._connection.execute(query.order_by(tasks.c.incarnation, tasks.c.round, tasks.c.phase))
+        return [(row.site, row.epochs) for row in found]
+
     def add_event(self, run: str, kind: str, detail: Mapping[str, object], time: float) -> None:
         """Appends to what has happened."""
         text = json.dumps(detail, sort_keys=True, allow_nan=False)
@@ -209,6 +226,11 @@ class Edge:
         """Whether this very thing is already written down."""
         text = json.dumps(detail, sort_keys=True, allow_nan=False)
         query = select(func.count()).where(events.c.run == run, events.c.kind == kind, events.c.detail == text)
+        return bool(self._connection.execute(query).scalar_one())
+
+    def has_kind(self, run: str, kind: str) -> bool:
+        """Whether anything of this kind has happened to a run."""
+        query = select(func.count()).where(events.c.run == run, events.c.kind == kind)
         return bool(self._connection.execute(query).scalar_one())
 
     def ending(self, run: str) -> int | None:

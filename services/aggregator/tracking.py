@@ -22,6 +22,8 @@ NUMBERS = ("deviation", "bytes_up", "bytes_down", "seconds")  # of a phase_publi
 ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",  # a hospital's run is nobody else's business
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # MLflow's own 7, with pauses that double, take minutes; 1 has no pause
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",  # seconds
 }
 NOT_PARAMETERS = ("adapter", "convolutions", "labels")  # too long for a table; run.json has them
 
@@ -75,7 +77,8 @@ class MlflowTracking:
         self._log(row, event, {name: value for name, value in (numbers | spent | told).items() if value is not None})
         path = f"phases/{self._step(row, event):06d}.json"
         self._client().log_dict(self._run(row), {"time": event.time, **detail}, path)
-        return self._register(row, event) if detail["last"] else None
+        # where sites keep models of their own, nobody trained the shared one
+        return self._register(row, event) if detail["last"] and not detail["personal"] else None
 
     def _register(self, row: RunRow, event: Event) -> Registered:
         detail = event.detail

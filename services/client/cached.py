@@ -8,7 +8,7 @@ from torch import Tensor
 from services.client.data import Examples
 from services.client.device import reproducible
 from services.client.models import FEATURES, Classifier
-from services.client.preprocess import rows
+from services.client.preprocess import Tokens, rows
 
 LIMIT_BYTES = 2 << 30  # kept of one split: several sites may share a machine, and the file cache wants memory too
 CHUNK = 64  # examples in one frozen forward pass
@@ -18,7 +18,8 @@ class Cached:
     """Examples ready for the model; built once for a run, and used by every phase.
 
     Keeps the output of the frozen prefix where the model has one and it fits LIMIT_BYTES, else the preprocessed inputs,
-    else (images only) nothing, and preprocesses each batch anew.
+    else (images only) nothing, and preprocesses each batch anew. What it keeps of a text is padded to the public limit,
+    so that it reads that text alone; a batch is cut to its longest, which changes its cost and not its sums.
     """
 
     def __init__(self, classifier: Classifier, examples: Examples, *, limit_bytes: int = LIMIT_BYTES) -> None:
@@ -26,8 +27,8 @@ class Cached:
         self.labels = torch.as_tensor(examples.labels, dtype=torch.long)  # (n,)
         self._features: tuple[str, Tensor] | None = None
         self._stored: dict[str, Tensor] | None = None
-        if classifier.kind == "text" and len(self):
-            self._stored = classifier.prepare(self._raw)  # all at once: they are padded to the longest
+        if isinstance(classifier.prepare, Tokens) and len(self):
+            self._stored = classifier.prepare(self._raw, pad_to="limit")
         for build in (self._frozen, self._read):
             if len(self) and (found := self._collect(build, limit_bytes)) is not None:
                 self._stored = found
@@ -38,7 +39,7 @@ class Cached:
 
     def inputs(self, chosen: Tensor) -> dict[str, Tensor]:
         """What the model reads of the examples `chosen` (indices), on its device."""
-        return {name: value.to(self._classifier.device.kind) for name, value in self._read(chosen).items()}
+        return self._here(cut(self._read(chosen)))
 
     def features(self, slot: str) -> Tensor:
         """Features (n, width) of every example under the adapter of `slot`; computed again only if that changed."""
@@ -49,6 +50,9 @@ class Cached:
             empty = torch.zeros(0, self._classifier.width)
             self._features = (adapter, found.get(FEATURES, empty))
         return self._features[1]
+
+    def _here(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {name: value.to(self._classifier.device.kind) for name, value in inputs.items()}
 
     def _read(self, chosen: Tensor) -> dict[str, Tensor]:
         if self._stored is not None:
@@ -61,7 +65,7 @@ class Cached:
         if prefix is None:
             return None
         with device.autocast():
-            return prefix.run(self.inputs(chosen))
+            return prefix.run(self._here(self._read(chosen)))
 
     def _collect(
         self, build: Callable[[Tensor], dict[str, Tensor] | None], limit_bytes: int
@@ -82,3 +86,13 @@ class Cached:
 def chunks(count: int, size: int) -> Iterable[Tensor]:
     """The indices 0 to `count`, at most `size` at a time."""
     return torch.split(torch.arange(count), size) if count else ()
+
+
+def cut(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Without the columns (n, tokens, ...) behind the longest text, which every text only pads; images as they are."""
+    mask = inputs.get("attention_mask")
+    if mask is None or not len(mask):
+        return inputs
+    filled = mask.any(0).nonzero()
+    length = int(filled.max()) + 1 if len(filled) else 1
+    return {name: value[:, :length] for name, value in inputs.items()}

@@ -2,15 +2,23 @@
 
 Reads csv, json lines (also gzipped), parquet, folders of images (one folder a label), MedMNIST-style npz, and hub
 ids. Nothing is copied into a cache outside a temporary folder: the data stay where the hospital keeps them.
+
+A row that cannot be used is either refused by name (while a person prepares data) or left out (at a site, where one
+record must not decide whether the site answers). Which rows these are is decided for each row by that row alone.
 """
 
+import io
+import struct
 import tempfile
-from collections.abc import Sequence
+import zlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import isnan
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+import structlog
 from numpy.typing import NDArray
 
 from deerfield.errors import InvalidInput
@@ -19,6 +27,11 @@ from services.client import hub
 
 READERS = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet", ".npz": "npz"}
 NAMES = "class_names"  # npz: the names of integer labels, not a column
+ABSENT = -1  # the index of a label that the run does not declare
+UNREADABLE = (OSError, ValueError, TypeError, SyntaxError, struct.error, zlib.error)  # what Pillow raises
+log = structlog.get_logger()
+
+Invalid = Literal["refuse", "drop"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +73,25 @@ class Pictures(Sequence[Any]):
         return len(self._column)
 
     def __getitem__(self, index: Any) -> Any:
-        from PIL import Image
+        from PIL import Image, ImageOps
 
         value = self._column[int(index)]
-        if isinstance(value, str):
-            with Image.open(self._folder / value) as picture:
-                return np.asarray(picture.convert("RGB"))
-        return np.asarray(value.convert("RGB") if hasattr(value, "convert") else value, dtype=np.uint8)
+        if isinstance(value, dict):  # as `datasets` keeps an image: its bytes, or where they are
+            value = io.BytesIO(value["bytes"]) if value["bytes"] else value["path"]
+        if not isinstance(value, str | io.BytesIO):
+            return np.asarray(value, dtype=np.uint8)
+        with Image.open(self._folder / value if isinstance(value, str) else value) as picture:
+            return np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))
+
+    def readable(self, index: int) -> bool:
+        """Whether the image can be decoded."""
+        from PIL import Image
+
+        try:
+            Image.fromarray(self[index])
+        except (*UNREADABLE, Image.DecompressionBombError):
+            return False
+        return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,54 +102,105 @@ class Table:
     sites: NDArray[np.str_] | None
 
 
-def read(source: Source, labels: tuple[str, ...], kind: str) -> Table:
+def read(source: Source, labels: tuple[str, ...], kind: str, *, invalid: Invalid = "refuse") -> Table:
     """Reads `source`; `kind` is "text" or "image".
 
+    A row is invalid if its input, unit or site is empty, its image cannot be decoded, or its label is not declared.
+
     Raises:
-        InvalidInput: the source is not there, a column is missing, a value is empty, or a label is not declared.
+        InvalidInput: the source is not there or lacks a column; under "refuse", a row is invalid.
     """
-    columns = _Columns(source)
+    columns = _Columns(_load(source, invalid), source)
     if source.rows is not None:
-        columns = columns.take(np.load(source.rows))
-    indices = _indices(columns, source, labels)
-    inputs = columns.texts(source.input) if kind == "text" else columns.pictures(source.input)
-    count = len(indices)
-    units = columns.strings(source.patient) if source.patient else np.arange(count).astype(str)
-    sites = columns.strings(source.site) if source.site else None
-    return Table(Examples(inputs, indices, units), sites)
-
-
-def _indices(columns: "_Columns", source: Source, labels: tuple[str, ...]) -> NDArray[np.int64]:
-    """Each row's label as an index into `labels`; integers count through the declared labels."""
-    raw, names = columns.labels(source.label)
-    index = {name: i for i, name in enumerate(labels)}
-    if names is not None:
-        raw = [names[int(value)] for value in raw]
-    elif raw and all(isinstance(value, int) for value in raw) and not set(map(str, raw)) <= set(labels):
-        raw = [labels[value] if 0 <= value < len(labels) else value for value in raw]
-    strangers = sorted({str(value) for value in raw} - set(labels))
-    if strangers:
-        raise InvalidInput(
-            f"{source.path}: column {source.label!r} holds {', '.join(map(repr, strangers[:3]))}, which `labels:` of "
-            f"the run does not declare ({', '.join(labels)}); declare it or remove those rows"
+        columns = columns.take(_rows(source.rows))
+    indices = columns.labels(labels)
+    names = {"input": source.input, "patient": source.patient, "site": source.site}
+    cells = {key: columns.strings(name) for key, name in names.items() if name and (key != "input" or kind == "text")}
+    pictures = columns.pictures() if kind == "image" else None
+    faults = [_Fault(columns.missing(source.label), columns.is_empty(source.label))]
+    faults += [_Fault(np.array([text is None for text in cells[key]]), columns.is_empty(names[key])) for key in cells]
+    faults.append(_Fault(indices == ABSENT, columns.is_foreign(labels)))
+    if pictures is not None:
+        broken = np.array([not pictures.readable(row) for row in range(len(indices))], dtype=np.bool_)
+        faults.append(
+            _Fault(
+                broken,
+                lambda row: f"column {source.input!r} holds no readable image in row {row + 1}; mend or remove it",
+            )
         )
-    return np.array([index[str(value)] for value in raw], dtype=np.int64)
+    kept = _valid(faults, len(indices), source.path, invalid)
+    text = {key: [str(values[row]) for row in kept] for key, values in cells.items()}
+    inputs = text["input"] if pictures is None else Rows(pictures, kept)
+    units = np.asarray(text["patient"], dtype=np.str_) if source.patient else kept.astype(str)
+    sites = np.asarray(text["site"], dtype=np.str_) if source.site else None
+    return Table(Examples(inputs, indices[kept], units), sites)
+
+
+@dataclass(frozen=True, slots=True)
+class _Fault:
+    """One thing that may be wrong with a row."""
+
+    rows: NDArray[np.bool_]  # (n,), true where it is
+    sentence: Callable[[int], str]
+
+
+def _valid(faults: Sequence[_Fault], count: int, path: str, invalid: Invalid) -> NDArray[np.int64]:
+    """The numbers of the rows without a fault; under "refuse" that must be all."""
+    bad = np.zeros(count, dtype=np.bool_)
+    for fault in faults:
+        if invalid == "refuse" and fault.rows.any():
+            raise InvalidInput(f"{path}: {fault.sentence(int(np.argmax(fault.rows)))}")
+        bad |= fault.rows.astype(np.bool_)
+    if bad.any():
+        log.warning("rows left out, because they cannot be used", rows=int(bad.sum()))
+    return np.flatnonzero(~bad)
+
+
+def _rows(path: str) -> NDArray[np.int64]:
+    try:
+        return np.asarray(np.load(path), dtype=np.int64)
+    except (OSError, ValueError) as error:
+        raise InvalidInput(f"source: rows: {path} cannot be read: {_first_line(error)}") from error
+
+
+def _index(value: Any, names: Sequence[str] | None, labels: Sequence[str]) -> int:
+    """A label's place in `labels`: by its name in the file or as it stands; a number may also count through them."""
+    number = _integer(value)
+    if names is not None and number is not None:
+        return labels.index(names[number]) if 0 <= number < len(names) and names[number] in labels else ABSENT
+    for text in (str(value), str(number)):
+        if value is not None and text in labels:
+            return labels.index(text)
+    counts = number is not None and not any(_integer(label) is not None for label in labels)
+    return number if counts and number is not None and 0 <= number < len(labels) else ABSENT
+
+
+def _integer(value: Any) -> int | None:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    return int(number) if number.is_integer() else None
 
 
 class _Columns:
     """Named columns of one length, whatever the file was; checks that a column is there before it is read."""
 
-    def __init__(self, source: Source, data: Any = None) -> None:
-        self._source = source
-        self._data = _load(source) if data is None else data
+    def __init__(self, data: Any, source: Source) -> None:
+        self._data, self._source = data, source
 
     def take(self, rows: NDArray[np.int64]) -> "_Columns":
-        chosen = (
-            {name: values if name == NAMES else values[rows] for name, values in self._data.items()}
-            if isinstance(self._data, dict)
-            else self._data.select(rows)
-        )
-        return _Columns(self._source, chosen)
+        try:
+            chosen = (
+                {name: values if name == NAMES else values[rows] for name, values in self._data.items()}
+                if isinstance(self._data, dict)
+                else self._data.select(rows)
+            )
+        except IndexError:
+            raise InvalidInput(
+                f"source: rows: {self._source.rows} names rows that {self._source.path} does not have"
+            ) from None
+        return _Columns(chosen, self._source)
 
     def _names(self) -> list[str]:
         return sorted(self._data) if isinstance(self._data, dict) else list(self._data.column_names)
@@ -137,44 +213,77 @@ class _Columns:
             )
         return self._data[name]
 
-    def texts(self, name: str) -> list[str]:
-        return self._filled(name, [None if value is None else str(value) for value in self._column(name)])
-
-    def pictures(self, name: str) -> Sequence[Any]:
-        path = Path(self._source.path)
-        return Pictures(self._column(name), path if path.is_dir() else path.parent)
-
-    def strings(self, name: str) -> NDArray[np.str_]:
-        values = [None if value is None else str(value) for value in self._column(name)]
-        return np.asarray(self._filled(name, values), dtype=np.str_)
-
-    def labels(self, name: str) -> tuple[list[Any], list[str] | None]:
-        """The raw labels, and the names of integer labels where the file carries them."""
+    def _values(self, name: str) -> list[Any]:
         column = self._column(name)
+        if not isinstance(column, np.ndarray):
+            return list(column)
+        if column.size != len(column):
+            raise InvalidInput(f"{self._source.path}: column {name!r} holds {column.shape}, not one value for each row")
+        return list(column.ravel().tolist())
+
+    def strings(self, name: str) -> list[str | None]:
+        """Each value as text; None where it is empty."""
+        return [None if _empty(value) else str(value) for value in self._values(name)]
+
+    def missing(self, name: str) -> NDArray[np.bool_]:
+        return np.array([_empty(value) for value in self._values(name)], dtype=np.bool_)
+
+    def is_empty(self, name: str | None) -> Callable[[int], str]:
+        return lambda row: f"column {name!r} is empty in row {row + 1}; fill or remove it"
+
+    def pictures(self) -> Pictures:
+        path = Path(self._source.path)
+        column, data = self._column(self._source.input), self._data
+        if not isinstance(data, dict) and hasattr(data.features[self._source.input], "decode"):
+            from datasets import Image
+
+            column = data.cast_column(self._source.input, Image(decode=False))[self._source.input]
+        return Pictures(column, path if path.is_dir() else path.parent)
+
+    def labels(self, labels: tuple[str, ...]) -> NDArray[np.int64]:
+        """Each row's label as an index into `labels`, or ABSENT."""
+        values = self._values(self._source.label)
+        known = {value: _index(value, self._class_names(), labels) for value in set(values)}
+        return np.array([known[value] for value in values], dtype=np.int64)
+
+    def is_foreign(self, labels: tuple[str, ...]) -> Callable[[int], str]:
+        """Says of all rows at once which labels are not declared: there may be several to add."""
+
+        def sentence(row: int) -> str:
+            name, names = self._source.label, self._class_names()
+            values = {value for value in self._values(name) if _index(value, names, labels) == ABSENT}
+            strangers = sorted({_shown(value, names) for value in values})
+            return (
+                f"column {name!r} holds {', '.join(map(repr, strangers[:3]))}, which `labels:` of the run does not "
+                f"declare ({', '.join(labels)}), first in row {row + 1}; declare it or remove those rows"
+            )
+
+        return sentence
+
+    def _class_names(self) -> list[str] | None:
+        """The names of integer labels, where the file carries them."""
         if isinstance(self._data, dict):
-            return [int(value) for value in np.ravel(column)], _class_names(self._data)
-        feature = self._data.features[name]
-        return self._filled(name, list(column)), getattr(feature, "names", None)
-
-    def _filled(self, name: str, values: list[Any]) -> list[Any]:
-        empty = next((row for row, value in enumerate(values) if value is None or value == ""), None)
-        if empty is not None:
-            raise InvalidInput(f"{self._source.path}: column {name!r} is empty in row {empty + 1}; fill or remove it")
-        return values
+            return [str(name) for name in self._data[NAMES]] if NAMES in self._data else None
+        return getattr(self._data.features[self._source.label], "names", None)
 
 
-def _class_names(arrays: dict[str, Any]) -> list[str] | None:
-    return [str(name) for name in arrays[NAMES]] if NAMES in arrays else None
+def _empty(value: Any) -> bool:
+    return value is None or value == "" or (isinstance(value, float) and isnan(value))
 
 
-def _load(source: Source) -> Any:
+def _shown(value: Any, names: Sequence[str] | None) -> str:
+    number = _integer(value)
+    return names[number] if names and number is not None and 0 <= number < len(names) else str(value)
+
+
+def _load(source: Source, invalid: Invalid) -> Any:
     """A dict of equally long arrays for npz, a `datasets.Dataset` for everything else."""
     path = Path(source.path)
     kind = "imagefolder" if path.is_dir() else READERS.get(_suffix(path)) if path.is_file() else None
     if path.exists() and kind is None:
         raise InvalidInput(f"{path}: {path.suffix or 'this'} is no format that deerfield reads ({', '.join(READERS)})")
     try:
-        return _npz(source) if kind == "npz" else _dataset(source, kind)
+        return _npz(source) if kind == "npz" else _dataset(source, kind, invalid)
     except (OSError, ValueError, KeyError) as error:
         raise InvalidInput(f"{source.path} cannot be read: {_first_line(error)}") from error
 
@@ -185,7 +294,7 @@ def _npz(source: Source) -> dict[str, Any]:
     return {name: v for name, v in arrays.items() if name == NAMES or length is None or len(v) == length}
 
 
-def _dataset(source: Source, kind: str | None) -> Any:
+def _dataset(source: Source, kind: str | None, invalid: Invalid) -> Any:
     import datasets
 
     datasets.disable_progress_bars()
@@ -199,8 +308,20 @@ def _dataset(source: Source, kind: str | None) -> Any:
         if kind is None:
             return datasets.load_dataset(source.path, **options)
         where = {"data_dir": source.path} if kind == "imagefolder" else {"data_files": {source.split: source.path}}
-        extra = {"delimiter": "\t"} if source.path.endswith(".tsv") else {}
+        extra = _texts(source, invalid) if kind == "csv" else {}
         return datasets.load_dataset(kind, **where, **options, **extra)
+
+
+def _texts(source: Source, invalid: Invalid) -> dict[str, Any]:
+    """Reads every column of a csv as text: one empty cell would turn all integers of its column into fractions."""
+    import datasets
+    import pandas as pd
+
+    separator = "\t" if _suffix(Path(source.path)) == ".tsv" else ","
+    names = pd.read_csv(source.path, sep=separator, nrows=0).columns
+    features = datasets.Features({str(name): datasets.Value("string") for name in names})
+    lines = "error" if invalid == "refuse" else "skip"
+    return {"sep": separator, "features": features, "keep_default_na": False, "na_values": [""], "on_bad_lines": lines}
 
 
 def _suffix(path: Path) -> str:

@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from deerfield.errors import InvalidInput, NotMapped
 from deerfield.runfile import Source, parse
 from deerfield.runspec import RunSpec, Section
+from deerfield.types import Unit
 
 
 class Population(Section):
@@ -31,6 +32,9 @@ class Policy(Section):
 
     populations: Mapping[str, Population]
     models: Mapping[str, str] = Field(description="sha256 of a base model's weights -> folder, hub id or package:NAME")
+    units: tuple[Unit, ...] = Field(
+        ("record",), min_length=1, description="what a run may protect; 'none', no privacy at all, only if named here"
+    )
     metrics: Literal["none", "clear"] = "none"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
@@ -40,8 +44,13 @@ class Policy(Section):
         """The population that the run names.
 
         Raises:
-            NotMapped: the policy has none of that name, or its size asks for a smaller delta.
+            NotMapped: the policy has none of that name or not for this unit, or its size asks for a smaller delta.
         """
+        if spec.privacy.unit not in self.units:
+            raise NotMapped(
+                f"the run's privacy unit is {spec.privacy.unit!r}, this site's policy allows {', '.join(self.units)}; "
+                f"add it to `units:` of the policy if that is meant"
+            )
         if spec.population not in self.populations:
             raise NotMapped(
                 f"population {spec.population!r} is not in this site's policy ({', '.join(sorted(self.populations))})"

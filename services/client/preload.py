@@ -4,6 +4,8 @@
 answers {"started": pid}; when one ends it says {"ended": pid, "code": n}. It ends its children when its standard
 input closes, so that nothing is left behind however the launcher dies.
 
+Each child also ends by itself when the preloader is gone, by a pipe that only the preloader holds open.
+
 It is a process that only imports: no tensor operation, no gRPC object, no event loop, no CUDA call, because none of
 these survive a fork. On macOS and with CUDA, children are spawned instead.
 """
@@ -15,9 +17,13 @@ import signal
 import subprocess
 import sys
 import threading
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, TypeAlias
 
 GRACE_S = 5.0
+CHILD = "child"  # the first argument of a spawned child
+ORPHANED = 3
+Children: TypeAlias = dict[int, subprocess.Popen[bytes] | None]
 MODULES = ("torch", "transformers", "peft", "numpy", "scipy.special", "dp_accounting", "datasets", "PIL.Image")
 
 
@@ -27,8 +33,15 @@ def main() -> None:
     if forks:
         _import()
     _say({"ready": True})
-    children: dict[int, subprocess.Popen[bytes] | None] = {}
-    buffer = b""
+    children: Children = {}
+    try:
+        _serve(children, forks=forks)
+    finally:
+        _end(children)
+
+
+def _serve(children: Children, *, forks: bool) -> None:
+    lifeline, buffer = os.pipe(), b""
     while True:
         readable, _, _ = select.select([0], [], [], 0.1)
         _reap(children)
@@ -36,11 +49,11 @@ def main() -> None:
             continue
         data = os.read(0, 65536)
         if not data:
-            return _end(children)
+            return
         *lines, buffer = (buffer + data).split(b"\n")
         for line in lines:
             request = json.loads(line)
-            pid, process = _fork(request) if forks else _spawn(request)
+            pid, process = (_fork if forks else _spawn)(request, lifeline)
             children[pid] = process
             _say({"started": pid})
 
@@ -62,17 +75,16 @@ def _assert_forkable() -> None:
         raise RuntimeError(f"the preloader must only import before it forks; threads: {threads}")
 
 
-def _fork(request: dict[str, Any]) -> tuple[int, None]:
+def _fork(request: dict[str, Any], lifeline: tuple[int, int]) -> tuple[int, None]:
     _assert_forkable()
     pid = os.fork()
     if pid:
         return pid, None
     code = 1
     try:
+        os.close(lifeline[1])
         _redirect(request["log"])
-        from services.client.__main__ import main as client
-
-        code = client(request["argv"])
+        code = _work(lifeline[0], request["argv"])
     except BaseException:  # a child must never return into the preloader's loop, whatever happened to it
         import traceback
 
@@ -83,11 +95,24 @@ def _fork(request: dict[str, Any]) -> tuple[int, None]:
         os._exit(code)
 
 
-def _spawn(request: dict[str, Any]) -> tuple[int, subprocess.Popen[bytes]]:
+def _spawn(request: dict[str, Any], lifeline: tuple[int, int]) -> tuple[int, subprocess.Popen[bytes]]:
+    argv = [sys.executable, "-m", "services.client.preload", CHILD, str(lifeline[0]), *request["argv"]]
     with open(request["log"], "ab") as log:
-        argv = [sys.executable, "-m", "services.client", *request["argv"]]
-        process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=lifeline[:1])
     return process.pid, process
+
+
+def _work(lifeline: int, argv: Sequence[str]) -> int:
+    """Runs one command of `services.client`, and ends with the preloader: nothing is ever written to `lifeline`."""
+
+    def watch() -> None:
+        os.read(lifeline, 1)
+        os._exit(ORPHANED)
+
+    from services.client.__main__ import main as client
+
+    threading.Thread(target=watch, name="lifeline", daemon=True).start()
+    return client(argv)
 
 
 def _redirect(path: str) -> None:
@@ -100,7 +125,7 @@ def _redirect(path: str) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole terminal; the launcher decides
 
 
-def _reap(children: dict[int, subprocess.Popen[bytes] | None]) -> None:
+def _reap(children: Children) -> None:
     for pid, process in list(children.items()):
         code = _code(pid, process)
         if code is not None:
@@ -115,7 +140,7 @@ def _code(pid: int, process: subprocess.Popen[bytes] | None) -> int | None:
     return os.waitstatus_to_exitcode(status) if done else None
 
 
-def _end(children: dict[int, subprocess.Popen[bytes] | None]) -> None:
+def _end(children: Children) -> None:
     """Ends every child: politely, then for good."""
     for sign in (signal.SIGTERM, signal.SIGKILL):
         for pid in children:
@@ -140,4 +165,6 @@ def _say(message: dict[str, Any]) -> None:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if sys.argv[1:2] == [CHILD]:
+        sys.exit(_work(int(sys.argv[2]), sys.argv[3:]))
     main()

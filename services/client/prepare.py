@@ -4,19 +4,25 @@ This is what hospitals do for themselves on a cluster. It writes row numbers, ne
 `<site>.npy` for each site's training rows, `validation.npy` for the rows held out for everyone.
 """
 
-from collections.abc import Mapping
+import hmac
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import TypeAdapter, ValidationError
 
 from deerfield import partition
 from deerfield.errors import InvalidInput
 from deerfield.runfile import Partition, RunFile
-from services.client import backbones, data, models
+from deerfield.runspec import Name, RunSpec
+from deerfield.strategies import make
+from services.client import backbones, data, device, models
 
+NAME: TypeAdapter[str] = TypeAdapter(Name)
+RESERVED = ("validation", "evaluator", "aggregator", "prepare", "preload")  # names of files and processes beside sites
 Rows = NDArray[np.int64]
 
 
@@ -31,15 +37,21 @@ class Split:
 def prepare(run: RunFile, folder: Path, *, pooled: bool) -> dict[str, Any]:
     """Splits the run's data, writes the row numbers below `folder`, and describes the adapter of its base model.
 
+    Finds here, in one sentence, whatever would stop every site later.
+
     Raises:
-        InvalidInput: the data or the base model cannot be used.
+        InvalidInput: the data, the base model or the device cannot be used.
     """
     spec, embedded = run.spec, run.embedded
+    hardware = _hardware(run)
     base = backbones.locate(embedded.base or spec.model.base)
     classifier = models.load(base, spec)
+    for factors in make(spec).declares.phases:
+        classifier.trained(models.SHARED, factors)
     table = data.read(embedded.source, spec.labels, spec.model.input)
     parts = split(run, table, pooled=pooled)
     low, high = bounds(parts, embedded.units_low)
+    _check_delta(spec, high)
     files = write(parts, folder / "rows", None if embedded.source.rows is None else np.load(embedded.source.rows))
     return {
         "digest": backbones.digest(base),
@@ -49,7 +61,28 @@ def prepare(run: RunFile, folder: Path, *, pooled: bool) -> dict[str, Any]:
         "validation": str(files["validation"]),
         "units_low": low,
         "units_high": high,
+        "device": str(hardware),
     }
+
+
+def _hardware(run: RunFile) -> device.Device:
+    """The device that the sites will choose, if the run's engine can compute on it."""
+    hardware = device.choose(run.embedded.device, run.embedded.precision)
+    if run.training.engine == "opacus" and hardware.precision != "fp32":
+        raise InvalidInput(
+            f"training: engine: opacus computes in fp32 alone, and the sites would train in {hardware.precision}; "
+            f"write embedded: precision: fp32, or engine: fused"
+        )
+    return hardware
+
+
+def _check_delta(spec: RunSpec, high: int) -> None:
+    limit = 1 / (10 * high)
+    if spec.privacy.unit != "none" and spec.privacy.delta > limit:
+        raise InvalidInput(
+            f"privacy: delta: {spec.privacy.delta:g} is above 1/(10 x {high} {spec.privacy.unit}s of the largest site) "
+            f"= {limit:.1e}; write a smaller one"
+        )
 
 
 def split(run: RunFile, table: data.Table, *, pooled: bool) -> Split:
@@ -67,7 +100,7 @@ def split(run: RunFile, table: data.Table, *, pooled: bool) -> Split:
             f"validation: {run.embedded.validation}"
         )
     sites = {"central": rest} if pooled else {k: rest[v] for k, v in _deal(run, table, rest).items()}
-    sites = {name: _cap(rows, rules, run.seed, name) for name, rows in sites.items()}
+    sites = {name: _cap(rows, examples.units, rules, run.seed, name) for name, rows in sites.items()}
     return Split(sites, np.flatnonzero(held))
 
 
@@ -77,6 +110,7 @@ def _deal(run: RunFile, table: data.Table, rest: Rows) -> Mapping[str, Rows]:
         if table.sites is None:
             raise InvalidInput("partition: kind 'column' needs source: site: the column that names the hospital")
         sites = table.sites[rest]
+        check_names(sorted(set(sites.tolist())), f"{run.embedded.source.path}: column {run.embedded.source.site!r}")
         apart = [f"{site}/{unit}" for site, unit in zip(sites, units, strict=True)]  # budgets add up over sites
         return partition.by_column(sites, apart, minimum=rules.minimum)
     if rules.kind == "iid":
@@ -85,12 +119,42 @@ def _deal(run: RunFile, table: data.Table, rest: Rows) -> Mapping[str, Rows]:
     return partition.dirichlet(labels, units, rules.sites, alpha=rules.alpha, seed=run.seed, minimum=rules.minimum)
 
 
-def _cap(rows: Rows, rules: Partition, seed: int, name: str) -> Rows:
-    """At most `rules.at_most` of the rows, drawn by the seed."""
+def check_names(names: Iterable[str], where: str) -> None:
+    """Refuses what cannot name a site: names become those of files, processes and members of the run.
+
+    Raises:
+        InvalidInput: names the first of them, the rule and `where` to change it.
+    """
+    for name in names:
+        try:
+            NAME.validate_python(name)
+        except ValidationError:
+            raise InvalidInput(
+                f"{where} names a site {name!r}; a site's name is 1 to 63 characters of A-Z, a-z, 0-9, space, '.', "
+                f"'_' and '-', and begins with a letter or digit: rename it in that column"
+            ) from None
+        if name.lower() in RESERVED:
+            raise InvalidInput(f"{where} names a site {name!r}, which is reserved: rename it in that column")
+
+
+def _cap(rows: Rows, units: NDArray[np.str_], rules: Partition, seed: int, name: str) -> Rows:
+    """Whole units in the order of their keyed hash, until the next would bring more than `rules.at_most` rows.
+
+    Raises:
+        InvalidInput: those are fewer units than `partition: minimum`.
+    """
     if rules.at_most is None or len(rows) <= rules.at_most:
         return rows
-    rng = np.random.default_rng([seed, *name.encode()])
-    return np.sort(rng.permutation(rows)[: rules.at_most])
+    owners, key = units[rows], f"at_most/{seed}/{name}".encode()
+    found, counts = np.unique(owners, return_counts=True)
+    order = sorted(range(len(found)), key=lambda at: hmac.digest(key, str(found[at]).encode(), "sha256"))
+    fitting = int(np.searchsorted(np.cumsum(counts[order]), rules.at_most, side="right"))
+    if fitting < rules.minimum:
+        raise InvalidInput(
+            f"partition: {name} would keep {fitting} units at at_most: {rules.at_most} examples, the minimum is "
+            f"{rules.minimum}; raise at_most or lower the minimum"
+        )
+    return rows[np.isin(owners, found[order[:fitting]])]
 
 
 def bounds(split_: Split, declared: int | None) -> tuple[int, int]:
@@ -98,8 +162,17 @@ def bounds(split_: Split, declared: int | None) -> tuple[int, int]:
 
     A real site declares them, because its count is private; here one person holds all the data, and says so in the
     output.
+
+    Raises:
+        InvalidInput: `declared` is no lower bound.
     """
+    smallest = min(split_.sites, key=lambda name: len(split_.sites[name]))
     counts = [len(rows) for rows in split_.sites.values()]
+    if declared is not None and declared > min(counts):
+        raise InvalidInput(
+            f"embedded: units_low: {declared} is above the {min(counts)} examples of {smallest}; lower it, or leave it "
+            f"out"
+        )
     return declared or _two_digits(min(counts), np.floor), _two_digits(max(counts), np.ceil)
 
 

@@ -5,13 +5,14 @@ Knows no transport, model or file: it is given a link to the aggregator and a wa
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import structlog
 
 from deerfield.errors import (
+    AlreadySealed,
     BudgetExhausted,
     DeerfieldError,
     EngineFault,
@@ -31,11 +32,20 @@ from deerfield.types import Spend, Task, Update
 HEARTBEAT_S = 5.0
 log = structlog.get_logger()
 
-DECLINED = {  # all that the aggregator learns
-    "NOT_MAPPED": "this site's policy, model or data do not fit what the run names; see the site's log",
+FITS_NOT = "the update does not fit what the run asks for; see the site's log"
+DECLINED = {  # all that the aggregator learns: one fixed sentence for each reason
+    "ALREADY_SEALED": "this site has answered this task once, and answers no task twice",
     "BUDGET_EXHAUSTED": "the task is beyond the steps that the run's epsilon was calibrated for",
     "ENGINE_FAULT": "the check of the clipping engine failed; see the site's log",
+    "NOT_FINITE": "training at this site gave numbers that are not finite; lower the learning rates",
+    "NOT_MAPPED": "this site's policy, model or data do not fit what the run names; see the site's log",
+    "ROUND_CLOSED": "the phase closed before this site was done, and it answers no task twice",
+    "STALE_BASE": "the task's start tensors have changed since this site was given them",
+    "TOO_LARGE": "the update is larger than the aggregator takes",
+    **dict.fromkeys(("UNKNOWN_TENSOR", "WRONG_SHAPE", "WRONG_DTYPE"), FITS_NOT),
 }
+OTHERWISE = "this site cannot do the task; see the site's log"
+FAILED = "the site failed; see its log"
 
 OnStep = Callable[[int, int], None]  # (steps done, steps of the task)
 
@@ -43,8 +53,11 @@ OnStep = Callable[[int, int], None]  # (steps done, steps of the task)
 class Workbench(Protocol):
     """A run's model and data at this site: built once, used for every phase.
 
-    Implementers check the engine before each trainer is handed out, and read no example before `trainer` is called.
+    Implementers read no example before `trainer` is called; a site calls `check`, charges, then calls `trainer`.
     """
+
+    def check(self, task: Task) -> None:
+        """Raises EngineFault if the engine would not train what the task says."""
 
     def trainer(self, task: Task, spend: Spend, on_step: OnStep) -> Trainer:
         """A trainer whose every step goes through the mechanism `spend`."""
@@ -63,7 +76,9 @@ class Site:
     link: Link
     build: Callable[[RunSpec], Workbench]  # raises NotMapped or InvalidInput before anything is read
     beats: bool = True
+    beat_s: float = HEARTBEAT_S
     _runs: dict[str, "_Run"] = field(default_factory=dict)
+    _answered: dict["_Key", str] = field(default_factory=dict)  # the reason to decline each if it is handed out again
 
     def serve(self) -> None:
         """Works until the aggregator says that the run has ended."""
@@ -83,24 +98,38 @@ class Site:
         assignment = self.link.next_task()
         if assignment is None:
             return False
+        if (reason := self._answered.get(_key(assignment))) is not None:
+            self._decline(assignment, reason, "handed out again")
+            return True
+        self._work(assignment)
+        return True
+
+    def _work(self, assignment: Assignment) -> None:
+        """Answers a task once, by an update or by a reason why not."""
         try:
             update = self._answer(assignment)
-        except (NotMapped, BudgetExhausted, EngineFault) as refusal:
-            self._decline(assignment, refusal.reason, refusal)
-        except InvalidInput as error:
-            self._decline(assignment, NotMapped.reason, error)
-            raise
         except RoundClosed as closed:
+            self._answered[_key(assignment)] = closed.reason
             log.warning("phase closed before this site was done", site=self.name, reason=str(closed))
+        except Refusal as refusal:
+            self._decline(assignment, refusal.reason, str(refusal))
+        except InvalidInput as error:
+            with suppress(DeerfieldError):  # whatever becomes of the answer, this site cannot go on
+                self._decline(assignment, NotMapped.reason, str(error))
+            raise
+        except Exception as error:  # not to go on, but to say so: others would wait for this site until the deadline
+            with suppress(DeerfieldError):
+                self._decline(assignment, EngineFault.reason, type(error).__name__, FAILED)
+            raise  # its traceback goes to the site's log
         else:
             self._send(assignment, update)
-        return True
 
     def _answer(self, assignment: Assignment) -> Update:
         task = assignment.task
         with self._progress(assignment) as on_step:
             run = self._runs.get(assignment.run) or _Run.open(assignment.spec, self.build)
             self._runs[assignment.run] = run
+            run.workbench.check(task)
             spend = run.charge(task)
             trainer = run.workbench.trainer(task, spend, on_step)
             raw = run.strategy.train(trainer, task)
@@ -114,18 +143,28 @@ class Site:
             metrics=run.workbench.metrics(),
         )
 
-    def _decline(self, assignment: Assignment, reason: str, error: DeerfieldError) -> None:
+    def _decline(self, assignment: Assignment, reason: str, why: str, detail: str = "") -> None:
         """Refuses the task; what went wrong may name folders and columns, so it stays in the site's log."""
-        log.error("declined", site=self.name, reason=reason, error=str(error))
-        self.link.decline(assignment, reason, DECLINED[reason])
+        log.error("declined", site=self.name, reason=reason, error=why)
+        self._answered[_key(assignment)] = reason
+        try:
+            self.link.decline(assignment, reason, detail or DECLINED.get(reason, OTHERWISE))
+        except RunEnded:
+            raise
+        except Refusal as refusal:  # the phase has closed meanwhile: nobody waits for this answer any more
+            log.warning("declined too late", site=self.name, reason=refusal.reason)
 
     def _send(self, assignment: Assignment, update: Update) -> None:
+        """Delivers the update; one that is refused is declined, because its steps are spent and never taken again."""
+        self._answered[_key(assignment)] = AlreadySealed.reason
         try:
             self.link.send(assignment, update)
         except RunEnded:
             raise
+        except RoundClosed as closed:
+            log.warning("update too late", site=self.name, reason=str(closed))
         except Refusal as refusal:
-            log.warning("update refused", site=self.name, reason=refusal.reason, detail=str(refusal))
+            self._decline(assignment, refusal.reason, str(refusal))
 
     @contextmanager
     def _progress(self, assignment: Assignment) -> Iterator[OnStep]:
@@ -133,8 +172,13 @@ class Site:
         done, closed, finished = (0, 0), threading.Event(), threading.Event()
 
         def beat() -> None:
-            while not finished.wait(HEARTBEAT_S):
-                if not self.link.heartbeat(assignment, *done):
+            while not finished.wait(self.beat_s):
+                try:
+                    still_open = self.link.heartbeat(assignment, *done)
+                except DeerfieldError as error:  # one lost beat; whoever stops beating is given up
+                    log.warning("heartbeat failed", site=self.name, error=str(error))
+                    continue
+                if not still_open:
                     closed.set()
                     return
 
@@ -153,6 +197,13 @@ class Site:
             finished.set()
             if self.beats:
                 thread.join()
+
+
+_Key = tuple[str, int, int, int]  # run, incarnation, round, phase
+
+
+def _key(assignment: Assignment) -> _Key:
+    return assignment.run, assignment.incarnation, assignment.task.round, assignment.task.phase
 
 
 @dataclass

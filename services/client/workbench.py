@@ -35,16 +35,22 @@ class TorchWorkbench:
     _train: Cached | None = None
     _last: TorchTrainer | None = None
 
-    def trainer(self, task: Task, spend: Spend, on_step: OnStep) -> Trainer:
-        """Checks the engine, then hands out a trainer whose every step goes through `spend`.
+    def check(self, task: Task) -> None:
+        """Checks the engine on random examples; reads no data.
 
         Raises:
-            EngineFault: the engine would not train what the task says; no data was read.
-            InvalidInput: the data cannot be used.
+            EngineFault: the engine would not train what the task says.
         """
         check_engine(self.classifier, self.spec, task.factors)
+
+    def trainer(self, task: Task, spend: Spend, on_step: OnStep) -> Trainer:
+        """A trainer whose every step goes through the mechanism `spend`; reads the data the first time.
+
+        Raises:
+            InvalidInput: the data are not there, or lack a column; a row that cannot be used is left out.
+        """
         if self._train is None:
-            table = data.read(self.population.source, self.spec.labels, self.spec.model.input)
+            table = data.read(self.population.source, self.spec.labels, self.spec.model.input, invalid="drop")
             self._train = Cached(self.classifier, table.examples)
         sampling, noise = draws(self.spec, self.site, task)
         mechanism = Mechanism(spend=spend, units_low=self.population.units_low, sampling=sampling, noise=noise)
@@ -59,8 +65,8 @@ class TorchWorkbench:
         return self._last
 
     def metrics(self) -> dict[str, float]:
-        """The mean training loss of the last phase where the policy lets it out, else nothing."""
-        if self.policy.metrics != "clear" or self._last is None:
+        """The mean training loss of the last phase where the policy lets it out and no unit is protected."""
+        if self.policy.metrics != "clear" or self.spec.privacy.unit != "none" or self._last is None:
             return {}
         losses = [report.loss for report in self._last.reports if not isnan(report.loss)]
         return {"loss": fmean(losses)} if losses else {}

@@ -47,6 +47,12 @@ def test_the_run_file_page_is_what_the_models_say():
     assert (ROOT / "docs/run-file.md").read_text() == page, "run python docs/run_file.py > docs/run-file.md"
 
 
+def test_the_page_on_strategies_quotes_a_real_one():
+    assert (ROOT / "deerfield/strategies/ffa.py").read_text().strip() in (
+        ROOT / "docs/adding-a-strategy.md"
+    ).read_text()
+
+
 def test_the_triage_notes_are_what_their_generator_makes(tmp_path):
     out = tmp_path / "notes.csv"
     subprocess.run([sys.executable, ROOT / "examples/triage_notes.py", "--out", out], check=True)

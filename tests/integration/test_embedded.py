@@ -152,8 +152,26 @@ def test_nothing_outlives_a_launcher_that_is_killed(start):
     running.end()
 
 
+def test_nothing_outlives_a_preloader_that_is_killed(start):
+    running = start(rounds=500)
+    preloader = next(
+        p for p in psutil.Process(running.process.pid).children() if "services.client.preload" in p.cmdline()
+    )
+    preloader.kill()
+    assert running.end() == 1
+    assert "the preloader ended" in running.said()
+
+
+def test_an_aggregator_that_dies_ends_the_run_and_names_its_log(start):
+    running = start(rounds=500)
+    server = next(p for p in psutil.Process(running.process.pid).children() if "services.aggregator" in p.cmdline())
+    server.kill()
+    assert running.end() == 1
+    assert re.search(r"error: the aggregator ended with code -9: .*aggregator\.log", running.said())
+
+
 def kill(running: Running, site: str) -> None:
-    pid = re.search(r"pid=(\d+)", (running.out / f"{site}.log").read_text())
+    pid = re.search(r"pid=(\d+)", (running.out / "logs" / f"{site}.log").read_text())
     assert pid
     os.kill(int(pid[1]), signal.SIGKILL)
 
@@ -205,6 +223,17 @@ def refused(done: subprocess.CompletedProcess[str], says: str) -> None:
 )
 def test_a_run_file_that_cannot_be_run_is_one_sentence(tmp_path, changes, says):
     refused(deerfield("run", write(tmp_path, **changes), "--out", tmp_path / "out"), says)
+
+
+def test_a_seed_a_quorum_and_a_folder_that_cannot_be_used_are_one_sentence(tmp_path):
+    file = write(tmp_path)
+    refused(deerfield("run", file, "--out", tmp_path / "out", "--seed", "-1"), "seed")
+    refused(deerfield("run", file, "--out", file), "cannot be used")
+    refused(
+        deerfield("run", write(tmp_path, federation={"quorum": 9}), "--out", tmp_path / "nine"), "9 is more than the 3"
+    )
+    refused(deerfield("evaluate", tmp_path, file, "--rows", tmp_path / "none.npy"), "no such file")
+    refused(deerfield("run", file, "--out", tmp_path / "x", "--listen", "0.0.0.0:0"), "TLS")
 
 
 @pytest.mark.parametrize(

@@ -79,7 +79,8 @@ def test_a_signal_ends_it_gracefully_while_somebody_watches(start, number):
     [
         ("0.0.0.0:0", "needs TLS"),
         ("aggregator.example:8600", "needs TLS"),
-        ("127.0.0.1:http-alt", "cannot be bound"),
+        ("127.0.0.1:http-alt", "is no host:port"),
+        ("nonsense", "'nonsense' is no host:port"),
         (None, "is in use or cannot be bound"),
     ],
 )
@@ -95,6 +96,6 @@ def test_an_address_that_cannot_be_used_is_one_sentence_and_exit_code_2(tmp_path
     assert found.stdout == ""
     last = found.stderr.strip().splitlines()[-1]
     assert sentence in last
-    assert last.startswith(("listen: ", listen))
+    assert last.startswith(("error: listen: ", f"error: {listen}"))
     assert "Traceback" not in found.stderr
     assert len(found.stderr.strip().splitlines()) <= 2  # the settings, and the sentence

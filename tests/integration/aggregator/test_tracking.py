@@ -1,11 +1,14 @@
 """Real MLflow on a SQLite file: what a run leaves there, and whether its model can be used."""
 
+import asyncio
 import io
 import json
 import shutil
+import socket
 import subprocess
 import sys
 from contextlib import contextmanager
+from time import monotonic
 
 import numpy as np
 import pytest
@@ -14,9 +17,12 @@ from deerfield import peft_folder
 from deerfield.errors import InvalidInput
 from deerfield.runspec import Privacy
 from pipelines.simulation import LocalLink
-from services.aggregator.recorder import Recorder
+from services.aggregator.identity import from_metadata
+from services.aggregator.recorder import Recorder, Untracked
+from services.aggregator.server import serving
 from services.aggregator.tracking import MlflowTracking
 from tests.fakes import TeachingSite, adapter, run_spec
+from tests.integration.aggregator.conftest import ANY
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:The ``noload`` loader strategy:DeprecationWarning",  # MLflow 3.17 on SQLAlchemy 2.1
@@ -150,8 +156,46 @@ def test_a_tracking_server_that_is_away_costs_the_run_nothing(aggregator, clock)
 
     Recorder(aggregator.desk.store, Away(), clock, pauses_s=()).drain()
     events = aggregator.runs.events(run, 0)
-    assert "no route" in next(event.detail["reason"] for event in events if event.kind == "tracking_failed")
+    (failed,) = [event.detail for event in events if event.kind == "tracking_failed"]  # one, and nothing more is told
+    assert (failed["event"], "no route" in failed["reason"]) == ("run_started", True)
     assert "run_finished" in {event.kind for event in events}
+
+
+def test_a_tracking_port_that_refuses_delays_the_end_of_a_run_by_seconds(aggregator, clock):
+    run = finish(aggregator, run_spec("north", rounds=2))
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))  # and does not listen
+        uri = f"http://127.0.0.1:{closed.getsockname()[1]}"
+        began_at = monotonic()
+        Recorder(aggregator.desk.store, MlflowTracking(aggregator.desk, uri), clock, pauses_s=(0.1,)).drain()
+    assert monotonic() - began_at < 10
+    kinds = [event.kind for event in aggregator.runs.events(run, 0)]
+    assert kinds.count("tracking_failed") == 1
+    assert kinds[-1] == "run_finished"
+
+
+def test_a_recorder_that_breaks_takes_the_server_down_with_its_error(aggregator):
+    async def serve():
+        async with asyncio.timeout(10), serving(aggregator, Untracked(), from_metadata, ANY):
+            aggregator.desk.store.edge = None  # every step of the recorder raises from here on
+            await asyncio.Event().wait()
+
+    edge = aggregator.desk.store.edge
+    with pytest.RaisesGroup(TypeError, allow_unwrapped=False, flatten_subgroups=True):
+        asyncio.run(serve())
+    aggregator.desk.store.edge = edge
+
+
+def test_a_run_whose_sites_keep_their_own_models_registers_none(aggregator, tmp_path, clock):
+    run = finish(aggregator, run_spec("north", "south", rounds=1, strategy="local"))
+    record, client = recorder(aggregator, tmp_path, clock)
+    record.drain()
+    kinds = [event.kind for event in aggregator.runs.events(run, 0)]
+    assert "registered" not in kinds
+    assert kinds[-1] == "run_finished"
+    assert list(client.search_model_versions("name = 'teaching run'")) == []
+    (tracked,) = client.search_runs([client.get_experiment_by_name("teaching run").experiment_id])
+    assert (tracked.info.status, tracked.data.metrics["bytes_up"] > 0) == ("FINISHED", True)
 
 
 # --- the model itself, against the classifier that was trained ---

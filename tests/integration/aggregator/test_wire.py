@@ -33,7 +33,7 @@ from deerfield.manifest import describe
 from deerfield.wire import codec, limits
 from deerfield.wire import federation_pb2 as pb
 from deerfield.wire.backoff import Backoff
-from deerfield.wire.calls import unary, upstream
+from deerfield.wire.calls import downstream, unary, upstream
 from deerfield.wire.channel import connect
 from deerfield.wire.client import RunsClient, SiteClient
 from deerfield.wire.federation_pb2_grpc import FederationStub, RunsStub
@@ -195,6 +195,26 @@ def test_what_a_site_sent_is_never_served_again(server, run, north, stub):
     with pytest.raises(ChunksMissing):
         server.runs.fetch(describe(update.delta))
     assert server.aggregator.desk.uploads.has(chunk)
+
+
+def chunks_read(server, site, manifest):
+    request = pb.GetChunksRequest(sha256=codec.encode_shas(manifest.chunks))
+    with connect(server.ports.listening, role="site", site=site) as channel:
+        return len(list(downstream(FederationStub(channel).GetChunks, request, 5)))
+
+
+def test_a_site_reads_the_chunks_of_its_own_tasks_and_of_no_others(server):
+    run = server.runs.start(run_spec("north", "south", rounds=2, strategy="local"), "own models")
+    start = server.runs.get(run).model
+    for seed, name in enumerate(("north", "south")):
+        assert TeachingSite(name, server.site(name, run), adapter(seed)).step()
+        assert chunks_read(server, name, start) == len(start.chunks)
+    assert [event.kind for event in server.runs.watch(run)][-1] == "run_finished"
+    own = server.runs.get(run).personal["north"]
+    for site, manifest in (("south", own), ("west", own), ("west", start)):
+        with pytest.raises(NotMember, match=f"of no task of {site}"):
+            chunks_read(server, site, manifest)
+    server.runs.fetch(own)  # an operator reads all
 
 
 def test_leaving_and_declining_reach_the_run(server, run, north):

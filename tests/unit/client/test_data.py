@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+import structlog
 from PIL import Image
 
 from deerfield.errors import InvalidInput
@@ -151,3 +152,73 @@ def test_a_path_that_is_not_there_says_how_to_use_a_local_one(tmp_path, monkeypa
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(InvalidInput, match="no file or folder here, and the model hub cannot be reached"):
         data.read(Source(path="nobody/nothing"), LABELS, "text")
+
+
+def lenient(source, labels=LABELS, kind="text"):
+    return data.read(source, labels, kind, invalid="drop").examples
+
+
+def test_at_a_site_rows_that_cannot_be_used_are_left_out_and_change_no_other(tmp_path):
+    path = tmp_path / "notes.csv"
+    path.write_text("text,label,who\n12,0,007\n,0,8\nb,,9\nc,1,\nd,2,10\ne,-1,11\nf,1.5,12\ng,flu,13\nh,1,14\n")
+    with structlog.testing.capture_logs() as logs:
+        examples = lenient(Source(path=str(path), patient="who"))
+    assert list(examples.inputs) == ["12", "h"]
+    assert examples.labels.tolist() == [0, 1]
+    assert examples.units.tolist() == ["007", "14"]
+    assert logs == [{"log_level": "warning", "event": "rows left out, because they cannot be used", "rows": 7}]
+
+
+def test_a_column_that_is_missing_stops_a_site_too(tmp_path):
+    with pytest.raises(InvalidInput, match="no column 'note'"):
+        lenient(Source(path=str(as_csv(tmp_path)), input="note"))
+
+
+def npz(folder, labels, **more):
+    np.savez(folder / "scans.npz", images=np.zeros((len(labels), 4, 4), np.uint8), labels=np.array(labels), **more)
+    return Source(path=str(folder / "scans.npz"), input="images", label="labels")
+
+
+@pytest.mark.parametrize("names", [{"class_names": ["fracture", "cough"]}, {}])
+@pytest.mark.parametrize("stranger", [2, -1])
+def test_an_integer_label_without_a_name_is_refused_or_left_out(tmp_path, names, stranger):
+    source = npz(tmp_path, [0, stranger, 1], **names)
+    with pytest.raises(InvalidInput, match=rf"column 'labels' holds '{stranger}', which .*first in row 2"):
+        data.read(source, LABELS, "image")
+    assert lenient(source, kind="image").labels.tolist() == ([1, 0] if names else [0, 1])
+
+
+def test_integers_that_are_themselves_declared_are_not_counted(tmp_path):
+    source = npz(tmp_path, [1, 2, 0])
+    assert lenient(source, ("1", "2"), "image").labels.tolist() == [0, 1]
+
+
+def test_labels_may_be_words_in_arrays_and_must_be_one_for_each_row(tmp_path):
+    assert lenient(npz(tmp_path, ["fracture", "cough", "flu"]), kind="image").labels.tolist() == [1, 0]
+    with pytest.raises(InvalidInput, match="not one value for each row"):
+        lenient(npz(tmp_path, [[0, 1], [1, 0]]), kind="image")
+
+
+@pytest.mark.parametrize("layout", ["folder", "csv"])
+def test_a_broken_image_is_named_or_left_out(tmp_path, layout):
+    for label in LABELS:
+        (tmp_path / label).mkdir()
+        picture(9).save(tmp_path / label / "a.png")
+    whole = (tmp_path / "cough" / "a.png").read_bytes()
+    (tmp_path / "cough" / "b.png").write_bytes(whole[:50])
+    source = Source(path=str(tmp_path), input="image")
+    if layout == "csv":
+        (tmp_path / "t.csv").write_text("image,label\ncough/a.png,cough\ncough/b.png,cough\nno.png,cough\n")
+        source = Source(path=str(tmp_path / "t.csv"), input="image")
+    with pytest.raises(InvalidInput, match="column 'image' holds no readable image in row 2"):
+        data.read(source, LABELS, "image")
+    examples = lenient(source, kind="image")
+    assert examples.labels.tolist() == ([0, 1] if layout == "folder" else [0])
+    assert all(image.shape == (6, 8, 3) for image in examples.inputs)
+
+
+@pytest.mark.parametrize("rows", [[7], [0.5, "x"]])
+def test_row_numbers_that_cannot_be_used_are_refused(tmp_path, rows):
+    np.save(tmp_path / "rows.npy", np.array(rows))
+    with pytest.raises(InvalidInput, match="source: rows"):
+        data.read(Source(path=str(as_csv(tmp_path)), rows=str(tmp_path / "rows.npy")), LABELS, "text")

@@ -1,12 +1,21 @@
 """An embedded run's data: nobody is in two places, and what cannot work is refused before anything starts."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+import torch
+import transformers as tf
+import yaml
+from PIL import Image
 
 from deerfield.errors import InvalidInput, NotMapped
 from deerfield.runfile import RunFile, load
-from services.client import data, policy, prepare
+from services.client import backbones, data, device, hub, models, policy, prepare
 from tests.integration.federation import SITES, write
+from tests.unit.client import tiny
+
+EXAMPLES = Path(__file__).parents[3] / "examples"
 
 
 def file(folder, **changes) -> RunFile:
@@ -88,7 +97,9 @@ def test_row_numbers_are_those_of_the_source_where_only_some_rows_are_used(tmp_p
 def mapped(**changes) -> policy.Policy:
     source = {"path": "notes.csv"}
     population = {"source": source, "units_low": 100, "units_high": 200} | changes
-    return policy.Policy.model_validate({"populations": {"notes": population}, "models": {"0" * 64: "model"}})
+    return policy.Policy.model_validate(
+        {"populations": {"notes": population}, "models": {"0" * 64: "model"}, "units": ["record", "none"]}
+    )
 
 
 def test_a_run_may_use_only_what_the_policy_maps(tmp_path):
@@ -119,3 +130,158 @@ def test_a_policy_that_cannot_be_used_is_named(tmp_path, text, says):
         policy.load(tmp_path / "policy.yaml")
     with pytest.raises(InvalidInput, match="cannot be read"):
         policy.load(tmp_path / "absent.yaml")
+
+
+RECORD = {"unit": "record", "epsilon": 8.0}
+
+
+def prepared(folder, **changes):
+    run = file(folder, **{key: value for key, value in changes.items() if key != "model"}, **_model(changes))
+    return prepare.prepare(run, folder, pooled=False)
+
+
+def _model(changes):
+    base = {"base": "tiny/bert", "input": "text", "lora": {"rank": 2, "targets": ["query", "value"]}}
+    model = changes.get("model", {})
+    return {"model": {**base, **model, "lora": {**base["lora"], **model.get("lora", {})}}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"model": {"lora": {"rank": 13}}}, r"lora: rank: 13 is above 12, the smaller width of layer \S+; lower it"),
+        ({"model": {"lora": {"targets": ["c_attn"]}}}, r"c_attn names no linear layer .*; it has .*query \(3\)"),
+        ({"labels": ["normal", "fever"]}, r"column 'label' holds 'rash', which `labels:` .* does not declare"),
+        ({"embedded": {"base": "absent/of/models"}}, r"base 'absent/of/models': there is no such folder"),
+        ({"embedded": {"units_low": 50}}, r"units_low: 50 is above the \d+ examples of (east|north|west)"),
+        (
+            {"strategy": "head", "model": {"head": {"kind": "prompt", "prompts": "pain of {label}"}}},
+            "nothing to train: strategy 'head'",
+        ),
+        (
+            {"training": {"engine": "opacus"}, "embedded": {"precision": "bf16"}},
+            "engine: opacus computes in fp32 alone, and the sites would train in bf16",
+        ),
+    ],
+)
+def test_what_would_stop_every_site_later_is_one_sentence_now(tmp_path, changes, says):
+    with pytest.raises(InvalidInput, match=says) as refusal:
+        prepared(tmp_path, **changes)
+    assert "\n" not in str(refusal.value)
+
+
+def test_an_offline_machine_is_told_so_before_anything_is_downloaded(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    hub.reachable.cache_clear()
+    with pytest.raises(InvalidInput, match="no folder of that name, and the hub is unreachable"):
+        prepared(tmp_path, embedded={"base": "nobody/nothing"})
+    hub.reachable.cache_clear()
+
+
+def test_a_base_that_mixes_the_examples_of_a_batch_is_refused(tmp_path):
+    with torch.random.fork_rng(devices=[]):
+        config = tf.ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic")
+        base = tf.ResNetModel(config)
+    for layer in base.modules():
+        if isinstance(layer, torch.nn.BatchNorm2d):
+            layer.track_running_stats = False
+    classified = tiny.spec("resnet")
+    backbone = backbones.Backbone(tmp_path, base.eval(), "image", lambda outputs, _: outputs, 16)
+    with pytest.raises(InvalidInput, match="keeps no running statistics: it mixes the examples of a batch"):
+        models.Classifier(backbone, classified, slots=("shared",), device=device.Device())
+
+
+def test_delta_must_suit_the_largest_site(tmp_path):
+    run = file(tmp_path, privacy=RECORD)
+    prepare._check_delta(run.spec, 10_000)
+    with pytest.raises(InvalidInput, match=r"delta: 1e-05 is above 1/\(10 x 20000 records of the largest site\)"):
+        prepare._check_delta(run.spec, 20_000)
+
+
+def test_the_sites_device_is_part_of_what_is_prepared(tmp_path):
+    assert prepared(tmp_path, embedded={"device": "cpu"})["device"].startswith("cpu, fp32")
+
+
+@pytest.mark.parametrize("name", ["Saint-Étienne", "../x", "a/b", ".hidden", "x" * 64, "two\nlines", "Validation"])
+def test_a_name_that_cannot_name_a_site_is_refused_with_the_place_to_mend_it(name):
+    with pytest.raises(InvalidInput, match=r"column 'hospital' names a site .*: rename it in that column"):
+        prepare.check_names(["north", name], "notes.csv: column 'hospital'")
+
+
+def test_a_foreign_site_name_is_refused_before_anything_is_written(tmp_path):
+    run = file(tmp_path)
+    notes = tmp_path / "notes.csv"
+    notes.write_text(notes.read_text("utf-8").replace("\nnorth,", "\n../north,"), "utf-8")
+    with pytest.raises(InvalidInput, match=r"names a site '\.\./north'"):
+        prepare.prepare(run, tmp_path / "out", pooled=False)
+    assert not (tmp_path / "out").exists()
+
+
+def grouped(folder, at_most, minimum=2):
+    """Patients of five notes each."""
+    run = file(folder, **partitioned("column", minimum=minimum, at_most=at_most))
+    rows = table(run)
+    units = np.array([f"{site}-{number // 5}" for number, site in enumerate(rows.sites)])
+    return run, data.Table(data.Examples(rows.examples.inputs, rows.examples.labels, units), rows.sites)
+
+
+def test_a_site_keeps_whole_patients_whoever_else_is_there(tmp_path):
+    run, rows = grouped(tmp_path, at_most=12)
+    kept = prepare.split(run, rows, pooled=False).sites
+    units = {name: sorted(set(rows.examples.units[place])) for name, place in kept.items()}
+    assert [len(place) for place in kept.values()] == [10] * 3
+    assert all(len(names) == 2 for names in units.values())
+    gone = np.flatnonzero(rows.examples.units != units["north"][0])
+    rest = data.Table(rows.examples.take(gone), rows.sites[gone])
+    after = prepare.split(run, rest, pooled=False).sites
+    assert units["north"][1] in rest.examples.units[after["north"]]
+    assert np.array_equal(gone[after["east"]], kept["east"])
+
+
+def test_a_cap_that_leaves_too_few_patients_is_refused_by_name(tmp_path):
+    run, rows = grouped(tmp_path, at_most=12, minimum=3)
+    with pytest.raises(InvalidInput, match=r"(east|north|west) would keep 2 units at at_most: 12 examples, the min"):
+        prepare.split(run, rows, pooled=False)
+
+
+def images(folder, labels, each):
+    rng = np.random.default_rng(0)
+    for label in labels:
+        (folder / label).mkdir(parents=True)
+        for number in range(each):
+            Image.fromarray(rng.integers(0, 256, (9, 9, 3), dtype=np.uint8)).save(folder / label / f"{number}.png")
+
+
+def notes(path, labels, each):
+    rows = [
+        f"{label} cough {number},{label},{hospital}-{number // 2},{hospital}"
+        for hospital in ("north", "south")
+        for label in labels
+        for number in range(each)
+    ]
+    path.write_text("\n".join(["note,urgency,patient_id,hospital", *rows]) + "\n")
+
+
+LAYOUTS = {  # example: (family of its base, examples of each label, sites)
+    "deer-oct": ("clip", 120, 12),
+    "deer-kvasir": ("clip", 120, 12),
+    "images": ("vit", 50, 3),
+    "notes": ("bert", 140, 2),
+}
+
+
+@pytest.mark.parametrize("example", LAYOUTS)
+def test_every_example_can_be_prepared_from_data_of_its_layout(tmp_path, saved, example):
+    family, each, sites = LAYOUTS[example]
+    text = (EXAMPLES / f"{example}.yaml").read_text("utf-8")
+    (tmp_path / "run.yaml").write_text(text, "utf-8")
+    content = yaml.safe_load(text)
+    path = tmp_path / content["embedded"]["source"]["path"]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    (notes if family == "bert" else images)(path, content["labels"], each)
+    run = load(tmp_path / "run.yaml")
+    run = run.model_copy(update={"embedded": run.embedded.model_copy(update={"base": str(saved(family))})})
+    found = prepare.prepare(run, tmp_path / "out", pooled=False)
+    assert len(found["sites"]) == sites
+    assert found["units_low"] >= 20
+    assert ("head.weight" in found["adapter"]) == (run.model.head.kind == "linear")

@@ -88,6 +88,12 @@ def test_an_unknown_dtype_is_kept_for_the_schema_to_refuse(dtype):
     [
         pb.Spend(unit="record", noise_multiplier=nan),
         pb.Spend(unit="record", noise_multiplier=-1),
+        pb.Spend(unit="record", noise_multiplier=inf),
+        pb.Spend(unit="record", noise_multiplier=1e300),
+        pb.Spend(unit="record", noise_multiplier=1e-300),
+        pb.Spend(unit="record", noise_multiplier=1, sample_rate=inf),
+        pb.Spend(unit="record", noise_multiplier=1, clip=nan),
+        pb.Spend(unit="record", noise_multiplier=1, clip=inf),
         pb.Spend(unit="hospital"),
         pb.Spend(),
     ],
@@ -99,9 +105,9 @@ def test_a_spend_that_cannot_be_is_refused(spend):
         codec.decode_announcement(message)
 
 
-def test_an_infinite_clip_is_a_spend():
+def test_an_infinite_clip_is_a_spend_without_privacy():
     message = codec.encode_announcement(KEY, ANNOUNCEMENT)
-    message.spend.clip = inf
+    message.spend.CopyFrom(pb.Spend(unit="none", sample_rate=0.125, steps=8, clip=inf))
     assert codec.decode_announcement(message).spend.clip == inf
 
 

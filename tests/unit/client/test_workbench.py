@@ -1,0 +1,69 @@
+"""What a site's model and data may say, and where their draws come from."""
+
+from math import inf
+
+import numpy as np
+import pytest
+
+from deerfield.errors import NotMapped
+from deerfield.randomness import SeededRandomness, SystemRandomness
+from deerfield.strategy import FitReport
+from deerfield.types import Spend, Task
+from services.client.policy import Policy
+from services.client.workbench import TorchWorkbench, draws
+from tests.unit.client import tiny
+
+TASK = Task(round=0, phase=1, factors="B", epochs=1, start={})
+POPULATION = {"source": {"path": "notes.csv"}, "units_low": 2, "units_high": 20}
+
+
+def policy(**changes):
+    return Policy.model_validate({"populations": {"p": POPULATION}, "models": {}, **changes})
+
+
+def test_a_guarantee_draws_from_the_system_and_from_no_seed():
+    drawn = [draws(tiny.spec("bert"), "north", TASK) for _ in range(2)]
+    assert all(isinstance(each, SystemRandomness) for pair in drawn for each in pair)
+    (sampling, noise), (again, _) = drawn
+    assert not np.array_equal(sampling.uniform(8), again.uniform(8))
+    assert not np.array_equal(sampling.uniform(8), noise.uniform(8))
+
+
+def test_without_a_guarantee_the_runs_seed_repeats_the_draws_of_each_task_and_site():
+    spec = tiny.spec("bert", privacy={"unit": "none"})
+    (sampling, noise), (again, _), (elsewhere, _) = (draws(spec, site, TASK) for site in ("north", "north", "south"))
+    assert all(isinstance(each, SeededRandomness) for each in (sampling, noise))
+    first = sampling.uniform(8)
+    assert np.array_equal(first, again.uniform(8))
+    assert not np.array_equal(first, elsewhere.uniform(8))
+    assert not np.array_equal(first, noise.uniform(8))
+
+
+@pytest.mark.parametrize(
+    ("metrics", "unit", "leaves"), [("clear", "none", True), ("none", "none", False), ("clear", "record", False)]
+)
+def test_a_loss_leaves_only_where_the_policy_lets_it_and_no_unit_is_protected(tmp_path, saved, metrics, unit, leaves):
+    (tmp_path / "notes.csv").write_text("text,label\n" + "".join(f"fever {i},fever\n" for i in range(9)))
+    spec = tiny.spec("bert", privacy={"unit": unit, **({"epsilon": 8.0} if unit == "record" else {})})
+    rules = policy(metrics=metrics, populations={"p": {**POPULATION, "source": {"path": str(tmp_path / "notes.csv")}}})
+    bench = TorchWorkbench(
+        site="north", spec=spec, policy=rules, population=rules.populations["p"],
+        classifier=tiny.build("bert", saved("bert")),
+    )  # fmt: skip
+    assert bench.metrics() == {}
+    trainer = bench.trainer(TASK, Spend(unit=unit, noise_multiplier=0, sample_rate=0.5, steps=8, clip=inf), print)
+    trainer.reports.append(FitReport(steps=8, loss=0.5))
+    assert bench.metrics() == ({"loss": 0.5} if leaves else {})
+
+
+def test_a_run_without_a_guarantee_must_be_allowed_by_name():
+    record, none = (
+        tiny.spec("bert", privacy={"epsilon": 8.0, "delta": 1e-6}),
+        tiny.spec("bert", privacy={"unit": "none"}),
+    )
+    assert policy().population(record).units_low == 2
+    with pytest.raises(NotMapped, match="privacy unit is 'none', this site's policy allows record"):
+        policy().population(none)
+    assert policy(units=["none"]).population(none).units_high == 20
+    with pytest.raises(NotMapped, match="privacy unit is 'record'"):
+        policy(units=["none"]).population(record)
