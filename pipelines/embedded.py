@@ -145,10 +145,15 @@ def site_policy(file: RunFile, spec: RunSpec, rows: str, prepared: Mapping[str, 
 
 
 def _keep(result: Result, folder: Path, runs: RunsClient) -> None:
-    """Writes the adapter, which only a run that finished has."""
-    if result.state == "finished":
-        models = runs.model(result.run)
-        write_adapter(folder / "adapter", result.spec, models)
+    """Writes the adapter of a run that finished; a strategy that personalises has one for each site."""
+    if result.state != "finished":
+        return
+    view = runs.get(result.run)
+    models = {site: folder / "adapter" / site for site in view.personal}
+    for site, place in models.items():
+        write_adapter(place, result.spec, runs.fetch(view.personal[site]))
+    if not models:
+        write_adapter(folder / "adapter", result.spec, runs.fetch(view.model))
 
 
 def default_folder(name: str) -> Path:

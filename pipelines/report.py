@@ -127,7 +127,9 @@ def epilogue(console: Console, result: Result, folder: Path, tracking: str, base
             f"registered: models:/{name}/{version} (alias candidate) in {tracking}", highlight=False, soft_wrap=True
         )
     else:
-        console.print("registered: nothing; see the warnings above and logs/aggregator.log", highlight=False)
+        console.print(
+            "registered: nothing: each site has a model of its own, or a warning above says why", highlight=False
+        )
     console.print(f"adapter:    {folder / 'adapter'} (sha256 {result.digest[:12]}...)", highlight=False, soft_wrap=True)
     console.print(
         f"figures:    {folder / 'result.json'}; the whole run took {result.seconds:.0f} s",

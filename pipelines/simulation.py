@@ -10,7 +10,7 @@ from functools import partial
 from math import inf
 
 from deerfield.errors import RunEnded, RunFailed
-from deerfield.exchange import ENDINGS, Announcement, Event, Key
+from deerfield.exchange import ENDINGS, Announcement, Event
 from deerfield.link import Assignment
 from deerfield.manifest import assemble, describe, pieces
 from deerfield.runspec import RunSpec
@@ -48,7 +48,7 @@ class LocalLink:
 
     def send(self, assignment: Assignment, update: Update) -> None:
         """Announces, puts what is missing, and commits."""
-        intake, key, manifest = self.aggregator.intake, _key(assignment), describe(update.delta)
+        intake, key, manifest = self.aggregator.intake, assignment.key, describe(update.delta)
         announcement = Announcement(manifest=manifest, base=update.base, spend=update.spend, metrics=update.metrics)
         missing = intake.begin(self.site, key, announcement)
         for sha, data in pieces(update.delta, manifest, missing):
@@ -57,11 +57,11 @@ class LocalLink:
 
     def decline(self, assignment: Assignment, reason: str, detail: str) -> None:
         """Refuses the task."""
-        self.aggregator.coordinator.decline(self.site, _key(assignment), reason, detail)
+        self.aggregator.coordinator.decline(self.site, assignment.key, reason, detail)
 
     def heartbeat(self, assignment: Assignment, steps_done: int, steps: int) -> bool:
         """Reports progress."""
-        return self.aggregator.coordinator.heartbeat(self.site, _key(assignment), steps_done, steps)
+        return self.aggregator.coordinator.heartbeat(self.site, assignment.key, steps_done, steps)
 
 
 def simulate(spec: RunSpec, build: Build, score: Score | None = None) -> Result:
@@ -117,8 +117,3 @@ def _last(result: Result, aggregator: Aggregator, run: str) -> Result:
     for event in aggregator.runs.events(run, result.events):
         result.seen(event)
     return result
-
-
-def _key(assignment: Assignment) -> Key:
-    task = assignment.task
-    return Key(run=assignment.run, incarnation=assignment.incarnation, round=task.round, phase=task.phase)
