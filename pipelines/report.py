@@ -130,7 +130,8 @@ def epilogue(console: Console, result: Result, folder: Path, tracking: str, base
         console.print(
             "registered: nothing: each site has a model of its own, or a warning above says why", highlight=False
         )
-    console.print(f"adapter:    {folder / 'adapter'} (sha256 {result.digest[:12]}...)", highlight=False, soft_wrap=True)
+    which = "one for each site" if result.personal else f"sha256 {result.digest[:12]}..."
+    console.print(f"adapter:    {folder / 'adapter'} ({which})", highlight=False, soft_wrap=True)
     console.print(
         f"figures:    {folder / 'result.json'}; the whole run took {result.seconds:.0f} s",
         highlight=False,

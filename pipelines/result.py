@@ -22,7 +22,8 @@ class Result:
     registered: dict[str, Any] = field(default_factory=dict)
     state: str = "running"
     reason: str = ""
-    digest: str = ""
+    digest: str = ""  # of the shared adapter
+    personal: Mapping[str, str] = field(default_factory=dict)  # digests by site, where the strategy personalises
     events: int = 0  # number of the last one seen
     seconds: float = 0.0  # wall time of the whole run, from the command on
 
@@ -32,7 +33,7 @@ class Result:
         self.events = max(self.events, event.number)
         if kind == "phase_published":
             self.phases.append({**_phase(detail), "evaluation": {}})
-            self.digest = detail["digest"]
+            self.digest, self.personal = detail["digest"], detail["personal"]
             for site, spent in detail["epsilon"].items():
                 self.sites.setdefault(site, {})["epsilon"] = inf if spent is None else spent
             for site, spend in detail["spends"].items():
@@ -76,7 +77,7 @@ class Result:
             "rounds": self.phases,
             "sites": self.sites,
             "final": self.final,
-            "adapter_sha256": self.digest,
+            "adapter_sha256": dict(self.personal) or self.digest,
             "registered": self.registered,
         }
         return {key: _finite(value) for key, value in document.items()}

@@ -67,3 +67,18 @@ def test_a_run_without_a_guarantee_must_be_allowed_by_name():
     assert policy(units=["none"]).population(none).units_high == 20
     with pytest.raises(NotMapped, match="privacy unit is 'record'"):
         policy(units=["none"]).population(record)
+
+
+def test_one_bad_record_does_not_decide_whether_a_site_answers(tmp_path, saved):
+    (tmp_path / "notes.csv").write_text("text,label\nfever,fever\n,rash\nrash,plague\nrash,rash\n")
+    spec = tiny.spec("bert")
+    population = {**POPULATION, "source": {"path": str(tmp_path / "notes.csv")}}
+    rules = policy(populations={"p": population})
+    classifier = tiny.build("bert", saved("bert"))
+    bench = TorchWorkbench(
+        site="north", spec=spec, policy=rules, population=rules.populations["p"], classifier=classifier
+    )
+    bench.check(TASK)
+    spend = Spend(unit="record", noise_multiplier=1, sample_rate=0.5, steps=8, clip=1.0)
+    trainer = bench.trainer(TASK, spend, lambda done, of: None)
+    assert trainer.score(split="train").labels.tolist() == [1, 2]
