@@ -1,0 +1,76 @@
+"""Opens a source's file, folder or hub id as named columns; what the columns mean is `data`'s business.
+
+Nothing is copied into a cache outside a temporary folder: the data stay where the hospital keeps them.
+"""
+
+import tempfile
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from deerfield.errors import InvalidInput
+from deerfield.runfile import Source
+from services.client import hub
+
+READERS = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet", ".npz": "npz"}
+NAMES = "class_names"  # npz: the names of integer labels, not a column
+
+Invalid = Literal["refuse", "drop"]  # a row that cannot be used: named in an error, or left out
+
+
+def load(source: Source, invalid: Invalid) -> Any:
+    """A dict of equally long arrays for npz, a `datasets.Dataset` for everything else."""
+    path = Path(source.path)
+    kind = "imagefolder" if path.is_dir() else READERS.get(_suffix(path)) if path.is_file() else None
+    if path.exists() and kind is None:
+        raise InvalidInput(f"{path}: {path.suffix or 'this'} is no format that deerfield reads ({', '.join(READERS)})")
+    try:
+        return _npz(source) if kind == "npz" else _dataset(source, kind, invalid)
+    except (OSError, ValueError, KeyError) as error:
+        raise InvalidInput(f"{source.path} cannot be read: {first_line(error)}") from error
+
+
+def _npz(source: Source) -> dict[str, Any]:
+    arrays: dict[str, Any] = dict(np.load(source.path, allow_pickle=False))
+    length = len(arrays[source.input]) if source.input in arrays else None
+    return {name: v for name, v in arrays.items() if name == NAMES or length is None or len(v) == length}
+
+
+def _dataset(source: Source, kind: str | None, invalid: Invalid) -> Any:
+    import datasets
+
+    datasets.disable_progress_bars()
+    if kind is None and not hub.reachable():
+        raise InvalidInput(
+            f"{source.path} is no file or folder here, and the model hub cannot be reached; give a local path in "
+            f"`embedded: source: path:`"
+        )
+    with tempfile.TemporaryDirectory(prefix="deerfield-data-") as cache:
+        options = {"split": source.split, "cache_dir": cache, "keep_in_memory": True}
+        if kind is None:
+            return datasets.load_dataset(source.path, **options)
+        where = {"data_dir": source.path} if kind == "imagefolder" else {"data_files": {source.split: source.path}}
+        extra = _texts(source, invalid) if kind == "csv" else {}
+        return datasets.load_dataset(kind, **where, **options, **extra)
+
+
+def _texts(source: Source, invalid: Invalid) -> dict[str, Any]:
+    """Reads every column of a csv as text: one empty cell would turn all integers of its column into fractions."""
+    import datasets
+    import pandas as pd
+
+    separator = "\t" if _suffix(Path(source.path)) == ".tsv" else ","
+    names = pd.read_csv(source.path, sep=separator, nrows=0).columns
+    features = datasets.Features({str(name): datasets.Value("string") for name in names})
+    lines = "error" if invalid == "refuse" else "skip"
+    return {"sep": separator, "features": features, "keep_default_na": False, "na_values": [""], "on_bad_lines": lines}
+
+
+def _suffix(path: Path) -> str:
+    return path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
+
+
+def first_line(error: Exception) -> str:
+    """The first line of what a library said, or the name of its error."""
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
