@@ -118,9 +118,7 @@ def epilogue(console: Console, result: Result, folder: Path, tracking: str, base
     console.print(table(result))
     if len(result.phases) > SHOWN:
         console.print(f"  the last {SHOWN} of {len(result.phases)} phases; all of them are in result.json")
-    privacy = result.spec.privacy
-    epsilons = ", ".join(f"{site} {number(row['epsilon'])}" for site, row in sorted(result.sites.items()))
-    console.print(f"epsilon per {privacy.unit} at delta {privacy.delta:g}: {epsilons}", highlight=False, soft_wrap=True)
+    console.print(_spent(result), highlight=False, soft_wrap=True)
     if result.registered:
         name, version = result.registered["name"], result.registered["version"]
         console.print(
@@ -141,6 +139,14 @@ def epilogue(console: Console, result: Result, folder: Path, tracking: str, base
         f"next:       deerfield evaluate {folder / 'adapter'} DATA --base {base}", highlight=False, soft_wrap=True
     )
     console.print(f"            mlflow ui --backend-store-uri {tracking}", highlight=False, soft_wrap=True)
+
+
+def _spent(result: Result) -> str:
+    privacy = result.spec.privacy
+    if privacy.unit == "none":
+        return "epsilon: infinite at every site, because unit none promises nothing"
+    epsilons = ", ".join(f"{site} {number(row['epsilon'])}" for site, row in sorted(result.sites.items()))
+    return f"epsilon per {privacy.unit} at delta {privacy.delta:g}: {epsilons}"
 
 
 def strategy_table() -> Table:
