@@ -1,5 +1,6 @@
 """A small federation for `deerfield run`: a random text model, a table of words, three hospitals."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -50,6 +51,12 @@ def command(*arguments: str | Path) -> list[str]:
     return [str(Path(sys.executable).with_name("deerfield")), *map(str, arguments)]
 
 
+def environment() -> dict[str, str]:
+    """A new user's: mlflow leaves the tracking URI of earlier tests in this process's own."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
+
+
 def deerfield(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     """Runs the command to its end."""
-    return subprocess.run(command(*arguments), capture_output=True, text=True, timeout=180, check=False)
+    options = {"capture_output": True, "text": True, "timeout": 180, "check": False}
+    return subprocess.run(command(*arguments), env=environment(), **options)

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.integration.federation import SITES, command, deerfield, write
+from tests.integration.federation import SITES, command, deerfield, environment, write
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +104,8 @@ class Running:
 
     def __init__(self, file: Path, out: Path) -> None:
         self.out, self.log = out, out.with_suffix(".txt").open("w+")
-        self.process = subprocess.Popen(command("run", file, "--out", out), stdout=self.log, stderr=self.log)
+        argv = command("run", file, "--out", out)
+        self.process = subprocess.Popen(argv, stdout=self.log, stderr=self.log, env=environment())
 
     def wait_for_a_phase(self) -> None:
         wait_for(lambda: re.search(r"^ +1/\d+ round", self.said(), re.MULTILINE))
