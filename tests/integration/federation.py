@@ -58,5 +58,6 @@ def environment() -> dict[str, str]:
 
 def deerfield(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     """Runs the command to its end."""
-    options = {"capture_output": True, "text": True, "timeout": 180, "check": False}
-    return subprocess.run(command(*arguments), env=environment(), **options)
+    return subprocess.run(
+        command(*arguments), env=environment(), capture_output=True, text=True, timeout=180, check=False
+    )
