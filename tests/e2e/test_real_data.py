@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from statistics import fmean
 
 import pytest
 import torch
@@ -21,10 +22,10 @@ def _one_thread():
     [("head", 3.0, 0.72, 0.68), ("deer", 3.0, 0.72, 0.68), ("deer", 8.0, 0.75, 0.72), ("deer", None, 0.77, 0.0)],
 )
 def test_brain_mri_over_four_even_sites(strategy, epsilon, accuracy, f1):
-    result, _ = run_cell(Cell("brain-mri", "iid", strategy, epsilon, 0))
-    assert result.final["accuracy"] >= accuracy
-    assert result.final["f1"] >= f1
-    assert max(phase["deviation"] for phase in result.phases) < 1e-6
+    results = [run_cell(Cell("brain-mri", "iid", strategy, epsilon, seed))[0] for seed in range(3)]
+    assert fmean(result.final["accuracy"] for result in results) >= accuracy
+    assert fmean(result.final["f1"] for result in results) >= f1
+    assert max(phase["deviation"] for result in results for phase in result.phases) < 1e-6
 
 
 def test_deer_beats_what_a_site_reaches_alone():
@@ -33,7 +34,7 @@ def test_deer_beats_what_a_site_reaches_alone():
     assert together.final["accuracy"] >= alone.final["accuracy"] + 0.04
 
 
-@pytest.mark.parametrize(("epsilon", "accuracy"), [(8.0, 0.67), (None, 0.77)])
+@pytest.mark.parametrize(("epsilon", "accuracy"), [(3.0, 0.67), (8.0, 0.77)])
 def test_medquad_over_seven_natural_sites(epsilon, accuracy):
     result, _ = run_cell(Cell("medquad", "column", "head", epsilon, 0))
     assert result.final["accuracy"] >= accuracy
