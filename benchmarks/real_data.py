@@ -142,7 +142,8 @@ def in_process(file: RunFile, folder: Path) -> Result:
         site: Policy.model_validate(site_policy(file, spec, rows, prepared)) for site, rows in prepared["sites"].items()
     }
     score = evaluator.validation(spec, file.embedded, prepared["validation"])
-    return simulate(spec, lambda site, spec: workbench.build(site, policies[site], spec), score)
+    build = lambda site, spec: workbench.build(site, policies[site], site.encode(), spec)  # noqa: E731
+    return simulate(spec, policies, folder / "state", build, score)
 
 
 def run_cell(cell: Cell) -> tuple[Result, float]:

@@ -2,6 +2,8 @@
 
 DeerfieldError                 exit code 1
 ├── InvalidInput               exit code 2: a person can mend what they wrote
+│   └── LedgerFault            a site's ledger cannot be used, so nothing is read; a person must act
+│       └── LedgerDamaged, LedgerBusy, LedgerUnwritable
 ├── RunFailed                  a run ended without its model: `reason` says why
 ├── Unreachable                the other side does not answer: worth another try
 ├── Malfunction                the other side answered that it is broken: its log says how
@@ -9,7 +11,8 @@ DeerfieldError                 exit code 1
     ├── NotMember, UnknownRun, RunEnded, VersionMismatch, BadRequest
     ├── RoundClosed, StaleBase, AlreadySealed, ChunksMissing
     ├── UnknownTensor, WrongShape, WrongDtype, NotFinite, TooLarge, DigestMismatch
-    └── BudgetExhausted, NotMapped, EngineFault
+    ├── BudgetExhausted, NotMapped, EngineFault
+    └── LedgerBehind, PolicyRefused, BadAttestation
 """
 
 from typing import ClassVar
@@ -25,6 +28,22 @@ class InvalidInput(DeerfieldError):
     """A run file, data set, model or argument that cannot be used; the message says where, the limit, what to do."""
 
     exit_code: ClassVar[int] = 2
+
+
+class LedgerFault(InvalidInput):
+    """A population's ledger cannot be read or written: nothing is trained until a person has acted."""
+
+
+class LedgerDamaged(LedgerFault):
+    """An entry of a ledger, or a stored update, is not what was once written."""
+
+
+class LedgerBusy(LedgerFault):
+    """Another process has the ledger open."""
+
+
+class LedgerUnwritable(LedgerFault):
+    """An entry cannot be made to last: a full or read-only disk, a network file system, a clock that went back."""
 
 
 class RunFailed(DeerfieldError):
@@ -151,6 +170,24 @@ class EngineFault(Refusal):
     """A site's clipping engine would not train what the task says, so nothing is trained."""
 
     reason = "ENGINE_FAULT"
+
+
+class LedgerBehind(Refusal):
+    """The aggregator has a later head of this population's ledger than the site has: an old copy was restored."""
+
+    reason = "LEDGER_BEHIND"
+
+
+class PolicyRefused(Refusal):
+    """The site's policy does not allow the run."""
+
+    reason = "POLICY_REFUSED"
+
+
+class BadAttestation(Refusal):
+    """What was signed about an update is missing, broken, or not about this update, key or ledger."""
+
+    reason = "BAD_ATTESTATION"
 
 
 REFUSALS: dict[str, type[Refusal]] = {leaf.reason: leaf for leaf in Refusal.__subclasses__()}

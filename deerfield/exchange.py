@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
-from deerfield.manifest import Manifest
+from deerfield.errors import BadAttestation
+from deerfield.manifest import Manifest, describe
 from deerfield.runspec import RunSpec
 from deerfield.tensors import Factors
-from deerfield.types import Spend
+from deerfield.types import Attestation, Countersigned, Update
 
 Role: TypeAlias = Literal["site", "operator"]
 RunState: TypeAlias = Literal["RUNNING", "FINISHED", "FAILED", "ABORTED"]
@@ -36,11 +37,11 @@ class Offer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Announcement:
-    """An update before its bytes: what will come, what it was trained against, and what it cost."""
+    """An update before its bytes: what will come, what it was trained against, and what its site signed."""
 
     manifest: Manifest
     base: str
-    spend: Spend
+    attestation: Attestation
     metrics: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -52,6 +53,7 @@ class UploadStatus:
     sealed: bool = False
     digest: str = ""  # of the announced manifest
     missing: frozenset[str] = frozenset()
+    head: Countersigned | None = None  # once it is sealed: of the attestation that came with it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,3 +84,11 @@ class RunView:
 ENDINGS = frozenset(
     {"run_finished", "run_failed", "run_aborted"}
 )  # the kinds of event that nothing but evaluated follows
+
+
+def announce(update: Update) -> Announcement:
+    """What is said of an update before its bytes; raises BadAttestation for one without an attestation."""
+    if update.attestation is None:
+        raise BadAttestation("the update carries no attestation; a site signs one for each update")
+    manifest = describe(update.delta)
+    return Announcement(manifest=manifest, base=update.base, attestation=update.attestation, metrics=update.metrics)

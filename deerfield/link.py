@@ -5,7 +5,7 @@ from typing import Protocol
 
 from deerfield.exchange import Key
 from deerfield.runspec import RunSpec
-from deerfield.types import Task, Update
+from deerfield.types import Countersigned, Task, Update
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,11 +35,27 @@ class Link(Protocol):
         """
         ...
 
-    def send(self, assignment: Assignment, update: Update) -> None:
-        """Delivers the update, once, however often the connection breaks."""
+    def send(self, assignment: Assignment, update: Update) -> Countersigned:
+        """Delivers the update, once, however often the connection breaks; answers its head, countersigned and checked.
+
+        Raises:
+            BadAttestation: the update has no attestation, or the answer does not countersign it.
+        """
+        ...
+
+    def head(self, population: str) -> Countersigned | None:
+        """The newest head of this site's ledger of `population` that the aggregator has seen; None if there is none.
+
+        Its signature is checked, by the key that it names; whose key that is, and whether the head is in the site's
+        ledger, is for the site to check.
+        """
+        ...
 
     def decline(self, assignment: Assignment, reason: str, detail: str) -> None:
         """Refuses the task; `reason` is one of `errors.REFUSALS`."""
+
+    def leave(self, run: str, detail: str) -> None:
+        """Withdraws from the run: nobody waits for this site any more."""
 
     def heartbeat(self, assignment: Assignment, steps_done: int, steps: int) -> bool:
         """Reports progress; False says that the task is closed."""

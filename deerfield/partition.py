@@ -1,13 +1,13 @@
 """How one data set becomes several sites, and what each keeps aside: a unit (a patient, a group) is never split.
 
 Rows are numbered from 0; `units` names the unit of each row. Whatever the kind, the answer depends on the seed and the
-names of the units, never on the order of the rows.
+names of the units, never on the order of the rows. A minimum is of units, or of rows where each row counts (`per`).
 """
 
 import hmac
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,16 +18,19 @@ DRAWS = 100  # of a Dirichlet split before it is given up: beyond, the settings 
 
 Rows: TypeAlias = NDArray[np.int64]
 Column: TypeAlias = Sequence[str] | NDArray[np.str_] | NDArray[np.int64]
+Per: TypeAlias = Literal["unit", "row"]  # what a minimum counts
 
 
-def by_column(values: Column, units: Column | None = None, *, minimum: int = 1) -> Mapping[str, Rows]:
+def by_column(
+    values: Column, units: Column | None = None, *, minimum: int = 1, per: Per = "unit"
+) -> Mapping[str, Rows]:
     """One site for each value: the natural split, where a column says which hospital a row is from.
 
     Without `units` each row is one. With them a unit must be at one site: give a patient who was at two hospitals a
     name at each, and their privacy losses add up.
 
     Raises:
-        InvalidInput: a unit with rows at two sites, or a site with fewer than `minimum` units.
+        InvalidInput: a unit with rows at two sites, or a site with fewer than `minimum` units or rows.
     """
     homes = _strings(values)
     owners = [str(row) for row in range(len(homes))] if units is None else _strings(units)
@@ -38,23 +41,23 @@ def by_column(values: Column, units: Column | None = None, *, minimum: int = 1) 
                 f"partition: unit {unit!r} is at the sites {home[unit]!r} and {site!r}; "
                 "name units apart at each site, or split by another column"
             )
-    return _checked(_rows(home, owners), sorted(set(homes)), owners, minimum, "leave that site out")
+    return _checked(home, owners, sorted(set(homes)), minimum=minimum, per=per, advice="leave that site out")
 
 
-def iid(units: Column, sites: int, *, seed: int, minimum: int = 1) -> Mapping[str, Rows]:
+def iid(units: Column, sites: int, *, seed: int, minimum: int = 1, per: Per = "unit") -> Mapping[str, Rows]:
     """`sites` sites of equally many units, drawn without regard to anything.
 
     Raises:
-        InvalidInput: fewer than `minimum` units at a site.
+        InvalidInput: fewer than `minimum` units or rows at a site.
     """
     owners, names = _strings(units), site_names(sites)
     shuffled = np.random.default_rng(seed).permutation(np.array(sorted(set(owners)), dtype=object))
     home = {unit: name for name, part in zip(names, np.array_split(shuffled, sites), strict=True) for unit in part}
-    return _checked(_rows(home, owners), names, owners, minimum, "use fewer sites")
+    return _checked(home, owners, names, minimum=minimum, per=per, advice="use fewer sites")
 
 
 def dirichlet(  # noqa: PLR0913  each is a setting of the split
-    labels: Column, units: Column, sites: int, *, alpha: float, seed: int, minimum: int = 1
+    labels: Column, units: Column, sites: int, *, alpha: float, seed: int, minimum: int = 1, per: Per = "unit"
 ) -> Mapping[str, Rows]:
     """`sites` sites with skewed labels, as Hsu et al. 2019 (arXiv:1909.06335) make them.
 
@@ -63,7 +66,7 @@ def dirichlet(  # noqa: PLR0913  each is a setting of the split
     most, so a high minimum makes a split less skewed than `alpha` says.
 
     Raises:
-        InvalidInput: no draw gave every site `minimum` units.
+        InvalidInput: no draw gave every site `minimum` units or rows.
     """
     if not alpha > 0:
         raise InvalidInput(f"partition: alpha is {alpha}; it must be above 0")
@@ -72,11 +75,11 @@ def dirichlet(  # noqa: PLR0913  each is a setting of the split
     strata = _strata(_strings(labels), owners)
     for _ in range(DRAWS):
         home = {unit: names[site] for stratum in strata for unit, site in _deal(stratum, sites, alpha, generator)}
-        counts = Counter(home.values())
+        counts = _counts(home, owners, per)
         if all(counts[name] >= minimum for name in names):
             break
     advice = f"raise alpha (now {alpha:g}) or use fewer sites"
-    return _checked(_rows(home, owners), names, owners, minimum, advice)
+    return _checked(home, owners, names, minimum=minimum, per=per, advice=advice)
 
 
 def held_out(units: Column, fraction: float, key: bytes) -> NDArray[np.bool_]:
@@ -125,15 +128,20 @@ def _rows(home: Mapping[str, str], units: Sequence[str]) -> Mapping[str, Rows]:
     return {site: np.array(found, dtype=np.int64) for site, found in rows.items()}
 
 
-def _checked(
-    rows: Mapping[str, Rows], names: Sequence[str], units: Sequence[str], minimum: int, advice: str
+def _counts(home: Mapping[str, str], units: Sequence[str], per: Per) -> Counter[str]:
+    """How many units or rows each site has."""
+    return Counter(home.values()) if per == "unit" else Counter(home[unit] for unit in units)
+
+
+def _checked(  # noqa: PLR0913  each is part of the rule or of its sentence
+    home: Mapping[str, str], units: Sequence[str], names: Sequence[str], *, minimum: int, per: Per, advice: str
 ) -> Mapping[str, Rows]:
-    """The rows of the sites in the order of `names`; refuses a site with too few units, the smallest first."""
-    counts = {name: len({units[row] for row in rows.get(name, ())}) for name in names}
+    """The rows of the sites in the order of `names`; refuses a site with too few units or rows, the smallest first."""
+    counts, rows = _counts(home, units, per), _rows(home, units)
     smallest = min(names, key=lambda name: counts[name])
     if counts[smallest] < max(minimum, 1):
         raise InvalidInput(
-            f"partition: {smallest} would have {counts[smallest]} units, the minimum is {minimum}; {advice}, "
+            f"partition: {smallest} would have {counts[smallest]} {per}s, the minimum is {minimum}; {advice}, "
             "or lower the minimum"
         )
     return {name: rows[name] for name in names}

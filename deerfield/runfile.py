@@ -9,7 +9,7 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from deerfield.errors import InvalidInput
-from deerfield.runspec import RunSpec, Section
+from deerfield.runspec import DELTA_LIMIT, RunSpec, Section
 
 T = TypeVar("T", bound=BaseModel)
 
@@ -45,7 +45,7 @@ class Partition(Section):
     sites: int = Field(3, ge=1, le=1000, description="number of sites (kinds dirichlet and iid)")
     alpha: float = Field(0.5, gt=0, description="dirichlet: small is skewed")
     minimum: int = Field(
-        20, ge=1, description="fewest patients (without a patient column: examples) that a site may train on"
+        20, ge=1, description="fewest of what the run protects, patients or else examples, that a site may train on"
     )
     at_most: int | None = Field(None, ge=1, description="examples kept of each site, drawn by the seed")
 
@@ -54,6 +54,16 @@ class Partition(Section):
         if self.at_most is not None and self.at_most < self.minimum:
             raise ValueError(f"at_most: {self.at_most} is below minimum: {self.minimum}")
         return self
+
+
+class Budget(Section):
+    """What the population of each site may spend in its life, where its ledgers are to outlive the run."""
+
+    ledgers: str = Field(description="folder of the sites' ledgers, kept from run to run")
+    epsilon: float = Field(gt=0, le=1000, description="of all runs together")
+    delta: float = Field(DELTA_LIMIT, gt=0, le=DELTA_LIMIT, description="of all runs together; their deltas add up")
+    filter: Literal["sum", "renyi"] = Field("sum", description="how runs add up")
+    order: float | None = Field(None, gt=1, le=256, description="renyi: its order, fixed in advance; such as 8")
 
 
 class Embedded(Section):
@@ -72,7 +82,22 @@ class Embedded(Section):
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto takes bf16 autocast on a GPU")
     threads: int = Field(1, ge=1, le=256, description="CPU threads of each site")
     lost_after_s: float = Field(30.0, ge=10, description="silence after which a site that died is not waited for")
-    metrics: Literal["none", "clear"] = Field("none", description="clear: sites report their loss; needs unit none")
+    metrics: Literal["none", "dp", "clear"] = Field(
+        "none",
+        description="dp: sites report accuracy under noise, charged to the budget; clear: their loss, needs unit none",
+    )
+    site_validation: float = Field(
+        0.0, ge=0, lt=1, description="metrics dp: share of each site's own patients that it keeps for its reports"
+    )
+    budget: Budget | None = Field(None, description="lifetime budgets kept from run to run; default: thrown away")
+
+    @model_validator(mode="after")
+    def _reports_on_something(self) -> "Embedded":
+        if (self.metrics == "dp") != (self.site_validation > 0):
+            raise ValueError(
+                "site_validation: metrics dp needs a share above 0, such as 0.1, and nothing else uses one"
+            )
+        return self
 
     @model_validator(mode="after")
     def _names_the_site_column(self) -> "Embedded":
@@ -106,6 +131,20 @@ def load(path: Path) -> RunFile:
     Raises:
         InvalidInput: one sentence that names the key, its value, the limit and what to do.
     """
+    return resolve(parse(RunFile, _read(path), str(path)), path.resolve().parent)
+
+
+def load_spec(path: Path) -> RunSpec:
+    """Reads a run file for a site that has its own policy: its `embedded:` section, if any, plays no part.
+
+    Raises:
+        InvalidInput: as in `load`.
+    """
+    public = {key: value for key, value in _read(path).items() if key != "embedded"}
+    return parse(RunSpec, public, str(path))
+
+
+def _read(path: Path) -> dict[str, Any]:
     try:
         data = yaml.load(path.read_text("utf-8"), Loader=_Yaml)
     except OSError as error:
@@ -116,7 +155,7 @@ def load(path: Path) -> RunFile:
         raise InvalidInput(f"{path} is not YAML: {str(error).splitlines()[0]}") from error
     if not isinstance(data, dict):
         raise InvalidInput(f"{path} holds no run: it must be a mapping of keys such as name, strategy and model")
-    return resolve(parse(RunFile, data, str(path)), path.resolve().parent)
+    return data
 
 
 def parse(model: type[T], data: Any, where: str) -> T:
@@ -139,7 +178,9 @@ def resolve(run: RunFile, folder: Path) -> RunFile:
 
     source = run.embedded.source
     source = source.model_copy(update={"path": local(source.path), "rows": local(source.rows)})
-    embedded = run.embedded.model_copy(update={"source": source, "base": local(run.embedded.base)})
+    budget = run.embedded.budget
+    kept = budget and budget.model_copy(update={"ledgers": str((folder / budget.ledgers).resolve())})
+    embedded = run.embedded.model_copy(update={"source": source, "base": local(run.embedded.base), "budget": kept})
     return run.model_copy(update={"embedded": embedded})
 
 

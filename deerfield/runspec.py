@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from deerfield.types import Unit
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._ -]{0,62}$")]
+EXAMPLES_PER_UNIT = 4  # of one patient in one step: about the notes or images of one visit
 DELTA_LIMIT = 1e-5  # privacy.md: delta <= min(1e-5, 1 / (10 n_high)); the second bound is checked where n_high is known
 
 
@@ -70,11 +71,37 @@ class Model(Section):
 class Privacy(Section):
     """What one epsilon protects, and how much of it this run may spend at each site."""
 
-    unit: Unit = Field("record", description="record: one example; none: no privacy, epsilon is infinite")
+    unit: Unit = Field(
+        "record",
+        description="record: one example; patient: all examples of one patient, by the source's patient column; "
+        "site: all data of a site, where the strategy says so; none: no privacy, epsilon is infinite",
+    )
     epsilon: float | None = Field(None, gt=0, le=1000, description="of the whole run; required unless unit is none")
-    delta: float = Field(1e-5, gt=0, le=DELTA_LIMIT, description="at most 1e-5 and 1/(10 x units)")
+    delta: float = Field(
+        1e-6, gt=0, le=DELTA_LIMIT, description="of the whole run; runs add up to 1e-5 or 1/(10 x units) at most"
+    )
     clip: float | None = Field(1.0, gt=0, description="joint L2 bound C on one unit's gradient; null needs unit none")
     sample_rate: float = Field(0.125, gt=0, le=1, description="q: Poisson probability of a unit to be in a step")
+    examples_per_unit: int | None = Field(
+        None,
+        ge=1,
+        le=4096,
+        description=f"patient: most examples of one patient in one step, default {EXAMPLES_PER_UNIT}; where there are "
+        "more, they take turns",
+    )
+    spare_phases: int = Field(
+        0,
+        ge=0,
+        le=100_000,
+        description="phases that may be trained twice after a crash or a miss; paid for from the start",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _caps_what_a_patient_brings(cls, data: Any) -> Any:
+        if isinstance(data, dict) and data.get("unit") == "patient" and data.get("examples_per_unit") is None:
+            return {**data, "examples_per_unit": EXAMPLES_PER_UNIT}
+        return data
 
     @model_validator(mode="after")
     def _is_a_guarantee(self) -> "Privacy":
@@ -84,6 +111,8 @@ class Privacy(Section):
             raise ValueError("unit 'none' spends an infinite epsilon: leave epsilon out, or choose unit: record")
         if self.unit != "none" and self.clip is None:
             raise ValueError("clip is null: without a bound on each unit there is no privacy; give one, such as 1.0")
+        if self.unit != "patient" and self.examples_per_unit is not None:
+            raise ValueError(f"examples_per_unit is for unit patient, not {self.unit!r}: leave it out")
         return self
 
 
@@ -107,6 +136,9 @@ class Federation(Section):
     weights: Mapping[Name, float] = Field({}, description="of the sites in the mean; 1 where not named")
     quorum: int | None = Field(None, ge=1, description="updates that close a phase at its deadline; default: all sites")
     deadline_s: float = Field(3600.0, gt=0, description="seconds after which a phase closes with the quorum, or fails")
+    lifetime_epsilon: float | None = Field(
+        None, gt=0, description="the consortium's rule: a site whose population may spend more in its life is refused"
+    )
 
     @model_validator(mode="after")
     def _names_sites_once(self) -> "Federation":

@@ -6,7 +6,9 @@ from typing import Literal, TypeAlias
 
 from deerfield.tensors import Factors, Tensors
 
-Unit: TypeAlias = Literal["record", "none"]  # what one epsilon protects; "none" is no privacy and costs infinity
+# What one epsilon protects: one example, all examples of one patient, all data of one site (central, simulations only).
+# "none" is no privacy and costs infinity.
+Unit: TypeAlias = Literal["record", "patient", "site", "none"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +34,40 @@ class Task:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Attestation:
+    """What a site signs about one update: public terms, and where its ledger stands once the update is written down."""
+
+    site: str
+    population: str
+    run: str
+    incarnation: int
+    round: int
+    phase: int
+    update: str  # digest of the update's tensors
+    spend: Spend
+    accountant: str  # what computed the epsilons
+    epsilon_before: float  # of the population, over all runs, at the delta of the site's policy
+    epsilon_after: float
+    ledger_sequence: int  # of the newest entry
+    ledger_head: str  # its hash, hex
+    public_key: str = ""  # of the site: Ed25519, hex; empty until it is signed
+    signature: str = ""  # hex
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Countersigned:
+    """The newest head of a population's ledger that the aggregator has seen attested, signed by the aggregator."""
+
+    site: str
+    population: str
+    sequence: int
+    head: str  # hash of the ledger's entry `sequence`, hex
+    epsilon_after: float
+    aggregator_key: str = ""  # Ed25519, hex; empty until it is signed
+    signature: str = ""  # hex
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Update:
     """What one site gives back: the release and its cost."""
 
@@ -40,7 +76,7 @@ class Update:
     phase: int
     base: str  # digest of the start tensors it was trained against
     delta: Tensors  # trained minus start, on exactly the trained entries
-    spend: Spend
+    attestation: Attestation | None = None  # None where nothing is sent: the aggregator takes no update without one
     metrics: Mapping[str, float] = field(default_factory=dict)  # empty unless the site's policy lets them leave
 
 

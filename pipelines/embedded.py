@@ -16,7 +16,7 @@ import yaml
 
 from deerfield.errors import InvalidInput, RunFailed
 from deerfield.peft_folder import write as write_adapter
-from deerfield.runfile import RunFile, parse
+from deerfield.runfile import Embedded, RunFile, parse
 from deerfield.runspec import RunSpec
 from deerfield.strategies import make
 from deerfield.wire.client import RunsClient
@@ -58,8 +58,9 @@ def execute(file: RunFile, where: Where, live: Callable[[int, int], Live]) -> Re
         phases = strategy.declares.rounds * len(strategy.declares.phases)
         try:
             with live(phases, len(spec.federation.sites)) as screen:
-                screen.say(_told(prepared, declared=file.embedded.units_low is not None))
-                Federation(result, where.folder, server, processes, runs, screen, prepared).follow()
+                screen.say(_told(prepared, file.embedded))
+                states = {site: site_state(file, where.folder, site) for site in prepared["sites"]}
+                Federation(result, where.folder, server, processes, runs, screen, prepared, states).follow()
             _keep(result, where.folder, runs)
         finally:
             result.seconds = time.monotonic() - started
@@ -69,14 +70,20 @@ def execute(file: RunFile, where: Where, live: Callable[[int, int], Live]) -> Re
     return result
 
 
-def _told(prepared: Mapping[str, Any], *, declared: bool) -> str:
+def _told(prepared: Mapping[str, Any], embedded: Embedded) -> str:
     """What a person should know before they read the figures."""
+    budget, declared = embedded.budget, embedded.units_low is not None
     low, high = prepared["units_low"], prepared["units_high"]
     bounds = "as declared" if declared else "taken from the data"
-    return (
-        f"{len(prepared['sites'])} sites on {prepared['device']}, {low} to {high} examples each ({bounds}); "
-        "a simulation: its budget is thrown away"
+    return f"{len(prepared['sites'])} sites on {prepared['device']}, {low} to {high} examples each ({bounds}); " + (
+        "budgets in " + budget.ledgers if budget else "a simulation: its budget is thrown away"
     )
+
+
+def site_state(file: RunFile, folder: Path, site: str) -> Path:
+    """Where a site keeps its ledgers, key and stored updates: beside the run, unless they are to outlive it."""
+    budget = file.embedded.budget
+    return Path(budget.ledgers) / site if budget else folder / "sites" / site / "state"
 
 
 def _claim(folder: Path) -> None:
@@ -130,13 +137,20 @@ def resolved(file: RunFile, prepared: Mapping[str, Any]) -> RunSpec:
 
 def site_policy(file: RunFile, spec: RunSpec, rows: str, prepared: Mapping[str, Any]) -> dict[str, Any]:
     """What the hospital would have written: where the run's population and base model are."""
-    embedded = file.embedded
-    source = embedded.source.model_copy(update={"rows": rows}).model_dump()
-    bounds = {"units_low": prepared["units_low"], "units_high": prepared["units_high"]}
+    embedded, privacy = file.embedded, spec.privacy
+    budget = embedded.budget.model_dump(exclude={"ledgers"}) if embedded.budget else {}
+    thrown_away = {"epsilon": privacy.epsilon, "delta": privacy.delta} if privacy.unit != "none" else {}
+    population = {
+        "source": embedded.source.model_copy(update={"rows": rows}).model_dump(),
+        "unit": privacy.unit,
+        **(budget or thrown_away),
+        "units_low": prepared["units_low"],
+        "units_high": prepared["units_high"],
+        "validation": embedded.site_validation,
+    }
     return {
-        "populations": {spec.population: {"source": source, **bounds}},
+        "populations": {spec.population: population},
         "models": {spec.model.digest: embedded.base or spec.model.base},
-        "units": [spec.privacy.unit],
         "metrics": embedded.metrics,
         "device": embedded.device,
         "precision": embedded.precision,

@@ -2,6 +2,7 @@
 
 import queue
 import threading
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +32,7 @@ class Federation:
     runs: RunsClient
     screen: Live
     prepared: dict[str, Any]
+    states: Mapping[str, Path]  # by site: the folder of its ledgers, key and stored updates
     _names: dict[int, str] = field(default_factory=dict)  # by pid, of the processes that are still running
 
     def follow(self) -> None:
@@ -108,7 +110,7 @@ class Federation:
     def _site(self, site: str) -> list[str]:
         policy = self.folder / "sites" / site / "policy.yaml"
         where = ["--aggregator", self.aggregator.address, "--run", self.result.run]
-        return ["site", "--site", site, "--policy", str(policy), *where]
+        return ["site", "--site", site, "--policy", str(policy), "--state", str(self.states[site]), *where]
 
     def _evaluator(self) -> list[str]:
         data = ["--file", str(self.folder / "run.json"), "--rows", self.prepared["validation"]]

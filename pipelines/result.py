@@ -10,6 +10,8 @@ from typing import Any
 from deerfield.exchange import Event
 from deerfield.runspec import RunSpec
 
+EPSILONS = ("epsilon", "epsilon_total")  # of this run, as the aggregator counts; of the site's population, as attested
+
 
 @dataclass
 class Result:
@@ -34,8 +36,9 @@ class Result:
         if kind == "phase_published":
             self.phases.append({**_phase(detail), "evaluation": {}})
             self.digest, self.personal = detail["digest"], detail["personal"]
-            for site, spent in detail["epsilon"].items():
-                self.sites.setdefault(site, {})["epsilon"] = inf if spent is None else spent
+            for name in EPSILONS:
+                for site, spent in detail[name].items():
+                    self.sites.setdefault(site, {})[name] = inf if spent is None else spent
             for site, spend in detail["spends"].items():
                 self._spent(site, spend)
         elif kind == "evaluated":
@@ -91,10 +94,10 @@ class Result:
 
 
 def _phase(detail: Mapping[str, Any]) -> dict[str, Any]:
-    keys = ("round", "phase", "factors", "deviation", "bytes_up", "bytes_down", "seconds", "digest", "epsilon")
+    keys = ("round", "phase", "factors", "deviation", "bytes_up", "bytes_down", "seconds", "digest")
     taken = {key: detail[key] for key in keys}
-    taken["epsilon"] = {site: inf if spent is None else spent for site, spent in detail["epsilon"].items()}
-    return taken | {"metrics": _means(detail["metrics"].values())}
+    spent = {name: {site: inf if each is None else each for site, each in detail[name].items()} for name in EPSILONS}
+    return taken | spent | {"metrics": _means(detail["metrics"].values())}
 
 
 def _means(each: Iterable[Mapping[str, float]]) -> dict[str, float]:

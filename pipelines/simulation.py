@@ -4,25 +4,34 @@ For comparisons over many runs, and for tests. It is the one module that holds b
 """
 
 import time
-from collections.abc import Callable, Mapping
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from math import inf
+from pathlib import Path
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from deerfield.attestation import check_receipt, verify_head
 from deerfield.errors import RunEnded, RunFailed
-from deerfield.exchange import ENDINGS, Announcement, Event
+from deerfield.exchange import ENDINGS, Event, announce
 from deerfield.link import Assignment
-from deerfield.manifest import assemble, describe, pieces
+from deerfield.manifest import assemble, pieces
 from deerfield.runspec import RunSpec
 from deerfield.strategies import make
 from deerfield.tensors import Tensors
-from deerfield.types import Task, Update
+from deerfield.types import Countersigned, Task, Update
 from pipelines.result import Result
 from services.aggregator.assembly import Aggregator, assemble_aggregator
 from services.aggregator.blobs import MemoryBlobs
+from services.aggregator.database import IN_MEMORY, open_database
 from services.aggregator.desk import Desk
 from services.aggregator.recorder import Recorder, Untracked
-from services.aggregator.store import IN_MEMORY, Store, open_database
+from services.aggregator.store import Store
+from services.client.custody import Custody
+from services.client.policy import Policy
 from services.client.site import Site, Workbench
 
 Build = Callable[[str, RunSpec], Workbench]  # (site, run) -> its model and data
@@ -46,40 +55,67 @@ class LocalLink:
         task = Task(round=key.round, phase=key.phase, factors=offer.factors, epochs=offer.epochs, start=start)
         return Assignment(run=key.run, incarnation=key.incarnation, spec=offer.spec, task=task, base=offer.start.digest)
 
-    def send(self, assignment: Assignment, update: Update) -> None:
+    def send(self, assignment: Assignment, update: Update) -> Countersigned:
         """Announces, puts what is missing, and commits."""
-        intake, key, manifest = self.aggregator.intake, assignment.key, describe(update.delta)
-        announcement = Announcement(manifest=manifest, base=update.base, spend=update.spend, metrics=update.metrics)
+        intake, key, announcement = self.aggregator.intake, assignment.key, announce(update)
         missing = intake.begin(self.site, key, announcement)
-        for sha, data in pieces(update.delta, manifest, missing):
+        for sha, data in pieces(update.delta, announcement.manifest, missing):
             intake.put(missing, sha, data)
-        intake.commit(self.site, key, manifest.digest)
+        return check_receipt(announcement.attestation, intake.commit(self.site, key, announcement.manifest.digest))
+
+    def head(self, population: str) -> Countersigned | None:
+        """The newest head of this site's ledger that the aggregator has countersigned."""
+        record = self.aggregator.intake.head(self.site, population)
+        if record is not None:
+            verify_head(record, population)
+        return record
 
     def decline(self, assignment: Assignment, reason: str, detail: str) -> None:
         """Refuses the task."""
         self.aggregator.coordinator.decline(self.site, assignment.key, reason, detail)
+
+    def leave(self, run: str, detail: str) -> None:
+        """Withdraws from the run."""
+        self.aggregator.coordinator.leave(self.site, run, detail)
 
     def heartbeat(self, assignment: Assignment, steps_done: int, steps: int) -> bool:
         """Reports progress."""
         return self.aggregator.coordinator.heartbeat(self.site, assignment.key, steps_done, steps)
 
 
-def simulate(spec: RunSpec, build: Build, score: Score | None = None) -> Result:
+def simulate(
+    spec: RunSpec, policies: Mapping[str, Policy], state: Path, build: Build, score: Score | None = None
+) -> Result:
     """Runs `spec` to its end, one site after another; `score` evaluates what each phase publishes.
+
+    `policies` are by site; their ledgers, keys and stored updates are below `state`, and stay there.
 
     Raises:
         DeerfieldError: whatever a site raises; a run that fails is a result in the state "failed".
     """
     aggregator = _in_memory()
-    run = aggregator.runs.start(spec, request_id="simulation")
+    run = aggregator.runs.start(spec, request_id=uuid.uuid4().hex)
     result = Result(aggregator.runs.get(run).spec, run)
-    sites = [
-        Site(name=name, link=LocalLink(aggregator, name, run), build=partial(build, name), beats=False)
-        for name in spec.federation.sites
-    ]
-    recorder = Recorder(aggregator.desk.store, Untracked(), time.time)
+    with ExitStack() as stack:
+        sites = [
+            _site(
+                name, LocalLink(aggregator, name, run), stack.enter_context(Custody(name, policy, state / name)), build
+            )
+            for name, policy in policies.items()
+        ]
+        return _follow(aggregator, run, result, sites, score)
+
+
+def _site(name: str, link: LocalLink, custody: Custody, build: Build) -> Site:
+    leaves = custody.policy.on_exhaustion == "leave"
+    return Site(name=name, link=link, account=custody.account, build=partial(build, name), leaves=leaves, beats=False)
+
+
+def _follow(aggregator: Aggregator, run: str, result: Result, sites: Sequence[Site], score: Score | None) -> Result:
+    """Lets every site work in turn until the run has ended."""
+    recorder, working = Recorder(aggregator.desk.store, Untracked(), time.time), list(sites)
     while True:
-        worked = [_step(site) for site in sites]
+        worked = [_step(site, working) for site in tuple(working)]
         if not aggregator.coordinator.close_due() and not any(worked):
             raise RunFailed(f"run {run} waits for nobody: no site has a task and no phase is due")
         recorder.drain()
@@ -91,16 +127,18 @@ def simulate(spec: RunSpec, build: Build, score: Score | None = None) -> Result:
                 return _last(result, aggregator, run)
 
 
-def _step(site: Site) -> bool:
+def _step(site: Site, working: list[Site]) -> bool:
     try:
         return site.step()
-    except RunEnded:
+    except RunEnded:  # the run is over, or the site has left it
+        working.remove(site)
         return True
 
 
 def _in_memory() -> Aggregator:
     store = Store(open_database(IN_MEMORY))
-    desk = Desk(store=store, uploads=MemoryBlobs(), published=MemoryBlobs(), make=make, clock=time.time)
+    uploads, published, key = MemoryBlobs(), MemoryBlobs(), Ed25519PrivateKey.generate()
+    desk = Desk(store=store, uploads=uploads, published=published, make=make, clock=time.time, key=key)
     return assemble_aggregator(desk, lost_after_s=inf)  # a site that waits for its turn is silent, not lost
 
 

@@ -11,6 +11,7 @@ from deerfield.strategies import make
 from deerfield.strategy import FitReport, Scores
 from deerfield.tensors import Factors, Shapes, Tensors, trained
 from deerfield.types import Spend, Update
+from tests.attesting import attested
 
 RANK = 2
 ADAPTER: Shapes = {
@@ -88,14 +89,8 @@ class TeachingSite:
         """What this site answers to a task."""
         strategy, task = make(assignment.spec), assignment.task
         delta = strategy.release(strategy.train(PullTrainer(self.target), task), task)
-        return Update(
-            site=self.name,
-            round=task.round,
-            phase=task.phase,
-            base=assignment.base,
-            delta=delta,
-            spend=spend(assignment, self.noise_multiplier),
-        )
+        plain = Update(site=self.name, round=task.round, phase=task.phase, base=assignment.base, delta=delta)
+        return attested(assignment, plain, spend(assignment, self.noise_multiplier))
 
     def step(self) -> bool:
         """Answers one task; False if there is none. Raises RunEnded."""

@@ -32,7 +32,7 @@ def fedavg(spec: RunSpec) -> Strategy:
         rounds=spec.rounds,
         epochs=spec.epochs,
         phases=("AB",),
-        units=frozenset({"record", "none"}),
+        units=frozenset({"record", "patient", "none"}),
         lr_adapter=0.05,  # noise on a raw A outgrows A itself at the rates that an orthonormal partner allows
         upload=upload,
         streams=True,

@@ -27,9 +27,7 @@ def one_of(word: str, closed: Mapping[str, Word], what: str) -> Word:
 
 def sha256_name(raw: bytes) -> str:
     """A chunk's name in hex; raises BadRequest if it is no sha256."""
-    if len(raw) != SHA256_BYTES:
-        raise BadRequest(f"a sha256 has {SHA256_BYTES} bytes, not {len(raw)}")
-    return raw.hex()
+    return exactly(SHA256_BYTES, raw, "a sha256")
 
 
 def sha256_names(raw: Iterable[bytes]) -> tuple[str, ...]:
@@ -44,14 +42,26 @@ def sha256_hex(text: str) -> str:
     return text
 
 
+def exactly(count: int, raw: bytes, what: str) -> str:
+    """Bytes of a fixed number in hex; raises BadRequest for another number."""
+    if len(raw) != count:
+        raise BadRequest(f"{what} has {count} bytes, not {len(raw)}")
+    return raw.hex()
+
+
 def run_id(text: str) -> str:
     """The id of a run; raises BadRequest if it is empty or absurd."""
-    return _name(text, "a run id")
+    return named(text, "a run id")
+
+
+def population_name(text: str) -> str:
+    """The name of a population; raises BadRequest if it is empty or absurd."""
+    return named(text, "a population's name")
 
 
 def tensor_name(text: str) -> str:
     """The name of a tensor; raises BadRequest if it is empty or absurd."""
-    return _name(text, "a tensor's name")
+    return named(text, "a tensor's name")
 
 
 def detail(text: str) -> str:
@@ -65,10 +75,11 @@ def finite_metrics(metrics: Mapping[str, float]) -> Mapping[str, float]:
     for name, value in metrics.items():
         if not isfinite(value):
             raise BadRequest(f"metric {name[:40]!r} is {value}; metrics are finite")
-    return {_name(name, "a metric's name"): value for name, value in metrics.items()}
+    return {named(name, "a metric's name"): value for name, value in metrics.items()}
 
 
-def _name(text: str, what: str) -> str:
+def named(text: str, what: str) -> str:
+    """A name for `what`; raises BadRequest if it is empty or absurd."""
     if not 0 < len(text) <= limits.NAME_CHARS:
         raise BadRequest(f"{what} has 1 to {limits.NAME_CHARS} characters, not {len(text)}")
     return text

@@ -9,14 +9,15 @@ from typing import Any
 import grpc
 
 import deerfield
+from deerfield.attestation import check_receipt, verify_head
 from deerfield.errors import Unreachable
-from deerfield.exchange import Announcement, Event, Key, RunView
+from deerfield.exchange import Announcement, Event, Key, RunView, announce
 from deerfield.link import Assignment
-from deerfield.manifest import Manifest, describe, pieces
+from deerfield.manifest import Manifest, pieces
 from deerfield.runspec import RunSpec
 from deerfield.tensors import Tensors
-from deerfield.types import Task, Update
-from deerfield.wire import codec, limits
+from deerfield.types import Countersigned, Task, Update
+from deerfield.wire import codec, limits, signed
 from deerfield.wire import federation_pb2 as pb
 from deerfield.wire.backoff import FOR_EVER, ONE_MINUTE, Backoff
 from deerfield.wire.calls import downstream, unary, upstream
@@ -78,17 +79,30 @@ class SiteClient:
         key = offer.key
         return Assignment(run=key.run, incarnation=key.incarnation, spec=offer.spec, task=task, base=offer.start.digest)
 
-    def send(self, assignment: Assignment, update: Update) -> None:
-        """Delivers the update, once, however often the connection breaks.
+    def send(self, assignment: Assignment, update: Update) -> Countersigned:
+        """Delivers the update, once, however often the connection breaks; answers its head, countersigned and checked.
 
         Raises:
             Refusal: the aggregator will not have it, and why.
+            BadAttestation: the update has none, or the aggregator's answer does not countersign it.
         """
-        key, manifest = assignment.key, describe(update.delta)
-        announcement = Announcement(manifest=manifest, base=update.base, spend=update.spend, metrics=update.metrics)
+        key, announcement = assignment.key, announce(update)
         pauses = self._backoff.pauses()
-        while not self._delivered(key, announcement, update.delta, pauses):
+        while (receipt := self._delivered(key, announcement, update.delta, pauses)) is None:
             pass
+        return receipt
+
+    def head(self, population: str) -> Countersigned | None:
+        """The newest head of this site's ledger of `population` that the aggregator has seen; None if there is none.
+
+        Raises:
+            BadAttestation: it is not signed by the key that it names, or is of another population.
+        """
+        request = pb.LedgerHeadRequest(population=population)
+        record = signed.decode_head(self._call(self._stub.LedgerHead, request))
+        if record is not None:
+            verify_head(record, population)
+        return record
 
     def decline(self, assignment: Assignment, reason: str, detail: str) -> None:
         """Refuses the task; `reason` is one of `errors.REFUSALS`."""
@@ -110,27 +124,31 @@ class SiteClient:
 
     def _delivered(
         self, key: Key, announcement: Announcement, delta: Tensors, pause: Callable[[Unreachable], None]
-    ) -> bool:
+    ) -> Countersigned | None:
+        """The countersigned head of a delivered update, or None if its answer was lost and it had not arrived."""
         try:
-            self._deliver(key, announcement, delta)
+            return self._deliver(key, announcement, delta)
         except Unreachable as error:
             pause(error)
-            return self._sealed(key, announcement.manifest)
-        return True
+            return self._sealed(key, announcement)
 
-    def _deliver(self, key: Key, announcement: Announcement, delta: Tensors) -> None:
+    def _deliver(self, key: Key, announcement: Announcement, delta: Tensors) -> Countersigned:
         manifest = announcement.manifest
         begun = unary(self._stub.BeginUpload, codec.encode_announcement(key, announcement), limits.UNARY_S)
         missing = frozenset(sha256_names(begun.missing))
         chunks = (codec.encode_chunk(sha, data) for sha, data in pieces(delta, manifest, missing))
         upstream(self._stub.PutChunks, chunks, limits.IDLE_S)
-        unary(self._stub.Commit, pb.CommitRequest(key=codec.encode_key(key), digest=manifest.digest), limits.IDLE_S)
+        commit = pb.CommitRequest(key=codec.encode_key(key), digest=manifest.digest)
+        reply = unary(self._stub.Commit, commit, limits.IDLE_S)
+        return check_receipt(announcement.attestation, signed.decode_head(reply))
 
-    def _sealed(self, key: Key, manifest: Manifest) -> bool:
-        """Whether a Commit whose answer was lost had arrived."""
+    def _sealed(self, key: Key, announcement: Announcement) -> Countersigned | None:
+        """The answer of a Commit that had arrived while its answer was lost."""
         request = pb.UploadStatusRequest(key=codec.encode_key(key))
         status = codec.decode_status(self._call(self._stub.UploadStatus, request))
-        return status.sealed and status.digest == manifest.digest
+        if not (status.sealed and status.digest == announcement.manifest.digest):
+            return None
+        return check_receipt(announcement.attestation, status.head)
 
     def _call(self, method: Callable[..., Any], request: Any, timeout_s: float = limits.UNARY_S) -> Any:
         return self._backoff.retry(lambda: unary(method, request, timeout_s))

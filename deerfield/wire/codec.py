@@ -1,18 +1,16 @@
-"""The only module that knows both protobuf messages and deerfield's own values; it checks before it allocates."""
+"""Between protobuf messages and deerfield's own values, as `signed` is for attestations; checks before it allocates."""
 
 import json
 from collections.abc import Iterable, Mapping
-from math import isinf
 from typing import get_args
 
 from pydantic import ValidationError
 
-from deerfield.errors import REFUSALS, BadRequest, DigestMismatch, InvalidInput
+from deerfield.errors import REFUSALS, BadAttestation, BadRequest, DigestMismatch, InvalidInput
 from deerfield.exchange import Announcement, Event, Key, Offer, RunState, RunView, UploadStatus
 from deerfield.manifest import CHUNK_BYTES, Manifest, TensorInfo
 from deerfield.runspec import RunSpec
 from deerfield.tensors import Factors
-from deerfield.types import Spend, Unit
 from deerfield.wire import federation_pb2 as pb
 from deerfield.wire import limits
 from deerfield.wire.checks import (
@@ -25,9 +23,9 @@ from deerfield.wire.checks import (
     sha256_names,
     tensor_name,
 )
+from deerfield.wire.signed import decode_attestation, decode_head, encode_attestation, encode_head
 
 FACTORS: Mapping[str, Factors] = {word: word for word in get_args(Factors)}
-UNITS: Mapping[str, Unit] = {word: word for word in get_args(Unit)}
 STATES: Mapping[str, RunState] = {word: word for word in get_args(RunState)}
 
 
@@ -137,28 +135,28 @@ def decode_spec(text: str) -> RunSpec:
 
 def encode_announcement(key: Key, announcement: Announcement) -> pb.BeginUploadRequest:
     """An update before its bytes."""
-    spend = announcement.spend
     return pb.BeginUploadRequest(
         key=encode_key(key),
         manifest=encode_manifest(announcement.manifest),
         base=announcement.base,
-        spend=pb.Spend(
-            unit=spend.unit,
-            noise_multiplier=spend.noise_multiplier,
-            sample_rate=spend.sample_rate,
-            steps=spend.steps,
-            clip=spend.clip,
-        ),
+        attestation=encode_attestation(announcement.attestation),
         metrics=announcement.metrics,
     )
 
 
 def decode_announcement(message: pb.BeginUploadRequest) -> Announcement:
-    """An update before its bytes; raises BadRequest or TooLarge for one that cannot be."""
+    """An update before its bytes.
+
+    Raises:
+        BadAttestation: it has no attestation.
+        BadRequest, TooLarge: it cannot be.
+    """
+    if not message.HasField("attestation"):
+        raise BadAttestation("the update carries no attestation; a site signs one for each update")
     return Announcement(
         manifest=decode_manifest(message.manifest),
         base=sha256_hex(message.base),
-        spend=_spend(message.spend),
+        attestation=decode_attestation(message.attestation),
         metrics=finite_metrics(message.metrics),
     )
 
@@ -166,7 +164,11 @@ def decode_announcement(message: pb.BeginUploadRequest) -> Announcement:
 def encode_status(status: UploadStatus) -> pb.UploadStatusReply:
     """What there is of an upload."""
     return pb.UploadStatusReply(
-        announced=status.announced, sealed=status.sealed, digest=status.digest, missing=encode_shas(status.missing)
+        announced=status.announced,
+        sealed=status.sealed,
+        digest=status.digest,
+        missing=encode_shas(status.missing),
+        head=encode_head(status.head),
     )
 
 
@@ -177,6 +179,7 @@ def decode_status(message: pb.UploadStatusReply) -> UploadStatus:
         sealed=message.sealed,
         digest=message.digest,
         missing=frozenset(sha256_names(message.missing)),
+        head=decode_head(message),
     )
 
 
@@ -249,21 +252,4 @@ def _info(message: pb.TensorInfo) -> TensorInfo:
         dtype=pb.Dtype.Name(message.dtype).lower() if known else f"dtype {message.dtype}",
         shape=tuple(message.shape),
         chunks=sha256_names(message.chunks),
-    )
-
-
-def _spend(message: pb.Spend) -> Spend:
-    unit, z, (least, most) = one_of(message.unit, UNITS, "unit"), message.noise_multiplier, limits.NOISE
-    if z and not least <= z <= most:
-        raise BadRequest(f"noise multiplier {z:g} is neither 0 nor from {least:g} to {most:g}")
-    if not 0 <= message.sample_rate <= 1:
-        raise BadRequest(f"sample rate {message.sample_rate:g} is not from 0 to 1")
-    if not message.clip >= 0 or (isinf(message.clip) and unit != "none"):
-        raise BadRequest(f"clip {message.clip:g} bounds nothing; only unit none may go without")
-    return Spend(
-        unit=unit,
-        noise_multiplier=message.noise_multiplier,
-        sample_rate=message.sample_rate,
-        steps=message.steps,
-        clip=message.clip,
     )

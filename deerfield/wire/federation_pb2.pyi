@@ -29,6 +29,9 @@ class Reason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     NOT_MAPPED: _ClassVar[Reason]
     ENGINE_FAULT: _ClassVar[Reason]
     INVALID_INPUT: _ClassVar[Reason]
+    LEDGER_BEHIND: _ClassVar[Reason]
+    POLICY_REFUSED: _ClassVar[Reason]
+    BAD_ATTESTATION: _ClassVar[Reason]
 
 class Dtype(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -54,6 +57,9 @@ BUDGET_EXHAUSTED: Reason
 NOT_MAPPED: Reason
 ENGINE_FAULT: Reason
 INVALID_INPUT: Reason
+LEDGER_BEHIND: Reason
+POLICY_REFUSED: Reason
+BAD_ATTESTATION: Reason
 DTYPE_UNSPECIFIED: Dtype
 FLOAT32: Dtype
 
@@ -113,6 +119,52 @@ class Spend(_message.Message):
     clip: float
     def __init__(self, unit: _Optional[str] = ..., noise_multiplier: _Optional[float] = ..., sample_rate: _Optional[float] = ..., steps: _Optional[int] = ..., clip: _Optional[float] = ...) -> None: ...
 
+class Attestation(_message.Message):
+    __slots__ = ("site", "population", "key", "update", "spend", "accountant", "epsilon_before", "epsilon_after", "ledger_sequence", "ledger_head", "public_key", "signature")
+    SITE_FIELD_NUMBER: _ClassVar[int]
+    POPULATION_FIELD_NUMBER: _ClassVar[int]
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    UPDATE_FIELD_NUMBER: _ClassVar[int]
+    SPEND_FIELD_NUMBER: _ClassVar[int]
+    ACCOUNTANT_FIELD_NUMBER: _ClassVar[int]
+    EPSILON_BEFORE_FIELD_NUMBER: _ClassVar[int]
+    EPSILON_AFTER_FIELD_NUMBER: _ClassVar[int]
+    LEDGER_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    LEDGER_HEAD_FIELD_NUMBER: _ClassVar[int]
+    PUBLIC_KEY_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    site: str
+    population: str
+    key: TaskKey
+    update: str
+    spend: Spend
+    accountant: str
+    epsilon_before: float
+    epsilon_after: float
+    ledger_sequence: int
+    ledger_head: bytes
+    public_key: bytes
+    signature: bytes
+    def __init__(self, site: _Optional[str] = ..., population: _Optional[str] = ..., key: _Optional[_Union[TaskKey, _Mapping]] = ..., update: _Optional[str] = ..., spend: _Optional[_Union[Spend, _Mapping]] = ..., accountant: _Optional[str] = ..., epsilon_before: _Optional[float] = ..., epsilon_after: _Optional[float] = ..., ledger_sequence: _Optional[int] = ..., ledger_head: _Optional[bytes] = ..., public_key: _Optional[bytes] = ..., signature: _Optional[bytes] = ...) -> None: ...
+
+class CountersignedHead(_message.Message):
+    __slots__ = ("site", "population", "sequence", "head", "epsilon_after", "aggregator_key", "signature")
+    SITE_FIELD_NUMBER: _ClassVar[int]
+    POPULATION_FIELD_NUMBER: _ClassVar[int]
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    HEAD_FIELD_NUMBER: _ClassVar[int]
+    EPSILON_AFTER_FIELD_NUMBER: _ClassVar[int]
+    AGGREGATOR_KEY_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    site: str
+    population: str
+    sequence: int
+    head: bytes
+    epsilon_after: float
+    aggregator_key: bytes
+    signature: bytes
+    def __init__(self, site: _Optional[str] = ..., population: _Optional[str] = ..., sequence: _Optional[int] = ..., head: _Optional[bytes] = ..., epsilon_after: _Optional[float] = ..., aggregator_key: _Optional[bytes] = ..., signature: _Optional[bytes] = ...) -> None: ...
+
 class Task(_message.Message):
     __slots__ = ("key", "factors", "epochs", "start")
     KEY_FIELD_NUMBER: _ClassVar[int]
@@ -162,7 +214,7 @@ class NextTaskReply(_message.Message):
     def __init__(self, task: _Optional[_Union[Task, _Mapping]] = ..., spec: _Optional[str] = ..., spec_sha256: _Optional[str] = ...) -> None: ...
 
 class BeginUploadRequest(_message.Message):
-    __slots__ = ("key", "manifest", "base", "spend", "metrics")
+    __slots__ = ("key", "manifest", "base", "metrics", "attestation")
     class MetricsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -173,14 +225,14 @@ class BeginUploadRequest(_message.Message):
     KEY_FIELD_NUMBER: _ClassVar[int]
     MANIFEST_FIELD_NUMBER: _ClassVar[int]
     BASE_FIELD_NUMBER: _ClassVar[int]
-    SPEND_FIELD_NUMBER: _ClassVar[int]
     METRICS_FIELD_NUMBER: _ClassVar[int]
+    ATTESTATION_FIELD_NUMBER: _ClassVar[int]
     key: TaskKey
     manifest: Manifest
     base: str
-    spend: Spend
     metrics: _containers.ScalarMap[str, float]
-    def __init__(self, key: _Optional[_Union[TaskKey, _Mapping]] = ..., manifest: _Optional[_Union[Manifest, _Mapping]] = ..., base: _Optional[str] = ..., spend: _Optional[_Union[Spend, _Mapping]] = ..., metrics: _Optional[_Mapping[str, float]] = ...) -> None: ...
+    attestation: Attestation
+    def __init__(self, key: _Optional[_Union[TaskKey, _Mapping]] = ..., manifest: _Optional[_Union[Manifest, _Mapping]] = ..., base: _Optional[str] = ..., metrics: _Optional[_Mapping[str, float]] = ..., attestation: _Optional[_Union[Attestation, _Mapping]] = ...) -> None: ...
 
 class BeginUploadReply(_message.Message):
     __slots__ = ("missing",)
@@ -203,10 +255,12 @@ class CommitRequest(_message.Message):
     def __init__(self, key: _Optional[_Union[TaskKey, _Mapping]] = ..., digest: _Optional[str] = ...) -> None: ...
 
 class CommitReply(_message.Message):
-    __slots__ = ("digest",)
+    __slots__ = ("digest", "head")
     DIGEST_FIELD_NUMBER: _ClassVar[int]
+    HEAD_FIELD_NUMBER: _ClassVar[int]
     digest: str
-    def __init__(self, digest: _Optional[str] = ...) -> None: ...
+    head: CountersignedHead
+    def __init__(self, digest: _Optional[str] = ..., head: _Optional[_Union[CountersignedHead, _Mapping]] = ...) -> None: ...
 
 class UploadStatusRequest(_message.Message):
     __slots__ = ("key",)
@@ -215,16 +269,30 @@ class UploadStatusRequest(_message.Message):
     def __init__(self, key: _Optional[_Union[TaskKey, _Mapping]] = ...) -> None: ...
 
 class UploadStatusReply(_message.Message):
-    __slots__ = ("announced", "sealed", "digest", "missing")
+    __slots__ = ("announced", "sealed", "digest", "missing", "head")
     ANNOUNCED_FIELD_NUMBER: _ClassVar[int]
     SEALED_FIELD_NUMBER: _ClassVar[int]
     DIGEST_FIELD_NUMBER: _ClassVar[int]
     MISSING_FIELD_NUMBER: _ClassVar[int]
+    HEAD_FIELD_NUMBER: _ClassVar[int]
     announced: bool
     sealed: bool
     digest: str
     missing: _containers.RepeatedScalarFieldContainer[bytes]
-    def __init__(self, announced: _Optional[bool] = ..., sealed: _Optional[bool] = ..., digest: _Optional[str] = ..., missing: _Optional[_Iterable[bytes]] = ...) -> None: ...
+    head: CountersignedHead
+    def __init__(self, announced: _Optional[bool] = ..., sealed: _Optional[bool] = ..., digest: _Optional[str] = ..., missing: _Optional[_Iterable[bytes]] = ..., head: _Optional[_Union[CountersignedHead, _Mapping]] = ...) -> None: ...
+
+class LedgerHeadRequest(_message.Message):
+    __slots__ = ("population",)
+    POPULATION_FIELD_NUMBER: _ClassVar[int]
+    population: str
+    def __init__(self, population: _Optional[str] = ...) -> None: ...
+
+class LedgerHeadReply(_message.Message):
+    __slots__ = ("head",)
+    HEAD_FIELD_NUMBER: _ClassVar[int]
+    head: CountersignedHead
+    def __init__(self, head: _Optional[_Union[CountersignedHead, _Mapping]] = ...) -> None: ...
 
 class GetChunksRequest(_message.Message):
     __slots__ = ("sha256",)

@@ -65,6 +65,11 @@ class FederationStub:
                 request_serializer=deerfield_dot_wire_dot_federation__pb2.UploadStatusRequest.SerializeToString,
                 response_deserializer=deerfield_dot_wire_dot_federation__pb2.UploadStatusReply.FromString,
                 _registered_method=True)
+        self.LedgerHead = channel.unary_unary(
+                '/deerfield.wire.v1.Federation/LedgerHead',
+                request_serializer=deerfield_dot_wire_dot_federation__pb2.LedgerHeadRequest.SerializeToString,
+                response_deserializer=deerfield_dot_wire_dot_federation__pb2.LedgerHeadReply.FromString,
+                _registered_method=True)
         self.GetChunks = channel.unary_stream(
                 '/deerfield.wire.v1.Federation/GetChunks',
                 request_serializer=deerfield_dot_wire_dot_federation__pb2.GetChunksRequest.SerializeToString,
@@ -133,6 +138,13 @@ class FederationServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def LedgerHead(self, request, context):
+        """The newest head of the caller's ledger of a population that the aggregator has countersigned.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetChunks(self, request, context):
         """Streams chunks of published tensors by sha256.
         """
@@ -193,6 +205,11 @@ def add_FederationServicer_to_server(servicer, server):
                     servicer.UploadStatus,
                     request_deserializer=deerfield_dot_wire_dot_federation__pb2.UploadStatusRequest.FromString,
                     response_serializer=deerfield_dot_wire_dot_federation__pb2.UploadStatusReply.SerializeToString,
+            ),
+            'LedgerHead': grpc.unary_unary_rpc_method_handler(
+                    servicer.LedgerHead,
+                    request_deserializer=deerfield_dot_wire_dot_federation__pb2.LedgerHeadRequest.FromString,
+                    response_serializer=deerfield_dot_wire_dot_federation__pb2.LedgerHeadReply.SerializeToString,
             ),
             'GetChunks': grpc.unary_stream_rpc_method_handler(
                     servicer.GetChunks,
@@ -378,6 +395,33 @@ class Federation:
             '/deerfield.wire.v1.Federation/UploadStatus',
             deerfield_dot_wire_dot_federation__pb2.UploadStatusRequest.SerializeToString,
             deerfield_dot_wire_dot_federation__pb2.UploadStatusReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def LedgerHead(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/deerfield.wire.v1.Federation/LedgerHead',
+            deerfield_dot_wire_dot_federation__pb2.LedgerHeadRequest.SerializeToString,
+            deerfield_dot_wire_dot_federation__pb2.LedgerHeadReply.FromString,
             options,
             channel_credentials,
             insecure,

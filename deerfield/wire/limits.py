@@ -1,6 +1,6 @@
 """Sizes and times that both sides of the wire must agree on."""
 
-PROTOCOL = 1  # the version spoken here; the one before it is accepted once there is one
+PROTOCOL = 2  # the version spoken here; 1 had no attestations, so none of its updates could be taken
 
 MESSAGE_BYTES = 8 << 20
 CHUNKS_PER_CALL = 4096  # of GetChunks; a longer list is asked for in parts
@@ -9,6 +9,7 @@ NAME_CHARS = 256
 DIMENSIONS = 8
 METRICS = 64  # in one update or evaluation
 NOISE = (0.01, 1e6)  # multipliers that an accountant can handle, in seconds; or 0, which costs infinity
+LEDGER_ENTRIES = 2**53  # no sequence is above it: every JSON reader and database can hold it
 DETAIL_CHARS = 2000  # of a reason that a person reads
 
 POLL_S = 25.0  # longest wait of NextTask

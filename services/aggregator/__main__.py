@@ -12,16 +12,19 @@ from dataclasses import asdict
 
 import structlog
 
+from deerfield.attestation import public_key
 from deerfield.errors import DeerfieldError
 from deerfield.strategies import make
 from services.aggregator.assembly import Aggregator, assemble_aggregator
 from services.aggregator.blobs import FolderBlobs
+from services.aggregator.database import open_database
 from services.aggregator.desk import Desk
 from services.aggregator.identity import from_metadata
+from services.aggregator.keyfile import load_key
 from services.aggregator.recorder import Tracking, Untracked
 from services.aggregator.server import Ports, serving
 from services.aggregator.settings import Settings, read_settings
-from services.aggregator.store import Store, open_database
+from services.aggregator.store import Store
 from services.aggregator.tracking import MlflowTracking
 
 log = structlog.get_logger()
@@ -51,19 +54,21 @@ async def _run(settings: Settings) -> None:
     try:
         async with serving(aggregator, build_tracking(settings, aggregator.desk), from_metadata, asked) as ports:
             print(json.dumps(asdict(ports)), flush=True)
+            log.info("signs heads of ledgers", key=public_key(aggregator.desk.key))
             await stop.wait()
     finally:
         aggregator.desk.store.close()
 
 
 def build(settings: Settings) -> Aggregator:
-    """The aggregator over its database and folders."""
+    """The aggregator over its database, key and folders."""
     desk = Desk(
         store=Store(open_database(settings.database)),
         uploads=FolderBlobs(settings.blobs / "uploads"),
         published=FolderBlobs(settings.blobs / "published"),
         make=make,
         clock=time.time,
+        key=load_key(settings.key),
     )
     return assemble_aggregator(desk, settings.lost_after_s)
 

@@ -181,8 +181,8 @@ class Coordinator:
             strategy=self._desk.make(run.spec),
             before=phase.before,
             tasks=edge.tasks(phase.key),
-            sealed=edge.sealed(phase.key),
-            spends=charged(run.spec, edge.spends(run), edge.taken(run)),
+            sealed=edge.uploads.sealed(phase.key),
+            spends=charged(run.spec, edge.uploads.spends(run), edge.taken(run)),
             uploads=self._desk.uploads,
             published=self._desk.published,
         )

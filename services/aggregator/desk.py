@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
 from deerfield.runspec import RunSpec
 from deerfield.strategy import Strategy
 from services.aggregator.blobs import Blobs
@@ -19,4 +21,5 @@ class Desk:
     published: Blobs  # states and start tensors; `membership.check_readable` says who may read them
     make: Callable[[RunSpec], Strategy]
     clock: Callable[[], float]  # seconds since the epoch
+    key: Ed25519PrivateKey  # countersigns ledgers' heads
     presence: Presence = field(default_factory=Presence)

@@ -2,9 +2,12 @@
 
 from dataclasses import dataclass
 
-from deerfield.errors import AlreadySealed, BadRequest, ChunksMissing, StaleBase
+from deerfield.attestation import countersign
+from deerfield.errors import AlreadySealed, BadAttestation, BadRequest, ChunksMissing, StaleBase
 from deerfield.exchange import Announcement, Key, UploadStatus
 from deerfield.manifest import Manifest, check, verify
+from deerfield.types import Attestation, Countersigned
+from services.aggregator.attested import check_attestation, check_ledger
 from services.aggregator.blobs import Blobs
 from services.aggregator.budget import check_spend
 from services.aggregator.desk import Desk
@@ -36,16 +39,19 @@ class Intake:
         self._desk = desk
 
     def audit(self, site: str, key: Key, announcement: Announcement) -> None:
-        """Checks the claimed spend against the run; may take a second, and may run on any thread.
+        """Checks the attestation against call and run; may take a second, and may run on any thread.
 
         Raises:
-            BadRequest, BudgetExhausted: it is not what the run allows.
+            BadAttestation: it is not signed, or not about this update.
+            BadRequest, BudgetExhausted: the spend is not what the run allows.
         """
         with self._desk.store.edge() as edge:
             run = member(edge, key.run, site)
             task = edge.task(key, site)
         if task is not None:
-            check_spend(run.spec, self._desk.make(run.spec).declares, task.epochs, announcement.spend)
+            attestation, spec = announcement.attestation, run.spec
+            check_attestation(attestation, site, spec.population, key, announcement.manifest.digest)
+            check_spend(spec, self._desk.make(spec).declares, task.epochs, attestation.spend)
 
     def begin(self, site: str, key: Key, announcement: Announcement) -> frozenset[str]:
         """Keeps the announcement of an update, and answers the chunks that are not here yet.
@@ -54,17 +60,21 @@ class Intake:
             UnknownRun, NotMember, RunEnded, RoundClosed: nobody waits for it.
             AlreadySealed, StaleBase: another one is sealed; it was trained against other tensors.
             UnknownTensor, WrongShape, WrongDtype, TooLarge, BadRequest, BudgetExhausted: it is not what was asked for.
+            BadAttestation: its attestation is not valid, or is not by the site's key and after its newest head.
         """
         self.hear(site)
         self.audit(site, key, announcement)
         with self._desk.store.edge() as edge:
-            if self._sealed(edge, site, key, announcement.manifest.digest):
+            if row := self._sealed(edge, site, key, announcement.manifest.digest):
+                _check_same(row.announcement.attestation, announcement.attestation)
                 return frozenset()
             _, _, task = open_task(edge, key, site)
             if announcement.base != task.start.digest:
                 raise StaleBase(f"the update was trained against {announcement.base}, not {task.start.digest}")
             check(announcement.manifest, task.schema)
-            edge.put_upload(key, site, announcement)
+            check_ledger(edge.heads, announcement.attestation)
+            edge.heads.pin(site, announcement.attestation.public_key, self._desk.clock())
+            edge.uploads.put(key, site, announcement)
         return self._missing(announcement.manifest)
 
     def hear(self, site: str) -> None:
@@ -75,7 +85,7 @@ class Intake:
         """The chunks that a site may send: those it has announced."""
         self.hear(site)
         with self._desk.store.edge() as edge:
-            rows = edge.announced(site)
+            rows = edge.uploads.announced(site)
         return frozenset[str]().union(*(row.announcement.manifest.chunks for row in rows))
 
     def put(self, expected: frozenset[str], sha: str, data: bytes) -> None:
@@ -104,44 +114,64 @@ class Intake:
             raise ChunksMissing(f"{len(missing)} of {len(manifest.chunks)} chunks have not arrived")
         return Sealing(site=site, key=key, manifest=manifest, blobs=self._desk.uploads, sealed=row.sealed)
 
-    def seal(self, sealing: Sealing) -> str:
-        """Seals a verified upload and answers its digest; asked again, it answers the same.
+    def seal(self, sealing: Sealing) -> Countersigned:
+        """Seals a verified upload, and answers its countersigned head; asked again, it answers the same.
 
         Raises:
             AlreadySealed: another upload was sealed in the meantime.
             RunEnded, RoundClosed: the phase closed in the meantime.
+            BadAttestation: a later entry of the same ledger was attested in the meantime.
         """
         site, key, manifest = sealing.site, sealing.key, sealing.manifest
         with self._desk.store.edge() as edge:
-            if not self._sealed(edge, site, key, manifest.digest):
-                self._announced(edge, site, key, manifest.digest)
-                edge.seal(key, site)
-                edge.set_task(key, site, "SEALED")
-                detail = {"round": key.round, "phase": key.phase, "site": site, "bytes": manifest.size_bytes}
-                edge.add_event(key.run, "update_sealed", detail, self._desk.clock())
-        return manifest.digest
+            if row := self._sealed(edge, site, key, manifest.digest):
+                return self._receipt(row)
+            row = self._announced(edge, site, key, manifest.digest)
+            attestation, receipt, now = row.announcement.attestation, self._receipt(row), self._desk.clock()
+            check_ledger(edge.heads, attestation)
+            edge.uploads.seal(key, site)
+            edge.set_task(key, site, "SEALED")
+            edge.heads.record(receipt, attestation, now)
+            detail = {"round": key.round, "phase": key.phase, "site": site, "bytes": manifest.size_bytes}
+            edge.add_event(key.run, "update_sealed", detail, now)
+        return receipt
 
-    def commit(self, site: str, key: Key, digest: str) -> str:
+    def commit(self, site: str, key: Key, digest: str) -> Countersigned:
         """Verifies and seals, right here; raises what `sealing`, `verify` and `seal` raise."""
         sealing = self.sealing(site, key, digest)
         sealing.verify()
         return self.seal(sealing)
 
+    def head(self, site: str, population: str) -> Countersigned | None:
+        """The newest head of the site's ledger of `population` that was sealed with an update."""
+        self.hear(site)
+        with self._desk.store.edge() as edge:
+            return edge.heads.newest(site, population)
+
     def status(self, site: str, key: Key) -> UploadStatus:
         """What there is of an upload, in whatever state its run is; raises UnknownRun or NotMember."""
         with self._desk.store.edge() as edge:
             member(edge, key.run, site)
-            row = edge.upload(key, site)
+            row = edge.uploads.get(key, site)
         if row is None:
             return UploadStatus()
         manifest = row.announcement.manifest
-        return UploadStatus(announced=True, sealed=row.sealed, digest=manifest.digest, missing=self._missing(manifest))
+        return UploadStatus(
+            announced=True,
+            sealed=row.sealed,
+            digest=manifest.digest,
+            missing=self._missing(manifest),
+            head=self._receipt(row) if row.sealed else None,
+        )
+
+    def _receipt(self, row: UploadRow) -> Countersigned:
+        return countersign(self._desk.key, row.announcement.attestation)
 
     def _missing(self, manifest: Manifest) -> frozenset[str]:
         return frozenset(chunk for chunk in manifest.chunks if not self._desk.uploads.has(chunk))
 
     def _sealed(self, edge: Edge, site: str, key: Key, digest: str) -> UploadRow | None:
-        row = edge.upload(key, site)
+        row = edge.uploads.get(key, site)
         if row is None or not row.sealed:
             return None
         if row.announcement.manifest.digest != digest:
@@ -150,7 +180,14 @@ class Intake:
 
     def _announced(self, edge: Edge, site: str, key: Key, digest: str) -> UploadRow:
         open_task(edge, key, site)
-        row = edge.upload(key, site)
+        row = edge.uploads.get(key, site)
         if row is None or row.announcement.manifest.digest != digest:
             raise BadRequest(f"{digest} was not announced for this task; BeginUpload comes first")
         return row
+
+
+def _check_same(sealed: Attestation, told: Attestation) -> None:
+    """Raises BadAttestation where a sealed update comes again with another place in the ledger."""
+    was, now = (sealed.ledger_sequence, sealed.ledger_head), (told.ledger_sequence, told.ledger_head)
+    if now != was:
+        raise BadAttestation(f"this update is sealed with ledger entry {was}, not {now}; resend the stored attestation")

@@ -74,7 +74,7 @@ class Closing:
             phase=self.key.phase,
             base=announcement.base,
             delta=Stored(announcement.manifest, self.uploads.get),
-            spend=announcement.spend,
+            attestation=announcement.attestation,
             metrics=announcement.metrics,
         )
 

@@ -10,7 +10,7 @@ from deerfield.exchange import Announcement, Key, RunState
 from deerfield.manifest import Manifest, TensorInfo
 from deerfield.runspec import RunSpec
 from deerfield.tensors import Factors, Shapes
-from deerfield.types import Spend
+from deerfield.types import Attestation, Spend
 
 PhaseState: TypeAlias = Literal["OPEN", "COLLECTING", "AGGREGATING", "PUBLISHED"]
 TaskState: TypeAlias = Literal["WAITING", "TAKEN", "SEALED", "DECLINED"]
@@ -80,7 +80,7 @@ def spec_of(text: str) -> RunSpec:
     return RunSpec.model_validate_json(text)
 
 
-def to_text(value: Manifest | StateRecord | Spend) -> str:
+def to_text(value: Manifest | StateRecord | Attestation) -> str:
     """A value as JSON."""
     return json.dumps(asdict(value))
 
@@ -106,9 +106,10 @@ def schema_of(text: str) -> Shapes:
     return {name: tuple(shape) for name, shape in json.loads(text).items()}
 
 
-def spend_of(text: str) -> Spend:
-    """A stored spend."""
-    return Spend(**json.loads(text))
+def attestation_of(text: str) -> Attestation:
+    """A stored attestation."""
+    raw = json.loads(text)
+    return Attestation(**{**raw, "spend": Spend(**raw["spend"])})
 
 
 def _manifest(raw: Mapping[str, Any]) -> Manifest:

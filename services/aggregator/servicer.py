@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 
 import deerfield
 from deerfield.errors import BadRequest, VersionMismatch
-from deerfield.wire import checks, codec, limits
+from deerfield.wire import checks, codec, limits, signed
 from deerfield.wire import federation_pb2 as pb
 from deerfield.wire import federation_pb2_grpc as rpc
 from services.aggregator.assembly import Aggregator
@@ -68,14 +68,20 @@ class FederationServicer(rpc.FederationServicer):
         site, key = self._site(context), codec.decode_key(request.key)
         sealing = self._intake.sealing(site, key, checks.sha256_hex(request.digest))
         await asyncio.to_thread(sealing.verify)
-        digest = self._intake.seal(sealing)
+        receipt = self._intake.seal(sealing)
         self._pulse.beat()
-        return pb.CommitReply(digest=digest)
+        return pb.CommitReply(digest=sealing.manifest.digest, head=signed.encode_head(receipt))
 
     @refuses
     async def UploadStatus(self, request: pb.UploadStatusRequest, context: Context) -> pb.UploadStatusReply:
         """Says what there is of an upload."""
         return codec.encode_status(self._intake.status(self._site(context), codec.decode_key(request.key)))
+
+    @refuses
+    async def LedgerHead(self, request: pb.LedgerHeadRequest, context: Context) -> pb.LedgerHeadReply:
+        """Answers the newest head of the caller's own ledger."""
+        record = self._intake.head(self._site(context), checks.population_name(request.population))
+        return pb.LedgerHeadReply(head=signed.encode_head(record))
 
     @refuses_stream
     async def GetChunks(self, request: pb.GetChunksRequest, context: Context) -> AsyncIterator[pb.Chunk]:

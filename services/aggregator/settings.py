@@ -24,6 +24,7 @@ class Settings:
     health: str  # host:port of the probe port
     database: str  # SQLAlchemy URL
     blobs: Path
+    key: Path  # the aggregator's own signing key; made when it is first needed
     tracking: str  # MLflow tracking URI; empty: nothing is tracked
     artifacts: str  # where MLflow keeps models of new experiments; empty: the tracking server's default
     mlflow_run_id: str  # the MLflow run that the first run adopts; empty: each run makes its own
@@ -51,6 +52,7 @@ def read_settings(argv: Sequence[str], environment: Mapping[str, str] = os.envir
     option("health", "127.0.0.1:8601", "host:port for probes, plaintext")
     option("database", "sqlite:///deerfield.db", "SQLAlchemy URL")
     option("blobs", "blobs", "folder for tensors")
+    option("key", "", "file of the signing key; empty: beside an SQLite database, else beside the blobs")
     option("tracking", "", "MLflow tracking URI; empty: nothing is tracked")
     option("artifacts", "", "folder or URI for the models of new MLflow experiments")
     option("lost-after", str(LOST_AFTER_S), "seconds of silence after which a site is not waited for")
@@ -64,6 +66,7 @@ def read_settings(argv: Sequence[str], environment: Mapping[str, str] = os.envir
         health=flags.health,
         database=flags.database,
         blobs=Path(flags.blobs),
+        key=Path(flags.key) if flags.key else _key_beside(flags.database, Path(flags.blobs)),
         tracking=flags.tracking,
         artifacts=flags.artifacts,
         mlflow_run_id=environment.get("MLFLOW_RUN_ID", ""),
@@ -87,6 +90,11 @@ def _check_address(flag: str, address: str) -> None:
     host, _, port = address.rpartition(":")
     if not (host and port.isascii() and port.isdigit() and int(port) <= LAST_PORT):
         raise InvalidInput(f"{flag}: {address!r} is no host:port, such as 127.0.0.1:8600; port 0 takes a free one")
+
+
+def _key_beside(database: str, blobs: Path) -> Path:
+    file = re.fullmatch(r"sqlite(?:\+\w+)?:///([^?]+)(?:\?.*)?", database)
+    return Path(file[1]).with_suffix(".key") if file else blobs.with_name("aggregator.key")
 
 
 def _seconds(text: str) -> float:

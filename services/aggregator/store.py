@@ -6,13 +6,12 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Row, and_, create_engine, event, func, insert, make_url, or_, select, update
-from sqlalchemy.pool import StaticPool
+from sqlalchemy import Connection, Engine, Row, and_, func, insert, or_, select, update
 
 from deerfield.errors import UnknownRun
-from deerfield.exchange import ENDINGS, Announcement, Event, Key, RunState
+from deerfield.exchange import ENDINGS, Event, Key, RunState
 from deerfield.manifest import Manifest
-from deerfield.types import Spend
+from services.aggregator.heads import Heads
 from services.aggregator.records import (
     Away,
     PhaseRow,
@@ -21,40 +20,22 @@ from services.aggregator.records import (
     StateRecord,
     TaskRow,
     TaskState,
-    UploadRow,
     manifest_of,
     schema_of,
     spec_of,
-    spend_of,
     state_of,
     to_text,
 )
-from services.aggregator.tables import PHASE, cursors, events, metadata, phases, runs, tasks, uploads
+from services.aggregator.tables import PHASE, cursors, events, of_phase, phases, runs, tasks
+from services.aggregator.uploads import Uploads
 
-BUSY_TIMEOUT_MS = 10_000
-IN_MEMORY = "sqlite://"
-UNTRAINED = ("BUDGET_EXHAUSTED", "NOT_MAPPED", "ENGINE_FAULT")  # reasons to decline before anything leaves the site
-
-
-def open_database(url: str) -> Engine:
-    """An engine with the tables in place; SQLite in WAL mode, each commit on disk when it returns."""
-    sqlite = make_url(url).get_backend_name() == "sqlite"
-    engine = create_engine(url, poolclass=StaticPool) if url == IN_MEMORY else create_engine(url)
-    if sqlite:
-        event.listen(engine, "connect", _prepare_sqlite)
-        event.listen(engine, "begin", _begin_sqlite)
-    metadata.create_all(engine)
-    return engine
-
-
-def _prepare_sqlite(connection: Any, _: object) -> None:
-    connection.isolation_level = None  # pysqlite must not begin transactions on its own
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", f"busy_timeout={BUSY_TIMEOUT_MS}", "foreign_keys=ON"):
-        connection.execute(f"PRAGMA {pragma}")
-
-
-def _begin_sqlite(connection: Connection) -> None:
-    connection.exec_driver_sql("BEGIN IMMEDIATE")  # a reader that turns writer halfway would fail, not wait
+UNTRAINED = (  # reasons to decline before anything leaves the site
+    "BUDGET_EXHAUSTED",
+    "NOT_MAPPED",
+    "ENGINE_FAULT",
+    "LEDGER_BEHIND",
+    "POLICY_REFUSED",
+)
 
 
 class Store:
@@ -79,6 +60,8 @@ class Edge:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self.uploads = Uploads(connection)
+        self.heads = Heads(connection)
 
     def run(self, run: str) -> RunRow:
         """One run; raises UnknownRun."""
@@ -114,7 +97,7 @@ class Edge:
 
     def published(self, key: Key) -> StateRecord | None:
         """The state that a phase published."""
-        after = self._connection.execute(select(phases.c.after).where(*_is(phases, key))).scalar_one_or_none()
+        after = self._connection.execute(select(phases.c.after).where(*of_phase(phases, key))).scalar_one_or_none()
         return state_of(after) if after else None
 
     def add_phase(self, row: PhaseRow, planned: Sequence[TaskRow]) -> None:
@@ -128,16 +111,16 @@ class Edge:
     def set_phase(self, key: Key, state: PhaseState, after: StateRecord | None = None) -> None:
         """Moves a phase along."""
         values = {"state": state, **({"after": to_text(after)} if after else {})}
-        self._connection.execute(update(phases).where(*_is(phases, key)).values(values))
+        self._connection.execute(update(phases).where(*of_phase(phases, key)).values(values))
 
     def tasks(self, key: Key) -> Sequence[TaskRow]:
         """The tasks of a phase, by site."""
-        query = select(tasks).where(*_is(tasks, key)).order_by(tasks.c.site)
+        query = select(tasks).where(*of_phase(tasks, key)).order_by(tasks.c.site)
         return [_task(row) for row in self._connection.execute(query)]
 
     def task(self, key: Key, site: str) -> TaskRow | None:
         """A site's task in a phase."""
-        row = self._connection.execute(select(tasks).where(*_is(tasks, key), tasks.c.site == site)).one_or_none()
+        row = self._connection.execute(select(tasks).where(*of_phase(tasks, key), tasks.c.site == site)).one_or_none()
         return _task(row) if row else None
 
     def held(self, key: Key, site: str) -> frozenset[str]:
@@ -159,55 +142,12 @@ class Edge:
     def set_task(self, key: Key, site: str, state: TaskState, detail: str = "") -> None:
         """Moves a site's task along; taking one makes the site a joined one."""
         values = {"state": state, "detail": detail, **({"joined": True} if state == "TAKEN" else {})}
-        self._connection.execute(update(tasks).where(*_is(tasks, key), tasks.c.site == site).values(values))
+        self._connection.execute(update(tasks).where(*of_phase(tasks, key), tasks.c.site == site).values(values))
 
     def set_away(self, key: Key, site: str, away: Away, detail: str = "") -> None:
         """Notes that a site is away, or back."""
-        where = (*_is(tasks, key), tasks.c.site == site)
+        where = (*of_phase(tasks, key), tasks.c.site == site)
         self._connection.execute(update(tasks).where(*where).values(away=away, detail=detail))
-
-    def upload(self, key: Key, site: str) -> UploadRow | None:
-        """What a site has announced for a phase."""
-        query = select(uploads).where(*_is(uploads, key), uploads.c.site == site)
-        row = self._connection.execute(query).one_or_none()
-        return _upload(row) if row else None
-
-    def announced(self, site: str) -> Sequence[UploadRow]:
-        """What a site has announced and not sealed."""
-        query = select(uploads).where(uploads.c.site == site, uploads.c.sealed.is_(False))
-        return [_upload(row) for row in self._connection.execute(query)]
-
-    def sealed(self, key: Key) -> Sequence[UploadRow]:
-        """The sealed updates of a phase, by site."""
-        query = select(uploads).where(*_is(uploads, key), uploads.c.sealed).order_by(uploads.c.site)
-        return [_upload(row) for row in self._connection.execute(query)]
-
-    def put_upload(self, key: Key, site: str, announcement: Announcement) -> None:
-        """Keeps an announcement in the place of an earlier, unsealed one."""
-        where = (*_is(uploads, key), uploads.c.site == site)
-        self._connection.execute(uploads.delete().where(*where))
-        values = {
-            "site": site,
-            "manifest": to_text(announcement.manifest),
-            "base": announcement.base,
-            "spend": to_text(announcement.spend),
-            "metrics": json.dumps(dict(announcement.metrics)),
-            "sealed": False,
-        }
-        self._connection.execute(insert(uploads).values({**asdict(key), **values}))
-
-    def seal(self, key: Key, site: str) -> None:
-        """Seals what a site announced."""
-        where = (*_is(uploads, key), uploads.c.site == site)
-        self._connection.execute(update(uploads).where(*where).values(sealed=True))
-
-    def spends(self, run: RunRow) -> Mapping[str, tuple[Spend, ...]]:
-        """Every sealed spend of a run, by site, in the order of the phases."""
-        query = select(uploads.c.site, uploads.c.spend).where(uploads.c.run == run.run, uploads.c.sealed)
-        found: dict[str, tuple[Spend, ...]] = {}
-        for site, spend in self._connection.execute(query.order_by(uploads.c.round, uploads.c.phase)):
-            found[site] = (*found.get(site, ()), spend_of(spend))
-        return found
 
     def taken(self, run: RunRow) -> Sequence[tuple[str, int]]:
         """(site, epochs) of every task of a run that a site took and may have trained, in the order of the phases."""
@@ -258,10 +198,6 @@ class Edge:
         self._connection.execute(insert(cursors).values(reader=reader, number=number))
 
 
-def _is(table: Any, key: Key) -> tuple[Any, ...]:
-    return tuple(table.c[name] == value for name, value in asdict(key).items())
-
-
 def _fields(row: RunRow | TaskRow) -> dict[str, object]:
     return {name: getattr(row, name) for name in row.__dataclass_fields__}
 
@@ -290,13 +226,3 @@ def _task(row: Row[Any]) -> TaskRow:
         detail=row.detail,
         joined=row.joined,
     )
-
-
-def _upload(row: Row[Any]) -> UploadRow:
-    announcement = Announcement(
-        manifest=manifest_of(row.manifest),
-        base=row.base,
-        spend=spend_of(row.spend),
-        metrics=json.loads(row.metrics),
-    )
-    return UploadRow(site=row.site, announcement=announcement, sealed=row.sealed)

@@ -27,15 +27,20 @@ def phase_summary(closing: Closing, closed: Closed, fetched: int, seconds: float
         "bytes_up": sum(row.announcement.manifest.size_bytes for row in closing.sealed),
         "bytes_down": fetched,
         "seconds": round(seconds, 3),
-        "epsilon": {site: value if isfinite(value) else None for site, value in closed.epsilon.items()},
-        "spends": {row.site: _terms(row.announcement.spend) for row in closing.sealed},
+        "epsilon": {site: _told(value) for site, value in closed.epsilon.items()},
+        "epsilon_total": {row.site: _told(row.announcement.attestation.epsilon_after) for row in closing.sealed},
+        "spends": {row.site: _terms(row.announcement.attestation.spend) for row in closing.sealed},
         "metrics": {row.site: dict(row.announcement.metrics) for row in closing.sealed if row.announcement.metrics},
         "last": not opening.tasks,
     }
 
 
 def _terms(spend: Spend) -> Mapping[str, object]:
-    return {**asdict(spend), "clip": spend.clip if isfinite(spend.clip) else None}
+    return {**asdict(spend), "clip": _told(spend.clip)}
+
+
+def _told(value: float) -> float | None:
+    return value if isfinite(value) else None
 
 
 def failure_reason(key: Key, tasks: Sequence[TaskRow], quorum: int, deadline_s: float) -> str:

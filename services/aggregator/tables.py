@@ -1,6 +1,23 @@
-"""The tables of a run. Bulk lies in the blob store; a row here is what publishes it."""
+"""The tables of runs and of ledgers' heads. Bulk lies in the blob store; a row here is what publishes it."""
 
-from sqlalchemy import Boolean, Column, Float, ForeignKeyConstraint, Index, Integer, MetaData, String, Table, Text
+from dataclasses import asdict
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    ColumnElement,
+    Float,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+)
+
+from deerfield.exchange import Key
 
 metadata = MetaData()
 
@@ -62,10 +79,32 @@ uploads = Table(
     Column("site", String(64), primary_key=True),
     Column("manifest", Text, nullable=False),
     Column("base", String(64), nullable=False),
-    Column("spend", Text, nullable=False),
+    Column("attestation", Text, nullable=False),
     Column("metrics", Text, nullable=False),
     Column("sealed", Boolean, nullable=False),
     ForeignKeyConstraint(PHASE, [f"phases.{name}" for name in PHASE]),
+)
+
+heads = Table(
+    "heads",
+    metadata,
+    Column("site", String(256), primary_key=True),
+    Column("population", String(256), primary_key=True),
+    Column("sequence", BigInteger, nullable=False),
+    Column("head", String(64), nullable=False),
+    Column("epsilon_after", Float, nullable=False),  # may be infinite
+    Column("aggregator_key", String(64), nullable=False),
+    Column("signature", String(128), nullable=False),  # of the aggregator
+    Column("public_key", String(64), nullable=False),  # of the site, under which it was attested
+    Column("recorded_at", Float, nullable=False),
+)
+
+site_keys = Table(
+    "site_keys",
+    metadata,
+    Column("site", String(256), primary_key=True),
+    Column("public_key", String(64), nullable=False),  # of the site's first attestation
+    Column("pinned_at", Float, nullable=False),
 )
 
 events = Table(
@@ -86,3 +125,8 @@ cursors = Table(
     Column("reader", String(32), primary_key=True),
     Column("number", Integer, nullable=False),  # the last event that this reader has dealt with
 )
+
+
+def of_phase(table: Table, key: Key) -> tuple[ColumnElement[bool], ...]:
+    """The condition for the rows of one phase."""
+    return tuple(table.c[name] == value for name, value in asdict(key).items())

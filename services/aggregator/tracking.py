@@ -19,6 +19,7 @@ from services.aggregator.registry import Release, register
 RUN_TAG = "deerfield.run"
 STATUS = {"run_finished": "FINISHED", "run_failed": "FAILED", "run_aborted": "KILLED"}
 NUMBERS = ("deviation", "bytes_up", "bytes_down", "seconds")  # of a phase_published event
+EPSILONS = ("epsilon", "epsilon_total")  # of this run; of the site's population over all runs
 ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",  # a hospital's run is nobody else's business
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
@@ -72,7 +73,7 @@ class MlflowTracking:
     def _published(self, row: RunRow, event: Event) -> Registered | None:
         detail = event.detail
         numbers = {name: detail[name] for name in NUMBERS}
-        spent = {f"epsilon/{site}": value for site, value in detail["epsilon"].items()}
+        spent = {f"{name}/{site}": value for name in EPSILONS for site, value in detail[name].items()}
         told = {f"{name}/{site}": value for site, each in detail["metrics"].items() for name, value in each.items()}
         self._log(row, event, {name: value for name, value in (numbers | spent | told).items() if value is not None})
         path = f"phases/{self._step(row, event):06d}.json"

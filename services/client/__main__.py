@@ -1,7 +1,8 @@
 """`python -m services.client`: the composition root of everything that needs torch.
 
 `site` answers tasks; `prepare` splits data and describes the model for an embedded run; `follow` scores every phase of
-a run on data that belongs to the consortium; `evaluate` scores one adapter folder.
+a run on data that belongs to the consortium; `evaluate` scores one adapter folder; `plan` and `reconcile` serve an
+operator between runs, without torch.
 """
 
 import argparse
@@ -9,6 +10,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -36,6 +38,7 @@ def _parser() -> argparse.ArgumentParser:
     for flag in ("--site", "--aggregator", "--run"):
         site.add_argument(flag, required=True)
     site.add_argument("--policy", type=Path, required=True)
+    site.add_argument("--state", type=Path, required=True, help="folder of the ledgers, the key and the stored updates")
     site.set_defaults(command=_site)
 
     prepare = commands.add_parser("prepare", help="split the data of an embedded run, describe its adapter")
@@ -57,6 +60,18 @@ def _parser() -> argparse.ArgumentParser:
     for flag in ("--base", "--input", "--rows"):
         evaluate.add_argument(flag)
     evaluate.set_defaults(command=_evaluate)
+
+    plan = commands.add_parser("plan", help="what a run would cost sites, by their policies and ledgers")
+    plan.add_argument("--request", type=Path, required=True, help="JSON: the run, and each site's policy and state")
+    plan.set_defaults(command=_plan)
+
+    reconcile = commands.add_parser("reconcile", help="charge a ledger what a record has and it lacks")
+    for flag in ("--population", "--operator", "--reason"):
+        reconcile.add_argument(flag, required=True)
+    reconcile.add_argument("--state", type=Path, required=True)
+    reconcile.add_argument("--record", type=Path, help="the aggregator's countersigned record; without it, infinity")
+    reconcile.add_argument("--delta", type=float, help="of all runs until the record together; default: all there is")
+    reconcile.set_defaults(command=_reconcile)
     return parser
 
 
@@ -66,16 +81,25 @@ def _site(arguments: argparse.Namespace) -> None:
     from deerfield.wire.channel import connect
     from deerfield.wire.client import SiteClient
     from services.client import policy, workbench
+    from services.client.custody import Custody
     from services.client.site import Site
 
     structlog.get_logger().info("site starts", site=arguments.site, run=arguments.run, pid=os.getpid())
     rules = policy.load(arguments.policy)
     torch.set_num_threads(rules.threads)
-    with connect(arguments.aggregator, role="site", site=arguments.site) as channel:
+    with (
+        Custody(arguments.site, rules, arguments.state) as custody,
+        connect(arguments.aggregator, role="site", site=arguments.site) as channel,
+    ):
         link = SiteClient(channel, run=arguments.run)
         link.hello()
-        build = lambda spec: workbench.build(arguments.site, rules, spec)  # noqa: E731
-        Site(name=arguments.site, link=link, build=build).serve()
+        Site(
+            name=arguments.site,
+            link=link,
+            account=custody.account,
+            build=partial(workbench.build, arguments.site, rules, custody.split_key),
+            leaves=rules.on_exhaustion == "leave",
+        ).serve()
 
 
 def _prepare(arguments: argparse.Namespace) -> None:
@@ -107,6 +131,26 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     known = {"path": arguments.data, "label": arguments.label, "rows": arguments.rows, "input": arguments.input}
     source = Source.model_validate({key: value for key, value in known.items() if value is not None})
     print(json.dumps(evaluator.evaluate_folder(Path(arguments.adapter), source, arguments.base)))
+
+
+def _plan(arguments: argparse.Namespace) -> None:
+    from services.client import operator
+
+    print(json.dumps(operator.plan_sites(json.loads(arguments.request.read_text())), allow_nan=False))
+
+
+def _reconcile(arguments: argparse.Namespace) -> None:
+    from services.client import operator
+
+    entry = operator.reconcile(
+        arguments.state,
+        arguments.population,
+        operator=arguments.operator,
+        reason=arguments.reason,
+        record=arguments.record,
+        delta=arguments.delta,
+    )
+    print(json.dumps({"sequence": entry.sequence, "hash": entry.hash, **entry.detail}, allow_nan=False))
 
 
 if __name__ == "__main__":

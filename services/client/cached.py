@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,6 +26,9 @@ class Cached:
     def __init__(self, classifier: Classifier, examples: Examples, *, limit_bytes: int = LIMIT_BYTES) -> None:
         self._classifier, self._raw = classifier, examples.inputs
         self.labels = torch.as_tensor(examples.labels, dtype=torch.long)  # (n,)
+        self.owners = np.unique(examples.units, return_inverse=True)[1].astype(
+            np.int64
+        )  # (n,), the patient of each, by number
         self._features: tuple[str, Tensor] | None = None
         self._stored: dict[str, Tensor] | None = None
         if isinstance(classifier.prepare, Tokens) and len(self):

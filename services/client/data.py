@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from deerfield.errors import InvalidInput
 from deerfield.runfile import Source
+from deerfield.types import Unit
 from services.client import files
 from services.client.files import NAMES, Invalid, first_line
 
@@ -96,6 +97,19 @@ class Table:
 
     examples: Examples
     sites: NDArray[np.str_] | None
+
+
+def check_unit(source: Source, unit: Unit) -> None:
+    """Refuses a source that does not say which examples are one `unit`.
+
+    Raises:
+        InvalidInput: unit is patient, and the source names no patient column.
+    """
+    if unit == "patient" and source.patient is None:
+        raise InvalidInput(
+            f"{source.path}: privacy: unit 'patient' needs the column that names each example's patient; name it in "
+            f"`source: patient:`, or protect single examples by unit: record"
+        )
 
 
 def read(source: Source, labels: tuple[str, ...], kind: str, *, invalid: Invalid = "refuse") -> Table:

@@ -9,9 +9,12 @@ and for the linear head, with features f (n, width) and logit gradients e (n, la
 They are kept until the backward pass ends, measured jointly, scaled, and summed: no second backward pass (ghost
 clipping, arXiv 2110.05679), no t x t Gram matrix, no hooks on the adapter's own layers (Opacus, arXiv 2109.12298). The
 forward pass uses the merged weight W + s B A, so that the adapter costs it next to nothing.
-Per-example gradients live in this object alone, and are gone when `clipped_sum` returns: none reaches `.grad`.
+Units of several examples cost one addition more: the loss weighs an example by one over its unit's examples, and what
+a layer finds is added up by unit before it is kept, over as many microbatches as the units take.
+Unclipped gradients live in this object alone, and are gone when `clipped_sum` returns: none reaches `.grad`.
 """
 
+from collections.abc import Iterable
 from math import isinf
 from typing import Any
 
@@ -20,16 +23,15 @@ from torch import Tensor, nn
 
 from deerfield.errors import EngineFault
 from deerfield.tensors import Factors
-from services.client.backbones import Inputs
 from services.client.lowrank import Columns, Low, Rows, wide
-from services.client.mechanism import clip_factors
+from services.client.mechanism import Batch, Owners, clip_factors
 from services.client.models import Classifier
 
 
 class Fused:
     """`mechanism.Engine` for LoRA on linear layers and 1x1 convolutions, and a linear head.
 
-    With an infinite clip no example is told from another: the same products run over the whole batch at once.
+    With an infinite clip no unit is told from another: the same products run over the whole batch at once.
     """
 
     def __init__(self, classifier: Classifier, slot: str, factors: Factors, clip: float) -> None:
@@ -39,7 +41,8 @@ class Fused:
         self._anchor = torch.zeros((), requires_grad=True)  # makes autograd visit layers whose inputs need no gradient
         self._layers: list[_Layer] = []
         self._taken: dict[str, Tensor] = {}
-        self.count = 0  # examples in the batch that is under way
+        self._owners: Owners | None = None  # of the batch that is under way
+        self.count = 0  # its examples
 
     def __enter__(self) -> "Fused":
         entries = self._classifier.activate(self._slot, self._factors)
@@ -63,27 +66,32 @@ class Fused:
 
     @property
     def summed(self) -> bool:
-        """Nothing is clipped, so examples need not be told apart."""
+        """Nothing is clipped, so units need not be told apart."""
         return isinf(self._clip)
 
-    def clipped_sum(self, inputs: Inputs, labels: Tensor) -> tuple[list[Tensor], Tensor]:
+    def clipped_sum(self, batches: Iterable[Batch]) -> tuple[list[Tensor], Tensor]:
         """As `mechanism.Engine` says."""
         for layer in self._layers:
             layer.refresh()
         self._taken.clear()
-        self.count = len(labels)
-        loss = nn.functional.cross_entropy(self._classifier(inputs), labels, reduction="sum")
-        loss.backward()  # type: ignore[no-untyped-call]
+        losses = []
+        for batch in batches:
+            self.count, self._owners = len(batch.labels), batch.owners
+            loss = batch.loss(self._classifier(batch.inputs))
+            loss.backward()  # type: ignore[no-untyped-call]
+            losses.append(loss.detach())
         missing = [name for name in self._shapes if name not in self._taken]
         if missing:
             raise EngineFault(f"{missing[0]}: the model's forward pass does not use this layer")
         with torch.no_grad():
             sums = self._sums()
         self._taken.clear()
-        return sums, loss.detach()
+        return sums, torch.stack(losses).sum()
 
     def take(self, name: str, gradients: Tensor) -> None:
-        """Keeps the gradients (n, ...) of one entry; a layer that runs twice adds up before its norm is taken."""
+        """Keeps the gradients (n, ...) of one entry; what comes twice, by layer or batch, adds up before its norm."""
+        if self._owners is not None and not self.summed:
+            gradients = self._owners.summed(gradients)
         if name in self._taken:
             self._taken[name].add_(gradients)
         else:
@@ -93,8 +101,8 @@ class Fused:
         shapes = self._shapes.values()
         if self.summed:
             return [self._taken[name].view(shape) for name, shape in self._shapes.items()]
-        each = [self._taken[name].flatten(1) for name in self._shapes]  # (n, entries)
-        norms = torch.stack([torch.linalg.vector_norm(g, dim=1) for g in each]).norm(dim=0)  # (n,)
+        each = [self._taken[name].flatten(1) for name in self._shapes]  # (units, entries)
+        norms = torch.stack([torch.linalg.vector_norm(g, dim=1) for g in each]).norm(dim=0)  # (units,)
         factors = clip_factors(norms, self._clip)
         broken = ~norms.isfinite()
         if broken.any():

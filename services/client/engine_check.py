@@ -20,7 +20,7 @@ from deerfield.tensors import Factors, factor
 from deerfield.types import Spend
 from services.client.backbones import Inputs
 from services.client.device import reproducible
-from services.client.mechanism import Mechanism, clip_factors
+from services.client.mechanism import Batch, Mechanism, Owners, clip_factors
 from services.client.models import SHARED, Classifier, side
 from services.client.targets import refuse_batch_mixing
 from services.client.trainer import engine, optimizer, take_step
@@ -28,6 +28,11 @@ from services.client.trainer import engine, optimizer, take_step
 Gradients: TypeAlias = Mapping[str, Tensor]
 
 EXAMPLES = 3  # the fewest that tell "each clipped" from "the sum clipped" and from "the first and the last"
+PATIENTS = (
+    0,
+    1,
+    0,
+)  # whose they are under unit patient: one of two examples, apart and in two microbatches; one of one
 TOKENS = 8
 TOLERANCE = {"fp32": 1e-3, "bf16": 0.1}  # relative L2 error of one tensor; bf16 has 8 bits, over some tens of layers
 
@@ -47,7 +52,7 @@ def check_engine(classifier: Classifier, spec: RunSpec, factors: Factors, *, slo
     with reproducible(), _scratch(classifier, slot, generator):
         if factors:
             check.adapter_counts()
-        check.engine_agrees_and_moves_what_it_trains([check.reference(i) for i in range(EXAMPLES)])
+        check.engine_agrees_and_moves_what_it_trains(check.by_unit([check.reference(i) for i in range(EXAMPLES)]))
 
 
 def _examples(classifier: Classifier, generator: torch.Generator) -> tuple[Inputs, Tensor]:
@@ -122,16 +127,33 @@ class _Check:
                 raise EngineFault(f"{name} gets no gradient: its layer is not part of the forward pass")
         return dict(zip(entries, found, strict=True))
 
+    def by_unit(self, each: list[Gradients]) -> list[Gradients]:
+        """The references of the units that the run protects: examples, or the means over a patient's examples."""
+        if self.spec.privacy.unit != "patient":
+            return each
+        owned = [[g for g, unit in zip(each, PATIENTS, strict=True) if unit == wanted] for wanted in set(PATIENTS)]
+        return [{name: torch.stack([g[name] for g in mine]).mean(0) for name in mine[0]} for mine in owned]
+
+    def batches(self) -> Iterator[Batch]:
+        """The examples as the trainer would hand them to the engine; under unit patient in two microbatches."""
+        if self.spec.privacy.unit != "patient":
+            yield Batch(self.inputs, self.labels)
+            return
+        places = torch.tensor(PATIENTS)
+        for part in torch.split(torch.arange(EXAMPLES), EXAMPLES - 1):
+            owners = Owners(places[part], torch.bincount(places)).to(self.labels.device)
+            yield Batch({name: value[part] for name, value in self.inputs.items()}, self.labels[part], owners)
+
     def engine_agrees_and_moves_what_it_trains(self, each: list[Gradients]) -> None:
         """Compares the engine's sum with that of the clipped references, then takes one step without noise."""
         norms = torch.stack([torch.stack([g.norm() for g in one.values()]).norm() for one in each])
-        clip = float(norms.median())  # one example is clipped, one is not
+        clip = float(norms.median())  # one unit is clipped, one is not
         scales = clip_factors(norms, clip)
         trained = self.classifier.trained(self.slot, self.factors)
         frozen = {name: (p, p._version) for name, p in self.classifier.named_parameters() if _absent(p, trained)}
         before = {name: p.detach().clone() for name, p in self.classifier.entries(self.slot).items()}
         with engine(self.classifier, self.slot, self.factors, clip=clip, kind=self.spec.training.engine) as engaged:
-            sums, _ = engaged.clipped_sum(self.inputs, self.labels)
+            sums, _ = engaged.clipped_sum(self.batches())
             for name, total in zip(trained, sums, strict=True):
                 expected = torch.stack([scale * one[name] for scale, one in zip(scales, each, strict=True)]).sum(0)
                 self.compare(name, total, expected)

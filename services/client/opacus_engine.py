@@ -5,16 +5,17 @@ its own noise comes from torch's global generator. A wrapped model cannot change
 """
 
 import warnings
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from opacus.grad_sample import GradSampleModule
 from opacus.optimizers import DPOptimizer
-from torch import Tensor, nn
+from torch import Tensor
 
 from deerfield.errors import EngineFault, InvalidInput
 from deerfield.tensors import Factors
-from services.client.backbones import Inputs
+from services.client.mechanism import Batch
 from services.client.models import Classifier
 
 
@@ -56,24 +57,35 @@ class Hooked:
             vars(module).pop("activations", None)
             module.eval()
 
-    def clipped_sum(self, inputs: Inputs, labels: Tensor) -> tuple[list[Tensor], Tensor]:
+    def clipped_sum(self, batches: Iterable[Batch]) -> tuple[list[Tensor], Tensor]:
         """As `mechanism.Engine` says."""
+        each: list[Tensor] = []
+        losses = []
+        for batch in batches:
+            found, loss = self._samples(batch)
+            each = [total.add_(more) for total, more in zip(each, found, strict=True)] if each else found
+            losses.append(loss)
+        finite = torch.stack([units.flatten(1).isfinite().all(1) for units in each]).all(0)  # (units,)
+        for parameter, units in zip(self._entries, each, strict=True):
+            units[~finite] = 0
+            vars(parameter).update(grad_sample=units)
+        self._clipper.clip_and_accumulate()
+        sums = [vars(parameter)["summed_grad"] for parameter in self._entries]
         self._forget()
-        loss = nn.functional.cross_entropy(self._wrapped(inputs), labels, reduction="sum")
+        return sums, torch.stack(losses).sum()
+
+    def _samples(self, batch: Batch) -> tuple[list[Tensor], Tensor]:
+        """The gradients (units, ...) of each entry, as far as they come from `batch`, and the loss."""
+        self._forget()
+        loss = batch.loss(self._wrapped(batch.inputs))
         with warnings.catch_warnings():  # of its hooks on layers whose inputs need no gradient, which is so by design
             warnings.filterwarnings("ignore", "Full backward hook is firing", UserWarning)
             loss.backward()  # type: ignore[no-untyped-call]
         samples = [vars(parameter)["grad_sample"] for parameter in self._entries]
         if any(sample is None for sample in samples):
             raise EngineFault("the model's forward pass does not use one of the trained layers")
-        finite = torch.stack([sample.flatten(1).isfinite().all(1) for sample in samples]).all(0)  # (n,)
-        if not finite.all():
-            for sample in samples:
-                sample[~finite] = 0
-        self._clipper.clip_and_accumulate()
-        sums = [vars(parameter)["summed_grad"] for parameter in self._entries]
         self._forget()
-        return sums, loss.detach()
+        return (samples if batch.owners is None else [batch.owners.summed(g) for g in samples]), loss.detach()
 
     def _forget(self) -> None:
         """Drops every gradient, clipped or not."""

@@ -1,4 +1,7 @@
-"""The site's policy file, owned by the hospital: what a run's public names mean here, and what may be done with it."""
+"""The site's policy file, owned by the hospital: what a run's public names mean here, and what may be done with it.
+
+Everything in it is decided before a run is known, and a run that asks for more is refused before data is read.
+"""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,62 +10,124 @@ from typing import Literal
 import yaml
 from pydantic import Field, model_validator
 
-from deerfield.errors import InvalidInput, NotMapped
+from deerfield.errors import InvalidInput, NotMapped, PolicyRefused
+from deerfield.filters import Cap
 from deerfield.runfile import Source, parse
-from deerfield.runspec import RunSpec, Section
+from deerfield.runspec import DELTA_LIMIT, Name, RunSpec, Section
 from deerfield.types import Unit
 
 
 class Population(Section):
-    """One group of patients or records, and the public bounds on its size."""
+    """One group of patients or records, what protects it for its whole life, and the public bounds on its size."""
 
     source: Source
+    unit: Unit = Field(description="what one epsilon protects, for ever: record, patient, site, or none (public data)")
+    epsilon: float | None = Field(None, gt=0, le=1000, description="of all runs together; required unless unit is none")
+    delta: float = Field(1e-5, gt=0, le=DELTA_LIMIT, description="of all runs together; at most 1/(10 x units_high)")
+    filter: Literal["sum", "renyi"] = Field(
+        "sum", description="how runs add up: sum of their epsilons and deltas, or a Renyi filter over steps taken"
+    )
+    order: float | None = Field(None, gt=1, le=256, description="renyi: its order, fixed in advance; such as 8")
     units_low: int = Field(ge=1, description="public: at least so many units; the denominator of a step is q times it")
     units_high: int = Field(ge=1, description="public: at most so many units; delta is at most 1/(10 x units_high)")
+    examples_high: int | None = Field(
+        None, ge=1, description="registration warns of units with more examples than this; default: no warning"
+    )
+    validation: float = Field(0.0, ge=0, lt=1, description="share of the units kept out of training, for metrics: dp")
+    unprotected: bool = Field(False, description="whether runs of unit none may use it: epsilon is infinite ever after")
 
     @model_validator(mode="after")
-    def _is_a_range(self) -> "Population":
+    def _is_a_promise(self) -> "Population":
         if self.units_low > self.units_high:
             raise ValueError(f"units_low {self.units_low} is above units_high {self.units_high}")
+        if self.unit == "none":
+            return self
+        if self.epsilon is None:
+            raise ValueError(f"epsilon is missing: unit {self.unit!r} needs a lifetime budget (or write unit: none)")
+        if (self.filter == "renyi") != (self.order is not None):
+            raise ValueError("order: a renyi filter needs one, such as 8, and a sum filter has none")
+        limit = 1 / (10 * self.units_high)
+        if self.delta > limit:
+            raise ValueError(
+                f"delta: {self.delta:g} is above 1/(10 x {self.units_high} units) = {limit:.1e}; write a smaller one"
+            )
         return self
+
+    @property
+    def cap(self) -> Cap | None:
+        """The lifetime budget; None where nothing is protected."""
+        if self.unit == "none" or self.epsilon is None:
+            return None
+        return Cap(epsilon=self.epsilon, delta=self.delta, filter=self.filter, order=self.order)
+
+
+class Metrics(Section):
+    """Validation counts under noise, charged to the population's ledger like everything else."""
+
+    noise_multiplier: float = Field(10.0, gt=0, description="standard deviation of each count over its sensitivity")
+    every: int = Field(1, ge=1, description="phases between two evaluations")
 
 
 class Policy(Section):
     """What this site maps and allows."""
 
-    populations: Mapping[str, Population]
+    federation: str = Field("deerfield", min_length=1, max_length=64, description="the consortium, as in the ledger")
+    populations: Mapping[Name, Population]
     models: Mapping[str, str] = Field(description="sha256 of a base model's weights -> folder, hub id or package:NAME")
-    units: tuple[Unit, ...] = Field(
-        ("record",), min_length=1, description="what a run may protect; 'none', no privacy at all, only if named here"
+    strategies: tuple[str, ...] = Field((), description="allowed by name; default: all that guarantee the unit")
+    metrics: Literal["none", "dp", "clear"] = Field(
+        "none", description="what leaves beside the release: nothing, noised counts, or clear (epsilon infinite)"
     )
-    metrics: Literal["none", "clear"] = "none"
+    dp_metrics: Metrics = Field(Metrics(), description="metrics: dp: how often, and under how much noise")
+    on_exhaustion: Literal["decline", "leave"] = Field(
+        "decline", description="when the budget is used up: decline task by task, or leave the run"
+    )
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     threads: int = Field(1, ge=1)
 
     def population(self, spec: RunSpec) -> Population:
-        """The population that the run names.
+        """The population that the run names, once everything about the run is allowed.
 
         Raises:
-            NotMapped: the policy has none of that name or not for this unit, or its size asks for a smaller delta.
+            NotMapped: the policy has none of that name.
+            PolicyRefused: the run asks for another unit, strategy or delta than the policy allows, or for a stricter
+                policy than this one.
         """
-        if spec.privacy.unit not in self.units:
-            raise NotMapped(
-                f"the run's privacy unit is {spec.privacy.unit!r}, this site's policy allows {', '.join(self.units)}; "
-                f"add it to `units:` of the policy if that is meant"
-            )
         if spec.population not in self.populations:
             raise NotMapped(
                 f"population {spec.population!r} is not in this site's policy ({', '.join(sorted(self.populations))})"
             )
         population = self.populations[spec.population]
-        limit = 1 / (10 * population.units_high)
-        if spec.privacy.unit != "none" and spec.privacy.delta > limit:
-            raise NotMapped(
-                f"delta {spec.privacy.delta:g} is above 1/(10 x {population.units_high} units) = {limit:.1e}; "
-                f"ask for a smaller one"
-            )
+        for refusal in (self._unit(spec, population), self._strategy(spec), _required(spec, population)):
+            if refusal is not None:
+                raise PolicyRefused(refusal)
         return population
+
+    def _unit(self, spec: RunSpec, population: Population) -> str | None:
+        unit = spec.privacy.unit
+        if unit == "none" and population.unit != "none" and not population.unprotected:
+            return (
+                f"the run's privacy unit is 'none', and population {spec.population!r} protects each "
+                f"{population.unit}; write `unprotected: true` there if its epsilon may become infinite for ever"
+            )
+        if unit not in ("none", population.unit):
+            return (
+                f"the run's privacy unit is {unit!r}, that of population {spec.population!r} is {population.unit!r}, "
+                f"and it has one for ever; ask for that one"
+            )
+        limit = 1 / (10 * population.units_high)
+        if unit != "none" and spec.privacy.delta > limit:
+            return f"delta {spec.privacy.delta:g} is above 1/(10 x {population.units_high} units) = {limit:.1e}"
+        return None
+
+    def _strategy(self, spec: RunSpec) -> str | None:
+        if self.strategies and spec.strategy["name"] not in self.strategies:
+            return (
+                f"strategy {spec.strategy['name']!r} is not allowed here ({', '.join(self.strategies)}); "
+                f"add it to `strategies:` of the policy if that is meant"
+            )
+        return None
 
     def base(self, spec: RunSpec) -> str:
         """Where the run's base model is.
@@ -75,6 +140,20 @@ class Policy(Section):
         return self.models[spec.model.digest or ""]
 
 
+def _required(spec: RunSpec, population: Population) -> str | None:
+    """What the consortium asks of every site's policy, and this one does not keep."""
+    required = spec.federation.lifetime_epsilon
+    if required is None:
+        return None
+    if population.epsilon is None or population.epsilon > required:
+        allowed = "no limit" if population.epsilon is None else f"{population.epsilon:g}"
+        return (
+            f"the consortium requires a lifetime epsilon of at most {required:g}, population {spec.population!r} "
+            f"allows {allowed}; lower it in the policy to take part"
+        )
+    return None
+
+
 def load(path: Path) -> Policy:
     """Reads a policy file.
 
@@ -83,5 +162,9 @@ def load(path: Path) -> Policy:
     """
     try:
         return parse(Policy, yaml.safe_load(path.read_text("utf-8")), str(path))
-    except (OSError, yaml.YAMLError) as error:
-        raise InvalidInput(f"policy {path} cannot be read: {error}") from error
+    except OSError as error:
+        raise InvalidInput(
+            f"policy {path} cannot be read: {error.strerror}; a site does nothing without one"
+        ) from error
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InvalidInput(f"policy {path} is not YAML: {str(error).splitlines()[0]}") from error

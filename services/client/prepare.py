@@ -16,13 +16,14 @@ from pydantic import TypeAdapter, ValidationError
 
 from deerfield import partition
 from deerfield.errors import InvalidInput
-from deerfield.runfile import Partition, RunFile
+from deerfield.runfile import RunFile
 from deerfield.runspec import Name, RunSpec
 from deerfield.strategies import make
 from services.client import backbones, data, device, models
 
 NAME: TypeAdapter[str] = TypeAdapter(Name)
 RESERVED = ("validation", "evaluator", "aggregator", "prepare", "preload")  # names of files and processes beside sites
+NOUNS: Mapping[partition.Per, str] = {"unit": "patients", "row": "examples"}
 Rows = NDArray[np.int64]
 
 
@@ -43,6 +44,7 @@ def prepare(run: RunFile, folder: Path, *, pooled: bool) -> dict[str, Any]:
         InvalidInput: the data, the base model or the device cannot be used.
     """
     spec, embedded = run.spec, run.embedded
+    data.check_unit(embedded.source, spec.privacy.unit)
     hardware = _hardware(run)
     base = backbones.locate(embedded.base or spec.model.base)
     classifier = models.load(base, spec)
@@ -50,7 +52,8 @@ def prepare(run: RunFile, folder: Path, *, pooled: bool) -> dict[str, Any]:
         classifier.trained(models.SHARED, factors)
     table = data.read(embedded.source, spec.labels, spec.model.input)
     parts = split(run, table, pooled=pooled)
-    low, high = bounds(parts, embedded.units_low)
+    counts = {name: count(table.examples.units[rows], _per(run)) for name, rows in parts.sites.items()}
+    low, high = bounds(counts, embedded.units_low, NOUNS[_per(run)])
     _check_delta(spec, high)
     files = write(parts, folder / "rows", None if embedded.source.rows is None else np.load(embedded.source.rows))
     return {
@@ -86,12 +89,14 @@ def _check_delta(spec: RunSpec, high: int) -> None:
 
 
 def split(run: RunFile, table: data.Table, *, pooled: bool) -> Split:
-    """Holds out validation units, then deals the rest to the sites; a unit is never in two places.
+    """Holds out validation patients, then deals the rest to the sites; no patient is ever in two places.
+
+    So it is whatever the run protects: without a patient column each example is one.
 
     Raises:
-        InvalidInput: a site would have fewer units than `partition: minimum`.
+        InvalidInput: a site would have fewer of the run's units than `partition: minimum`.
     """
-    examples, rules = table.examples, run.embedded.partition
+    examples = table.examples
     held = partition.held_out(examples.units, run.embedded.validation, key=f"validation/{run.seed}".encode())
     rest = np.flatnonzero(~held)
     if not held.any() or not len(rest):
@@ -100,23 +105,35 @@ def split(run: RunFile, table: data.Table, *, pooled: bool) -> Split:
             f"validation: {run.embedded.validation}"
         )
     sites = {"central": rest} if pooled else {k: rest[v] for k, v in _deal(run, table, rest).items()}
-    sites = {name: _cap(rows, examples.units, rules, run.seed, name) for name, rows in sites.items()}
+    sites = {name: _cap(rows, examples.units, run, name) for name, rows in sites.items()}
     return Split(sites, np.flatnonzero(held))
 
 
 def _deal(run: RunFile, table: data.Table, rest: Rows) -> Mapping[str, Rows]:
-    rules, units = run.embedded.partition, table.examples.units[rest]
+    rules, units, per = run.embedded.partition, table.examples.units[rest], _per(run)
     if rules.kind == "column":
         if table.sites is None:
             raise InvalidInput("partition: kind 'column' needs source: site: the column that names the hospital")
         sites = table.sites[rest]
         check_names(sorted(set(sites.tolist())), f"{run.embedded.source.path}: column {run.embedded.source.site!r}")
         apart = [f"{site}/{unit}" for site, unit in zip(sites, units, strict=True)]  # budgets add up over sites
-        return partition.by_column(sites, apart, minimum=rules.minimum)
+        return partition.by_column(sites, apart, minimum=rules.minimum, per=per)
     if rules.kind == "iid":
-        return partition.iid(units, rules.sites, seed=run.seed, minimum=rules.minimum)
+        return partition.iid(units, rules.sites, seed=run.seed, minimum=rules.minimum, per=per)
     labels = table.examples.labels[rest]
-    return partition.dirichlet(labels, units, rules.sites, alpha=rules.alpha, seed=run.seed, minimum=rules.minimum)
+    return partition.dirichlet(
+        labels, units, rules.sites, alpha=rules.alpha, seed=run.seed, minimum=rules.minimum, per=per
+    )
+
+
+def _per(run: RunFile) -> partition.Per:
+    """What the run counts: patients where it protects them, else examples."""
+    return "unit" if run.privacy.unit == "patient" else "row"
+
+
+def count(units: NDArray[np.str_], per: partition.Per) -> int:
+    """How many units or rows there are."""
+    return len(np.unique(units)) if per == "unit" else len(units)
 
 
 def check_names(names: Iterable[str], where: str) -> None:
@@ -137,28 +154,30 @@ def check_names(names: Iterable[str], where: str) -> None:
             raise InvalidInput(f"{where} names a site {name!r}, which is reserved: rename it in that column")
 
 
-def _cap(rows: Rows, units: NDArray[np.str_], rules: Partition, seed: int, name: str) -> Rows:
-    """Whole units in the order of their keyed hash, until the next would bring more than `rules.at_most` rows.
+def _cap(rows: Rows, units: NDArray[np.str_], run: RunFile, name: str) -> Rows:
+    """Whole patients in the order of their keyed hash, until the next would bring more than `at_most` rows.
 
     Raises:
-        InvalidInput: those are fewer units than `partition: minimum`.
+        InvalidInput: those are fewer of the run's units than `partition: minimum`.
     """
+    rules = run.embedded.partition
     if rules.at_most is None or len(rows) <= rules.at_most:
         return rows
-    owners, key = units[rows], f"at_most/{seed}/{name}".encode()
+    owners, key = units[rows], f"at_most/{run.seed}/{name}".encode()
     found, counts = np.unique(owners, return_counts=True)
     order = sorted(range(len(found)), key=lambda at: hmac.digest(key, str(found[at]).encode(), "sha256"))
     fitting = int(np.searchsorted(np.cumsum(counts[order]), rules.at_most, side="right"))
-    if fitting < rules.minimum:
+    kept = np.isin(owners, found[order[:fitting]])
+    if (left := count(owners[kept], _per(run))) < rules.minimum:
         raise InvalidInput(
-            f"partition: {name} would keep {fitting} units at at_most: {rules.at_most} examples, the minimum is "
-            f"{rules.minimum}; raise at_most or lower the minimum"
+            f"partition: {name} would keep {left} {NOUNS[_per(run)]} at at_most: {rules.at_most} examples, the minimum "
+            f"is {rules.minimum}; raise at_most or lower the minimum"
         )
-    return rows[np.isin(owners, found[order[:fitting]])]
+    return rows[kept]
 
 
-def bounds(split_: Split, declared: int | None) -> tuple[int, int]:
-    """(units_low, units_high) over all sites, to two digits; a unit is a record.
+def bounds(counts: Mapping[str, int], declared: int | None, nouns: str) -> tuple[int, int]:
+    """(units_low, units_high) over all sites, to two digits; `counts` are each site's `nouns`: examples or patients.
 
     A real site declares them, because its count is private; here one person holds all the data, and says so in the
     output.
@@ -166,14 +185,13 @@ def bounds(split_: Split, declared: int | None) -> tuple[int, int]:
     Raises:
         InvalidInput: `declared` is no lower bound.
     """
-    smallest = min(split_.sites, key=lambda name: len(split_.sites[name]))
-    counts = [len(rows) for rows in split_.sites.values()]
-    if declared is not None and declared > min(counts):
+    smallest = min(counts, key=lambda name: counts[name])
+    low, high = counts[smallest], max(counts.values())
+    if declared is not None and declared > low:
         raise InvalidInput(
-            f"embedded: units_low: {declared} is above the {min(counts)} examples of {smallest}; lower it, or leave it "
-            f"out"
+            f"embedded: units_low: {declared} is above the {low} {nouns} of {smallest}; lower it, or leave it out"
         )
-    return declared or _two_digits(min(counts), np.floor), _two_digits(max(counts), np.ceil)
+    return declared or _two_digits(low, np.floor), _two_digits(high, np.ceil)
 
 
 def _two_digits(count: int, rounding: np.ufunc) -> int:

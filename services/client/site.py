@@ -4,7 +4,7 @@ Knows no transport, model or file: it is given a link to the aggregator and a wa
 """
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -12,7 +12,6 @@ from typing import Protocol
 import structlog
 
 from deerfield.errors import (
-    AlreadySealed,
     BudgetExhausted,
     DeerfieldError,
     EngineFault,
@@ -22,12 +21,13 @@ from deerfield.errors import (
     RoundClosed,
     RunEnded,
 )
+from deerfield.ledger.account import Reservation
 from deerfield.link import Assignment, Link
-from deerfield.privacy import noise_multiplier
 from deerfield.runspec import RunSpec
 from deerfield.strategies import make
 from deerfield.strategy import Strategy, Trainer
-from deerfield.types import Spend, Task, Update
+from deerfield.tensors import Tensors
+from deerfield.types import Countersigned, Spend, Task, Update
 
 HEARTBEAT_S = 5.0
 log = structlog.get_logger()
@@ -35,10 +35,12 @@ log = structlog.get_logger()
 FITS_NOT = "the update does not fit what the run asks for; see the site's log"
 DECLINED = {  # all that the aggregator learns: one fixed sentence for each reason
     "ALREADY_SEALED": "this site has answered this task once, and answers no task twice",
-    "BUDGET_EXHAUSTED": "the task is beyond the steps that the run's epsilon was calibrated for",
+    "BUDGET_EXHAUSTED": "the run or the task is beyond what is left of this population's budget",
     "ENGINE_FAULT": "the check of the clipping engine failed; see the site's log",
+    "LEDGER_BEHIND": "this site's ledger lacks an entry that the aggregator has seen; its operator must reconcile it",
     "NOT_FINITE": "training at this site gave numbers that are not finite; lower the learning rates",
     "NOT_MAPPED": "this site's policy, model or data do not fit what the run names; see the site's log",
+    "POLICY_REFUSED": "this site's policy does not allow what the run asks for; see the site's log",
     "ROUND_CLOSED": "the phase closed before this site was done, and it answers no task twice",
     "STALE_BASE": "the task's start tensors have changed since this site was given them",
     "TOO_LARGE": "the update is larger than the aggregator takes",
@@ -63,8 +65,29 @@ class Workbench(Protocol):
         """A trainer whose every step goes through the mechanism `spend`."""
         ...
 
-    def metrics(self) -> dict[str, float]:
-        """What the policy lets out about the last phase, beyond the release."""
+    def metrics(self) -> Mapping[str, float]:
+        """What the policy lets out about the last phase, beyond the release; what it costs is reserved with the run."""
+        ...
+
+
+class Account(Protocol):
+    """A run's dealings with this site's ledger. Implementers guarantee that what returned survives a crash."""
+
+    def check_head(self, record: Countersigned | None) -> None:
+        """Raises LedgerBehind if the aggregator has seen an entry that the ledger does not hold."""
+
+    def stored(self, assignment: Assignment) -> Update | None:
+        """The update that was committed for a task: the only one that may ever be sent for it."""
+        ...
+
+    def reserve(self, assignment: Assignment) -> Reservation:
+        """Charges a task before a record is read; raises BudgetExhausted or AlreadySealed."""
+        ...
+
+    def commit(
+        self, reservation: Reservation, assignment: Assignment, delta: Tensors, metrics: Mapping[str, float]
+    ) -> Update:
+        """Stores what was made under a reservation, and answers what may now be sent."""
         ...
 
 
@@ -74,10 +97,12 @@ class Site:
 
     name: str
     link: Link
+    account: Callable[[str, int, RunSpec], Account]  # (run, incarnation, its terms); refuses before anything is read
     build: Callable[[RunSpec], Workbench]  # raises NotMapped or InvalidInput before anything is read
+    leaves: bool = False  # a run that its budget does not cover, instead of declining task by task
     beats: bool = True
     beat_s: float = HEARTBEAT_S
-    _runs: dict[str, "_Run"] = field(default_factory=dict)
+    _runs: dict[tuple[str, int], "_Run"] = field(default_factory=dict)
     _answered: dict["_Key", str] = field(default_factory=dict)  # the reason to decline each if it is handed out again
 
     def serve(self) -> None:
@@ -111,6 +136,11 @@ class Site:
         except RoundClosed as closed:
             self._answered[_key(assignment)] = closed.reason
             log.warning("phase closed before this site was done", site=self.name, reason=str(closed))
+        except BudgetExhausted as exhausted:
+            self._decline(assignment, exhausted.reason, str(exhausted))
+            if self.leaves:
+                self.link.leave(assignment.run, DECLINED[exhausted.reason])
+                raise RunEnded(f"this site has left run {assignment.run}: {exhausted}") from exhausted
         except Refusal as refusal:
             self._decline(assignment, refusal.reason, str(refusal))
         except InvalidInput as error:
@@ -125,23 +155,28 @@ class Site:
             self._send(assignment, update)
 
     def _answer(self, assignment: Assignment) -> Update:
+        """The update of a task: the stored one if there is one, else reserved, trained, stored and committed."""
         task = assignment.task
         with self._progress(assignment) as on_step:
-            run = self._runs.get(assignment.run) or _Run.open(assignment.spec, self.build)
-            self._runs[assignment.run] = run
+            run = self._run(assignment)
+            if (stored := run.account.stored(assignment)) is not None:
+                log.info("sends the stored update again", site=self.name, round=task.round, phase=task.phase)
+                return stored
+            run.account.check_head(self.link.head(assignment.spec.population))
             run.workbench.check(task)
-            spend = run.charge(task)
-            trainer = run.workbench.trainer(task, spend, on_step)
+            reservation = run.account.reserve(assignment)
+            trainer = run.workbench.trainer(task, reservation.spend, on_step)
             raw = run.strategy.train(trainer, task)
-        return Update(
-            site=self.name,
-            round=task.round,
-            phase=task.phase,
-            base=assignment.base,
-            delta=run.strategy.release(raw, task),
-            spend=spend,
-            metrics=run.workbench.metrics(),
-        )
+            delta = run.strategy.release(raw, task)
+            return run.account.commit(reservation, assignment, delta, run.workbench.metrics())
+
+    def _run(self, assignment: Assignment) -> "_Run":
+        """What is kept of the task's run: opened once, and refused by the policy before a model is loaded."""
+        name = assignment.run, assignment.incarnation
+        if name not in self._runs:
+            account = self.account(*name, assignment.spec)
+            self._runs[name] = _Run(make(assignment.spec), account, self.build(assignment.spec))
+        return self._runs[name]
 
     def _decline(self, assignment: Assignment, reason: str, why: str, detail: str = "") -> None:
         """Refuses the task; what went wrong may name folders and columns, so it stays in the site's log."""
@@ -156,7 +191,6 @@ class Site:
 
     def _send(self, assignment: Assignment, update: Update) -> None:
         """Delivers the update; one that is refused is declined, because its steps are spent and never taken again."""
-        self._answered[_key(assignment)] = AlreadySealed.reason
         try:
             self.link.send(assignment, update)
         except RunEnded:
@@ -206,45 +240,10 @@ def _key(assignment: Assignment) -> _Key:
     return assignment.run, assignment.incarnation, assignment.task.round, assignment.task.phase
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Run:
     """What a site keeps of a run between its phases."""
 
-    spec: RunSpec
     strategy: Strategy
+    account: Account
     workbench: Workbench
-    multiplier: float
-    steps_left: int
-
-    @classmethod
-    def open(cls, spec: RunSpec, build: Callable[[RunSpec], Workbench]) -> "_Run":
-        """Calibrates for the whole schedule before anything is read."""
-        strategy = make(spec)
-        declares, privacy = strategy.declares, spec.privacy
-        steps = declares.rounds * len(declares.phases) * spec.steps(declares.epochs)
-        multiplier = (
-            noise_multiplier(privacy.epsilon, privacy.delta, privacy.sample_rate, steps) if privacy.epsilon else 0.0
-        )
-        return cls(spec, strategy, build(spec), multiplier, steps)
-
-    def charge(self, task: Task) -> Spend:
-        """Takes the task's steps off the schedule that the noise was calibrated for.
-
-        Raises:
-            BudgetExhausted: the task is not part of that schedule any more; no data was read.
-        """
-        steps = self.spec.steps(task.epochs)
-        if steps > self.steps_left:
-            raise BudgetExhausted(
-                f"round {task.round} asks for {steps} steps, {self.steps_left} are left of the schedule that "
-                f"epsilon {self.spec.privacy.epsilon} was calibrated for"
-            )
-        self.steps_left -= steps
-        privacy = self.spec.privacy
-        return Spend(
-            unit=privacy.unit,
-            noise_multiplier=self.multiplier,
-            sample_rate=privacy.sample_rate,
-            steps=steps,
-            clip=float("inf") if privacy.clip is None else privacy.clip,
-        )

@@ -1,6 +1,6 @@
 """The site's `Trainer`: what a strategy may ask of the model, every step of it through the privacy mechanism."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from math import nan
 
@@ -9,14 +9,15 @@ import torch
 from torch import Tensor
 
 from deerfield.errors import BudgetExhausted, InvalidInput
-from deerfield.runspec import RunSpec, Training
+from deerfield.runspec import RunSpec
 from deerfield.strategy import FitReport, Scores
 from deerfield.tensors import Factors, Tensors, factor
 from services.client.backbones import Inputs
 from services.client.cached import Cached, chunks
 from services.client.device import reproducible
-from services.client.mechanism import Engine, Mechanism
+from services.client.mechanism import Batch, Engine, Mechanism
 from services.client.models import FEATURES, SHARED, Classifier
+from services.client.units import Lot, Part, Units, units
 
 Read = Callable[[Tensor], Inputs]  # indices of examples -> what the model reads of them
 
@@ -52,19 +53,22 @@ def optimizer(classifier: Classifier, slot: str, factors: Factors, spec: RunSpec
     )
 
 
-def clipped_sums(
-    engaged: Engine, read: Read, labels: Tensor, chosen: Tensor, training: Training
-) -> tuple[list[Tensor], float]:
-    """Adds up microbatches of the examples `chosen`; the sums (none for no examples), and the sum of the losses."""
+def clipped_sums(engaged: Engine, read: Read, labels: Tensor, lots: Iterable[Lot]) -> tuple[list[Tensor], float]:
+    """Adds up the units of `lots`; the sums (none for no lot), and the sum of the units' losses."""
     sums: list[Tensor] = []
     losses = 0.0
-    for part in torch.split(chosen, training.microbatch) if len(chosen) else ():
-        inputs = read(part)
-        device = next(iter(inputs.values())).device
-        found, loss = engaged.clipped_sum(inputs, labels[part].to(device))
+    for lot in lots:
+        found, loss = engaged.clipped_sum(_batch(read, labels, part) for part in lot)
         sums = [total.add_(more) for total, more in zip(sums, found, strict=True)] if sums else found
         losses += float(loss)
     return sums, losses
+
+
+def _batch(read: Read, labels: Tensor, part: Part) -> Batch:
+    chosen, owners = part
+    inputs = read(chosen)
+    device = next(iter(inputs.values())).device
+    return Batch(inputs, labels[chosen].to(device), owners.to(device) if owners else None)
 
 
 def take_step(
@@ -91,6 +95,7 @@ class TorchTrainer:
     validation: Cached | None
     spec: RunSpec
     mechanism: Mechanism
+    first_step: int = 0  # steps of the run before this task: public; where patients' turns go on
     on_step: Callable[[int, int], None] = lambda _done, _of: None
     reports: list[FitReport] = field(default_factory=list)  # private unless the policy says so
     _taken: int = 0
@@ -115,24 +120,29 @@ class TorchTrainer:
                 f"{epochs} epochs are {steps} steps; the task was charged for {self.mechanism.spend.steps} and has "
                 f"taken {self._taken}"
             )
-        self._taken += steps
+        first, self._taken = self.first_step + self._taken, self._taken + steps
         classifier, spec = self.classifier, self.spec
         sgd = optimizer(classifier, slot, factors, spec)
         parameters = list(classifier.trained(slot, factors).values())
-        losses, seen = 0.0, 0
+        drawn, losses, seen = self._units(), 0.0, 0
         with reproducible():
             read = self._reader(slot, factors)
             clip, kind = self.mechanism.spend.clip, spec.training.engine
             with engine(classifier, slot, factors, clip=clip, kind=kind) as engaged:
                 for step in range(steps):
-                    chosen = self.mechanism.sample(len(self.train))
-                    sums, loss = clipped_sums(engaged, read, self.train.labels, chosen, spec.training)
+                    chosen = self.mechanism.sample(len(drawn))
+                    sums, loss = clipped_sums(engaged, read, self.train.labels, drawn.lots(chosen, first + step))
                     take_step(sgd, parameters, sums, self.mechanism)
                     losses, seen = losses + loss, seen + len(chosen)
                     self.on_step(step + 1, steps)
         report = FitReport(steps=steps, loss=losses / seen if seen else nan)
         self.reports.append(report)
         return report
+
+    def _units(self) -> Units:
+        """What a step draws from: the units that the task was charged for."""
+        at_most, microbatch = self.spec.privacy.examples_per_unit, self.spec.training.microbatch
+        return units(self.mechanism.spend.unit, self.train.owners, at_most=at_most, microbatch=microbatch)
 
     def _reader(self, slot: str, factors: Factors) -> Read:
         """Where training reads from: the base's features where nothing below the head is trained."""

@@ -1,24 +1,29 @@
 """A run's model and data at this site: built once for a run, used for every phase."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from math import isnan
 from statistics import fmean
 
+import numpy as np
 import structlog
 
+from deerfield import partition
 from deerfield.errors import NotMapped
 from deerfield.randomness import Randomness, SeededRandomness, SystemRandomness
 from deerfield.runspec import RunSpec
-from deerfield.strategy import Trainer
+from deerfield.strategies import make
+from deerfield.strategy import Scores, Trainer
 from deerfield.types import Spend, Task
-from services.client import backbones, data, device, models
+from services.client import backbones, data, device, dp_metrics, models
 from services.client.cached import Cached
+from services.client.device import reproducible
 from services.client.engine_check import check_engine
 from services.client.mechanism import Mechanism
 from services.client.models import Classifier
 from services.client.policy import Policy, Population
 from services.client.site import OnStep
-from services.client.trainer import TorchTrainer
+from services.client.trainer import TorchTrainer, predict
 
 log = structlog.get_logger()
 
@@ -32,8 +37,10 @@ class TorchWorkbench:
     policy: Policy
     population: Population
     classifier: Classifier
-    _train: Cached | None = None
+    split_key: bytes  # the site's secret, by which units are kept out of training
+    _splits: tuple[Cached, Cached] | None = None  # train, validation
     _last: TorchTrainer | None = None
+    _scores: Mapping[str, float] = field(default_factory=dict)  # of the task's start tensors, noised
 
     def check(self, task: Task) -> None:
         """Checks the engine on random examples; reads no data.
@@ -49,27 +56,56 @@ class TorchWorkbench:
         Raises:
             InvalidInput: the data are not there, or lack a column; a row that cannot be used is left out.
         """
-        if self._train is None:
-            table = data.read(self.population.source, self.spec.labels, self.spec.model.input, invalid="drop")
-            self._train = Cached(self.classifier, table.examples)
+        if self._splits is None:
+            self._splits = self._read()
+        train, validation = self._splits
+        before = self._phases_before(task)
+        self._scores = self._evaluate(task, validation) if self._is_due(before) else {}
         sampling, noise = draws(self.spec, self.site, task)
         mechanism = Mechanism(spend=spend, units_low=self.population.units_low, sampling=sampling, noise=noise)
         self._last = TorchTrainer(
             classifier=self.classifier,
-            train=self._train,
+            train=train,
             validation=None,
             spec=self.spec,
             mechanism=mechanism,
+            first_step=before * self.spec.steps(task.epochs),
             on_step=on_step,
         )
         return self._last
 
-    def metrics(self) -> dict[str, float]:
-        """The mean training loss of the last phase where the policy lets it out and no unit is protected."""
-        if self.policy.metrics != "clear" or self.spec.privacy.unit != "none" or self._last is None:
-            return {}
+    def metrics(self) -> Mapping[str, float]:
+        """What the policy lets out: noised scores of the task's start tensors, or the mean loss of its training."""
+        if self.policy.metrics != "clear" or self._last is None:
+            return self._scores
         losses = [report.loss for report in self._last.reports if not isnan(report.loss)]
         return {"loss": fmean(losses)} if losses else {}
+
+    def _read(self) -> tuple[Cached, Cached]:
+        """The site's examples; who is kept out of training is decided for each patient by that patient's name alone."""
+        table = data.read(self.population.source, self.spec.labels, self.spec.model.input, invalid="drop")
+        examples = table.examples
+        held = partition.held_out(examples.units, self.population.validation, key=self.split_key)
+        train, validation = (examples.take(np.flatnonzero(rows)) for rows in (~held, held))
+        return Cached(self.classifier, train), Cached(self.classifier, validation)
+
+    def _phases_before(self, task: Task) -> int:
+        return task.round * len(make(self.spec).declares.phases) + task.phase
+
+    def _is_due(self, phases_before: int) -> bool:
+        """Whether the run reserved an evaluation for this phase: by its number, and by nothing that is private."""
+        is_reserved = self.policy.metrics == "dp" and self.spec.privacy.unit != "none"
+        return is_reserved and phases_before % self.policy.dp_metrics.every == 0
+
+    def _evaluate(self, task: Task, validation: Cached) -> Mapping[str, float]:
+        """Scores what the aggregator published: computed from releases alone, so that only the counts need noise."""
+        self.classifier.load(models.SHARED, task.start)
+        with reproducible():
+            probabilities = predict(self.classifier, validation)
+        scores = Scores(probabilities=probabilities, labels=validation.labels.numpy())
+        owners = validation.owners if self.spec.privacy.unit == "patient" else np.arange(len(validation))
+        table = dp_metrics.counts(scores, owners)
+        return dp_metrics.release(table, self.policy.dp_metrics.noise_multiplier, SystemRandomness())
 
 
 def draws(spec: RunSpec, site: str, task: Task) -> tuple[Randomness, Randomness]:
@@ -80,7 +116,7 @@ def draws(spec: RunSpec, site: str, task: Task) -> tuple[Randomness, Randomness]
     return SeededRandomness("sampling", *key), SeededRandomness("noise", *key)
 
 
-def build(site: str, policy: Policy, spec: RunSpec) -> TorchWorkbench:
+def build(site: str, policy: Policy, split_key: bytes, spec: RunSpec) -> TorchWorkbench:
     """The workbench for a run, once the policy maps what it names and the model is what it says.
 
     Raises:
@@ -88,6 +124,7 @@ def build(site: str, policy: Policy, spec: RunSpec) -> TorchWorkbench:
         InvalidInput: the base model cannot be loaded.
     """
     population, folder = policy.population(spec), backbones.locate(policy.base(spec))
+    data.check_unit(population.source, spec.privacy.unit)
     if (found := backbones.digest(folder)) != spec.model.digest:
         raise NotMapped(f"base model in {folder} has digest {found}, the run names {spec.model.digest}")
     hardware = device.choose(policy.device, policy.precision)
@@ -96,4 +133,6 @@ def build(site: str, policy: Policy, spec: RunSpec) -> TorchWorkbench:
     if (shapes := dict(classifier.schema())) != dict(spec.adapter):
         strange = sorted(set(shapes.items()) ^ set(spec.adapter.items()))
         raise NotMapped(f"the run's adapter does not fit the base model here, first at {strange[0][0]}")
-    return TorchWorkbench(site=site, spec=spec, policy=policy, population=population, classifier=classifier)
+    return TorchWorkbench(
+        site=site, spec=spec, policy=policy, population=population, classifier=classifier, split_key=split_key
+    )

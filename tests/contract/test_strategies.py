@@ -13,11 +13,10 @@ from deerfield.runspec import RunSpec
 from deerfield.strategies import STRATEGIES, make
 from deerfield.strategy import FitReport
 from deerfield.tensors import digest, factor, shapes, trained
-from deerfield.types import Spend, State, Update
+from deerfield.types import State, Update
 from tests.adapters import adapter, products
 
 SITES = ("north", "south", "west")
-SPEND = Spend(unit="none", noise_multiplier=0, sample_rate=1, steps=1, clip=1)
 
 
 @dataclass
@@ -74,7 +73,7 @@ def drawn(seed=0):
 
 
 def update(task, site, delta):
-    return Update(site=site, round=task.round, phase=task.phase, base=digest(task.start), delta=delta, spend=SPEND)
+    return Update(site=site, round=task.round, phase=task.phase, base=digest(task.start), delta=delta)
 
 
 def random_updates(strategy, state, seed=9):

@@ -18,7 +18,7 @@ def test_the_quickstart_works_twice_and_leaves_nothing_behind(tmp_path):
         assert done.returncode == 0, done.stderr
         assert len(done.stdout.splitlines()) <= 40
         found = json.loads((tmp_path / name / "result.json").read_text())
-        assert found["final"]["accuracy"] > 0.8
+        assert found["final"]["accuracy"] > 0.75  # measured 0.86, by noise 0.83 to 0.9; five labels
         assert all(7.9 < site["epsilon"] <= 8 for site in found["sites"].values())
         print(f"quickstart: {time.monotonic() - started:.0f} s")
     left = [p for p in psutil.process_iter(["cmdline"]) if str(tmp_path) in " ".join(p.info["cmdline"] or [])]

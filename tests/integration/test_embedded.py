@@ -217,7 +217,11 @@ def refused(done: subprocess.CompletedProcess[str], says: str) -> None:
     [
         ({"strategy": "dear"}, "did you mean 'deer'"),
         ({"strategy": {"name": "deer", "regulater": "off"}}, "did you mean 'regulator'"),
-        ({"privacy": {"unit": "patient", "epsilon": 1}}, "'record' or 'none'"),
+        ({"privacy": {"unit": "family", "epsilon": 1}}, "'record', 'patient', 'site' or 'none'"),
+        (
+            {"privacy": {"unit": "site", "epsilon": 1}},
+            "deer has no guarantee for unit 'site'; it has for none, patient",
+        ),
         ({"privacy": {"unit": "record", "epsilon": -1}}, "greater than 0"),
         ({"rouns": 3}, "did you mean 'rounds'"),
     ],
@@ -242,6 +246,13 @@ def test_a_seed_a_quorum_and_a_folder_that_cannot_be_used_are_one_sentence(tmp_p
     [
         ({"embedded": {"source": {"path": "notes.csv", "input": "note", "site": "hospital"}}}, "no column 'note'"),
         ({"embedded": {"base": "nowhere/at/all"}}, "local folder"),
+        (
+            {
+                "privacy": {"unit": "patient", "epsilon": 1},
+                "embedded": {"source": {"path": "notes.csv", "site": "hospital"}},
+            },
+            "unit 'patient' needs the column that names each example's patient",
+        ),
     ],
 )
 def test_data_or_a_model_that_cannot_be_used_is_one_sentence(tmp_path, changes, says):

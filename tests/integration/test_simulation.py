@@ -25,6 +25,8 @@ def test_a_run_of_every_strategy_finishes_and_says_what_it_spent(tmp_path, strat
     assert found.state == "finished"
     assert set(found.sites) == ({"central"} if strategy == "central" else set(SITES))
     assert all(2.97 <= site["epsilon"] <= 3.0 for site in found.sites.values())
+    assert all(site["epsilon_total"] > 0 for site in found.sites.values())
+    assert all(set(phase["epsilon_total"]) == set(found.sites) for phase in found.phases)
     assert 0 <= found.final["accuracy"] <= 1
     steps = 8 * 2 * (2 if strategy == "deer" else 1)
     assert all(site["steps"] == steps for site in found.sites.values())

@@ -15,11 +15,13 @@ from deerfield.wire.channel import connect
 from deerfield.wire.client import RunsClient, SiteClient
 from services.aggregator.assembly import Aggregator, assemble_aggregator
 from services.aggregator.blobs import FolderBlobs
+from services.aggregator.database import open_database
 from services.aggregator.desk import Desk
 from services.aggregator.identity import from_metadata
+from services.aggregator.keyfile import load_key
 from services.aggregator.recorder import Untracked
 from services.aggregator.server import Ports, serving
-from services.aggregator.store import Store, open_database
+from services.aggregator.store import Store
 from tests.fakes import Clock
 
 ANY = Ports(listening="127.0.0.1:0", health="127.0.0.1:0")
@@ -34,6 +36,7 @@ def open_aggregator(folder: Path, clock: Clock) -> Aggregator:
         published=FolderBlobs(folder / "published"),
         make=make,
         clock=clock,
+        key=load_key(folder / "aggregator.key"),
     )
     return assemble_aggregator(desk)
 

@@ -16,6 +16,7 @@ from deerfield.errors import (
 )
 from deerfield.runspec import Privacy
 from pipelines.simulation import LocalLink
+from tests.attesting import again
 from tests.fakes import TeachingSite, adapter, run_spec
 from tests.integration.aggregator.conftest import open_aggregator
 
@@ -271,9 +272,9 @@ def test_a_spend_that_is_not_the_runs_is_refused_and_the_right_one_adds_up(aggre
     (north,) = sites(aggregator, run, "north", noise_multiplier=4.0)
     assignment = north.link.next_task()
     update = north.update(assignment)
-    unclipped = replace(update.spend, clip=2.0)
+    unclipped = replace(update.attestation.spend, clip=2.0)
     with pytest.raises(BadRequest, match="the run says"):
-        north.link.send(assignment, replace(update, spend=unclipped))
+        north.link.send(assignment, again(update, spend=unclipped))
     spent = []
     for _ in range(2):
         north.step()

@@ -117,6 +117,8 @@ def test_a_run_leaves_parameters_metrics_phases_and_one_version(aggregator, tmp_
     spent = [metric.value for metric in client.get_metric_history(version.run_id, "epsilon/south")]
     assert len(spent) == 4
     assert spent == sorted(spent)
+    assert len(client.get_metric_history(version.run_id, "epsilon_total/south")) == 4
+    assert tracked.data.metrics["epsilon_total/north"] > 0
     assert len(client.list_artifacts(version.run_id, "phases")) == 4
 
 

@@ -28,7 +28,7 @@ from deerfield.errors import (
     WrongDtype,
     WrongShape,
 )
-from deerfield.exchange import Announcement, Key
+from deerfield.exchange import Key, announce
 from deerfield.manifest import describe
 from deerfield.wire import codec, limits
 from deerfield.wire import federation_pb2 as pb
@@ -37,6 +37,7 @@ from deerfield.wire.calls import downstream, unary, upstream
 from deerfield.wire.channel import connect
 from deerfield.wire.client import RunsClient, SiteClient
 from deerfield.wire.federation_pb2_grpc import FederationStub, RunsStub
+from tests.attesting import again
 from tests.fakes import LosesAnswers, TeachingSite, adapter, run_spec
 
 LAYER = "base_model.model.layer.0.lora_B.weight"
@@ -109,7 +110,7 @@ def test_progress_is_watched_while_it_happens_and_is_not_kept(server, run, north
         (lambda update: replace(update, delta={k: v for k, v in update.delta.items() if k != LAYER}), UnknownTensor),
         (lambda update: replace(update, delta={**update.delta, LAYER: np.zeros((2, 2), np.float32)}), WrongShape),
         (lambda update: replace(update, delta={**update.delta, LAYER: update.delta[LAYER] * np.nan}), NotFinite),
-        (lambda update: replace(update, spend=replace(update.spend, steps=1)), BadRequest),
+        (lambda update: again(update, spend=replace(update.attestation.spend, steps=1)), BadRequest),
         (lambda update: replace(update, metrics={str(i): 0.0 for i in range(999)}), TooLarge),
     ],
 )
@@ -117,7 +118,7 @@ def test_an_update_that_is_not_what_was_asked_for_is_refused_with_its_reason(ser
     assignment = north.link.next_task()
     good = north.update(assignment)
     with pytest.raises(error):
-        north.link.send(assignment, change(good))
+        north.link.send(assignment, again(change(good)))
     north.link.send(assignment, good)  # a refusal costs the site nothing
 
 
@@ -125,7 +126,7 @@ def test_an_update_that_holds_the_frozen_factor_is_refused(run, north):
     assignment = north.link.next_task()
     whole = {name: np.zeros_like(array) for name, array in assignment.task.start.items()}
     with pytest.raises(UnknownTensor, match="lora_A"):
-        north.link.send(assignment, replace(north.update(assignment), delta=whole))
+        north.link.send(assignment, again(replace(north.update(assignment), delta=whole)))
 
 
 def announcement(north, stub):
@@ -133,8 +134,7 @@ def announcement(north, stub):
     assignment = north.link.next_task()
     update = north.update(assignment)
     key = Key(run=assignment.run, incarnation=assignment.incarnation, round=0, phase=0)
-    value = Announcement(manifest=describe(update.delta), base=update.base, spend=update.spend)
-    return codec.encode_announcement(key, value)
+    return codec.encode_announcement(key, announce(update))
 
 
 def test_another_dtype_is_refused(north, stub):

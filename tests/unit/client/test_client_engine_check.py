@@ -6,16 +6,19 @@ import torch
 from deerfield.errors import EngineFault, InvalidInput
 from deerfield.tensors import digest
 from services.client.device import Device
+from services.client.dplora import Fused
 from services.client.engine_check import check_engine
+from services.client.mechanism import Batch
 from services.client.models import load
 from tests.unit.client import tiny
 
 
+@pytest.mark.parametrize("unit", ["record", "patient"])
 @pytest.mark.parametrize("engine", ["fused", "opacus"])
 @pytest.mark.parametrize("factors", ["A", "B", "AB", ""])
 @pytest.mark.parametrize("family", ["bert", "vit", "clip", "mobilenet", "resnet"])
-def test_a_sound_engine_passes_and_nothing_is_changed(saved, family, factors, engine):
-    run = tiny.spec(family, training={"engine": engine})
+def test_a_sound_engine_passes_and_nothing_is_changed(saved, family, factors, engine, unit):
+    run = tiny.spec(family, training={"engine": engine}, privacy={"unit": unit, "epsilon": 8.0})
     classifier = load(saved(family), run)
     tiny.randomise(classifier)
     before = {name: value.clone() for name, value in classifier.state_dict().items()}
@@ -38,6 +41,22 @@ def test_an_adapter_that_is_not_part_of_the_model_is_found(saved):
         layer.enable_adapters(False)
     with pytest.raises(EngineFault, match="does not change the model's answers"):
         check_engine(classifier, tiny.spec("vit"), "B")
+
+
+class Forgetful(Fused):
+    """Clips every example of a patient, and none of the patients."""
+
+    def clipped_sum(self, batches):
+        found = [super(Forgetful, self).clipped_sum([Batch(batch.inputs, batch.labels)]) for batch in batches]
+        return [sum(parts) for parts in zip(*(sums for sums, _ in found), strict=True)], sum(loss for _, loss in found)
+
+
+def test_an_engine_that_clips_examples_where_patients_are_protected_is_found(saved, monkeypatch):
+    monkeypatch.setattr("services.client.dplora.Fused", Forgetful)
+    classifier = load(saved("vit"), tiny.spec("vit"))
+    check_engine(classifier, tiny.spec("vit"), "B")
+    with pytest.raises(EngineFault, match="off by"):
+        check_engine(classifier, tiny.spec("vit", privacy={"unit": "patient", "epsilon": 8.0}), "B")
 
 
 @pytest.mark.parametrize("engine", ["fused", "opacus"])

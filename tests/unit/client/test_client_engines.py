@@ -10,10 +10,11 @@ from torch import nn
 from deerfield.errors import EngineFault, InvalidInput
 from services.client.device import Device
 from services.client.dplora import Fused
-from services.client.mechanism import clip_factors
+from services.client.mechanism import Batch, clip_factors
 from services.client.models import FEATURES, load
 from services.client.opacus_engine import Hooked
 from services.client.trainer import clipped_sums
+from services.client.units import Records
 from tests.unit.client import tiny
 
 FAMILIES = ("bert", "vit", "mobilenet")
@@ -51,7 +52,7 @@ def test_fused_equals_a_loop_over_examples_in_fp64(saved, family, factors):
     each = list(loop(classifier, factors, inputs, labels))
     clip = float(norms(each).median())
     with Fused(classifier, "shared", factors, clip) as engine:
-        sums, loss = engine.clipped_sum(inputs, labels)
+        sums, loss = engine.clipped_sum([Batch(inputs, labels)])
     assert_close(sums, clipped(each, clip), 1e-10)
     with torch.no_grad():
         expected = nn.functional.cross_entropy(classifier(inputs), labels, reduction="sum")
@@ -67,7 +68,7 @@ def test_fused_equals_opacus_in_fp32(saved, family, factors):
     sums = []
     for kind in (Fused, Hooked):
         with kind(classifier, "shared", factors, clip) as engine:
-            sums.append(engine.clipped_sum(inputs, labels)[0])
+            sums.append(engine.clipped_sum([Batch(inputs, labels)])[0])
     assert_close(sums[0], sums[1], 1e-5)
 
 
@@ -79,18 +80,18 @@ def test_an_infinite_clip_gives_the_plain_gradient(saved):
         loss = nn.functional.cross_entropy(classifier(inputs), labels, reduction="sum")
         expected = torch.autograd.grad(loss, list(entries.values()))
         with Fused(classifier, "shared", "AB", float("inf")) as engine:
-            assert_close(engine.clipped_sum(inputs, labels)[0], expected, 1e-10)
+            assert_close(engine.clipped_sum([Batch(inputs, labels)])[0], expected, 1e-10)
 
 
 def test_factors_that_an_optimizer_has_moved_are_merged_anew(saved):
     classifier = tiny.build("vit", saved("vit")).double()
     inputs, labels = tiny.batch(classifier, "vit", dtype=torch.float64)
     with Fused(classifier, "shared", "B", 0.1) as engine:
-        engine.clipped_sum(inputs, labels)
+        engine.clipped_sum([Batch(inputs, labels)])
         with torch.no_grad():
             for parameter in classifier.trained("shared", "B").values():
                 parameter.mul_(2)
-        sums, _ = engine.clipped_sum(inputs, labels)
+        sums, _ = engine.clipped_sum([Batch(inputs, labels)])
     assert_close(sums, clipped(list(loop(classifier, "B", inputs, labels)), 0.1), 1e-10)
 
 
@@ -98,7 +99,7 @@ def test_the_clip_is_joint_over_all_trained_tensors(saved):
     classifier = tiny.build("vit", saved("vit"))
     inputs, labels = tiny.batch(classifier, "vit", 1)
     with Fused(classifier, "shared", "AB", 0.01) as engine:
-        sums, _ = engine.clipped_sum(inputs, labels)
+        sums, _ = engine.clipped_sum([Batch(inputs, labels)])
     assert float(torch.stack([total.norm() for total in sums]).norm()) == pytest.approx(0.01, rel=1e-3)
     assert all(total.norm() < 0.01 for total in sums)
 
@@ -109,10 +110,9 @@ def test_microbatches_change_nothing(saved, kind):
     inputs, labels = tiny.batch(classifier, "bert", 7)
     found = []
     for size in (7, 3, 1):
-        training = tiny.spec("bert", training={"microbatch": size}).training
         with kind(classifier, "shared", "B", 0.5) as engine:
             read = lambda rows: {name: value[rows] for name, value in inputs.items()}  # noqa: E731
-            found.append(clipped_sums(engine, read, labels, torch.arange(7), training))
+            found.append(clipped_sums(engine, read, labels, Records(7, microbatch=size).lots(torch.arange(7), 0)))
     for sums, loss in found[1:]:
         assert_close(sums, found[0][0], 1e-5)
         assert loss == pytest.approx(found[0][1], rel=1e-5)
@@ -126,7 +126,7 @@ def test_no_gradient_of_the_fused_engine_ever_reaches_a_parameter(saved, factors
     with Fused(classifier, "shared", factors, 1.0) as engine:
         trained = classifier.trained("shared", factors).values()
         handles = [parameter.register_post_accumulate_grad_hook(accumulated.append) for parameter in trained]
-        engine.clipped_sum(inputs, labels)
+        engine.clipped_sum([Batch(inputs, labels)])
     assert not accumulated
     assert all(parameter.grad is None for parameter in classifier.parameters())
     for handle in handles:
@@ -140,7 +140,7 @@ def test_an_engine_leaves_the_model_as_it_was(saved, kind):
     before = classifier(inputs)
     state = {name: set(vars(module)) for name, module in classifier.named_modules()}
     with kind(classifier, "shared", "AB", 1.0) as engine:
-        engine.clipped_sum(inputs, labels)
+        engine.clipped_sum([Batch(inputs, labels)])
     assert torch.equal(classifier(inputs), before)
     assert {name: set(vars(module)) for name, module in classifier.named_modules()} == state
     assert not any(module.training for module in classifier.encoder.modules())
@@ -155,8 +155,8 @@ def test_an_example_whose_gradient_is_not_finite_counts_as_zero(saved, kind):
     broken["pixel_values"][1] = torch.inf
     rest = torch.tensor([0, 2, 3])
     with kind(classifier, "shared", "AB", 0.5) as engine:
-        found, _ = engine.clipped_sum(broken, labels)
-        expected, _ = engine.clipped_sum({"pixel_values": inputs["pixel_values"][rest]}, labels[rest])
+        found, _ = engine.clipped_sum([Batch(broken, labels)])
+        expected, _ = engine.clipped_sum([Batch({"pixel_values": inputs["pixel_values"][rest]}, labels[rest])])
     assert_close(found, expected, 1e-5)
 
 
@@ -171,8 +171,10 @@ def test_one_example_moves_the_sum_by_at_most_the_clip(saved, precision, case):
     inputs = gain * torch.randn(size, 3, tiny.SIDE, tiny.SIDE, generator=generator)
     labels = torch.randint(3, (size,), generator=generator)
     with Fused(classifier, "shared", "AB", clip) as engine:
-        each = [engine.clipped_sum({"pixel_values": inputs[i : i + 1]}, labels[i : i + 1])[0] for i in range(size)]
-        with_all, _ = engine.clipped_sum({"pixel_values": inputs}, labels)
+        each = [
+            engine.clipped_sum([Batch({"pixel_values": inputs[i : i + 1]}, labels[i : i + 1])])[0] for i in range(size)
+        ]
+        with_all, _ = engine.clipped_sum([Batch({"pixel_values": inputs}, labels)])
     for one in each:
         assert float(torch.stack([g.norm() for g in one]).norm()) <= clip * (1 + 1e-5)
         assert all(g.dtype == torch.float32 for g in one)
@@ -188,7 +190,7 @@ def test_bf16_sums_are_fp32_and_near_those_of_fp32(saved):
         tiny.randomise(classifier)
         inputs, labels = tiny.batch(classifier, "vit")
         with Fused(classifier, "shared", "AB", 0.5) as engine:
-            found.append(engine.clipped_sum(inputs, labels)[0])
+            found.append(engine.clipped_sum([Batch(inputs, labels)])[0])
     assert all(total.dtype == torch.float32 for total in found[1])
     assert_close(found[1], found[0], 0.1)
     assert any(not torch.equal(a, b) for a, b in zip(*found, strict=True))
@@ -204,7 +206,7 @@ def test_a_base_that_mixes_examples_into_the_first_dimension_is_refused(saved):
     classifier = tiny.build("swin", saved("swin"))
     inputs, labels = tiny.batch(classifier, "swin")
     with Fused(classifier, "shared", "B", 1.0) as engine, pytest.raises(EngineFault, match="mixes examples"):
-        engine.clipped_sum(inputs, labels)
+        engine.clipped_sum([Batch(inputs, labels)])
 
 
 def test_features_train_the_head_without_the_base(saved):
@@ -213,5 +215,9 @@ def test_features_train_the_head_without_the_base(saved):
     with torch.no_grad():
         features = classifier.features(inputs)
     with Fused(classifier, "shared", "", 0.5) as engine:
-        assert_close(engine.clipped_sum({FEATURES: features}, labels)[0], engine.clipped_sum(inputs, labels)[0], 1e-6)
+        assert_close(
+            engine.clipped_sum([Batch({FEATURES: features}, labels)])[0],
+            engine.clipped_sum([Batch(inputs, labels)])[0],
+            1e-6,
+        )
     assert np.isfinite(features.numpy()).all()

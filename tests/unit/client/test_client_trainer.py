@@ -114,6 +114,59 @@ def test_noise_is_added_once_on_every_active_coordinate_and_divided_by_the_publi
     assert np.isnan(report.loss)
 
 
+@pytest.mark.parametrize("engine", ["fused", "opacus"])
+def test_a_step_over_patients_draws_patients_and_divides_by_their_public_count(saved, engine):
+    """Noise of variance (z C / (q n_low))^2 on the active coordinates and none elsewhere, the batch being empty."""
+    privacy = {"unit": "patient", "epsilon": 8.0, "sample_rate": 1.0}
+    run = tiny.spec("vit", privacy=privacy, training={"engine": engine, "lr_adapter": 1, "lr_head": 1, "momentum": 0})
+    classifier = load(saved("vit"), run)
+    tiny.randomise(classifier)
+    draws = tiny.mechanism(noise=3.0, clip=0.5, q=1.0, units=3, unit="patient", sampling=Ledger(uniforms=1.0))
+    trainer = tiny.trainer(classifier, "vit", run, draws, each=4)
+    before = trainer.read()
+    assert trainer.fit(epochs=1, factors="A").steps == 1
+    moved = {name: before[name] - array for name, array in trainer.read().items()}
+    assert not any(change.any() for name, change in moved.items() if factor(name) == "B")
+    noise = np.concatenate([change.ravel() for name, change in moved.items() if factor(name) != "B"])
+    assert noise.std() == pytest.approx(3.0 * 0.5 / 3, rel=0.2)
+    assert draws.sampling.asked == [3]  # three patients of four examples
+
+
+def test_a_step_over_patients_is_the_mean_of_their_clipped_mean_gradients(saved):
+    privacy = {"unit": "patient", "epsilon": 8.0, "sample_rate": 1.0}
+    run = tiny.spec("vit", privacy=privacy, training={"lr_adapter": 1, "lr_head": 1, "momentum": 0, "microbatch": 3})
+    classifier = load(saved("vit"), run)
+    tiny.randomise(classifier)
+    trainer = tiny.trainer(classifier, "vit", run, tiny.mechanism(clip=0.05, q=1.0, units=3, unit="patient"), each=4)
+    before, inputs = trainer.read(factors="AB"), trainer.train.inputs(torch.arange(12))
+    entries, expected = classifier.activate("shared", "AB"), 0
+    for patient in range(3):
+        mine = torch.arange(patient, 12, 3)
+        logits = classifier({name: value[mine] for name, value in inputs.items()})
+        loss = torch.nn.functional.cross_entropy(logits, trainer.train.labels[mine])
+        gradient = torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(entries.values()))])
+        expected = expected + gradient * min(1, 0.05 / float(gradient.norm())) / 3
+    trainer.fit(epochs=1)
+    after = trainer.read(factors="AB")
+    found = np.concatenate([(before[name] - after[name]).ravel() for name in entries])
+    np.testing.assert_allclose(found, expected.numpy(), atol=1e-6)
+
+
+def test_patients_take_turns_over_the_steps_of_a_run_and_not_of_a_task(saved):
+    """One step a task: without the public number of the step, a task would begin each time with the same examples."""
+    privacy = {"unit": "patient", "epsilon": 8.0, "sample_rate": 1.0, "examples_per_unit": 2}
+    run, seen = tiny.spec("vit", privacy=privacy), []
+    classifier = load(saved("vit"), run)
+    for task in range(3):
+        trainer = tiny.trainer(
+            classifier, "vit", run, tiny.mechanism(q=1.0, unit="patient"), each=6, first_step=task, limit_bytes=0
+        )
+        read = trainer.train.inputs
+        trainer.train.inputs = lambda chosen, read=read: (seen.append(chosen.tolist()), read(chosen))[1]
+        trainer.fit(epochs=1, factors="B")
+    assert seen == [[0, 2, 1, 3], [4, 6, 5, 7], [8, 10, 9, 11]]
+
+
 def test_noise_has_the_variance_that_was_charged():
     total = [torch.zeros(100, 100), torch.zeros(7)]
     draws = tiny.mechanism(noise=2.0, clip=0.5, q=0.25, units=40, draws=SystemRandomness())

@@ -15,6 +15,7 @@ from services.client import backbones, data, device, hub, models, policy, prepar
 from tests.integration.federation import SITES, write
 from tests.unit.client import tiny
 
+PATIENT = {"unit": "patient", "epsilon": 8.0}
 EXAMPLES = Path(__file__).parents[3] / "examples"
 
 
@@ -63,16 +64,39 @@ def test_a_site_keeps_at_most_what_it_may(tmp_path):
     assert {len(rows) for rows in parts.sites.values()} == {10}
 
 
-def test_a_site_with_too_few_patients_is_refused_by_name(tmp_path):
-    run = file(tmp_path, **partitioned("column", minimum=39))
-    with pytest.raises(InvalidInput, match=r"(east|north|west) would have \d+ units, the minimum is 39"):
+@pytest.mark.parametrize(("privacy", "noun"), [({"unit": "none"}, "row"), (PATIENT, "unit")])
+def test_a_site_with_too_few_patients_is_refused_by_name(tmp_path, privacy, noun):
+    run = file(tmp_path, **partitioned("column", minimum=39), privacy=privacy)
+    with pytest.raises(InvalidInput, match=rf"(east|north|west) would have \d+ {noun}s, the minimum is 39"):
         prepare.split(run, table(run), pooled=False)
 
 
 def test_bounds_are_public_and_hold_for_every_site():
-    parts = prepare.Split({"a": np.arange(123), "b": np.arange(987)}, np.arange(3))
-    assert prepare.bounds(parts, None) == (120, 990)
-    assert prepare.bounds(parts, 100) == (100, 990)
+    counts = {"a": 123, "b": 987}
+    assert prepare.bounds(counts, None, "examples") == (120, 990)
+    assert prepare.bounds(counts, 100, "examples") == (100, 990)
+    with pytest.raises(InvalidInput, match="units_low: 124 is above the 123 patients of a"):
+        prepare.bounds(counts, 124, "patients")
+
+
+@pytest.mark.parametrize("privacy", [{"unit": "none"}, PATIENT])
+def test_bounds_count_what_the_run_protects(tmp_path, privacy):
+    """Fifteen patients of five notes at each of three hospitals, some of them held out."""
+    run = file(tmp_path, **partitioned("column", minimum=5), privacy=privacy)
+    notes = [f"{site},{site}-{i // 5},fever,fever {i}" for site in SITES for i in range(75)]
+    (tmp_path / "notes.csv").write_text("\n".join(["hospital,patient,label,text", *notes]) + "\n")
+    found = prepare.prepare(run, tmp_path / "out", pooled=False)
+    rows = {site: np.load(path) for site, path in found["sites"].items()}
+    counts = [len(kept) if privacy["unit"] == "none" else len({i // 5 for i in kept}) for kept in rows.values()]
+    assert (found["units_low"], found["units_high"]) == (min(counts), max(counts))  # two digits: nothing is rounded
+
+
+def test_a_run_that_protects_patients_needs_to_be_told_who_they_are(tmp_path):
+    source = {"path": "notes.csv", "site": "hospital"}
+    run = file(tmp_path, privacy=PATIENT, embedded={"source": source})
+    with pytest.raises(InvalidInput, match="unit 'patient' needs the column that names each example's patient") as said:
+        prepare.prepare(run, tmp_path / "out", pooled=False)
+    assert "\n" not in str(said.value)
 
 
 def test_what_is_prepared_describes_the_adapter(tmp_path):
@@ -196,6 +220,8 @@ def test_delta_must_suit_the_largest_site(tmp_path):
     prepare._check_delta(run.spec, 10_000)
     with pytest.raises(InvalidInput, match=r"delta: 1e-05 is above 1/\(10 x 20000 records of the largest site\)"):
         prepare._check_delta(run.spec, 20_000)
+    with pytest.raises(InvalidInput, match=r"10 x 20000 patients of the largest site"):
+        prepare._check_delta(file(tmp_path, privacy=PATIENT).spec, 20_000)
 
 
 def test_the_sites_device_is_part_of_what_is_prepared(tmp_path):
@@ -219,7 +245,7 @@ def test_a_foreign_site_name_is_refused_before_anything_is_written(tmp_path):
 
 def grouped(folder, at_most, minimum=2):
     """Patients of five notes each."""
-    run = file(folder, **partitioned("column", minimum=minimum, at_most=at_most))
+    run = file(folder, **partitioned("column", minimum=minimum, at_most=at_most), privacy=PATIENT)
     rows = table(run)
     units = np.array([f"{site}-{number // 5}" for number, site in enumerate(rows.sites)])
     return run, data.Table(data.Examples(rows.examples.inputs, rows.examples.labels, units), rows.sites)
@@ -240,7 +266,7 @@ def test_a_site_keeps_whole_patients_whoever_else_is_there(tmp_path):
 
 def test_a_cap_that_leaves_too_few_patients_is_refused_by_name(tmp_path):
     run, rows = grouped(tmp_path, at_most=12, minimum=3)
-    with pytest.raises(InvalidInput, match=r"(east|north|west) would keep 2 units at at_most: 12 examples, the min"):
+    with pytest.raises(InvalidInput, match=r"(east|north|west) would keep 2 patients at at_most: 12 examples, the min"):
         prepare.split(run, rows, pooled=False)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from deerfield.randomness import Randomness, SeededRandomness
 from deerfield.runspec import RunSpec
-from deerfield.types import Spend
+from deerfield.types import Spend, Unit
 from services.client.backbones import Inputs
 from services.client.cached import LIMIT_BYTES, Cached
 from services.client.data import Examples
@@ -140,15 +140,15 @@ def spec(family: str, **changes: Any) -> RunSpec:
     )
 
 
-def examples(family: str, count: int = 12, seed: int = 0) -> Examples:
-    """Random texts of different lengths, or random grey and colour images."""
+def examples(family: str, count: int = 12, seed: int = 0, each: int = 1) -> Examples:
+    """Random texts of different lengths, or random grey and colour images; a patient has `each` of them, in turn."""
     rng = np.random.default_rng(seed)
     if family in TEXT:
         inputs: list[Any] = [" ".join(rng.choice(WORDS[4:], rng.integers(1, 9))) for _ in range(count)]
     else:
         shapes = [(20, 20) if i % 2 else (20, 20, 3) for i in range(count)]
         inputs = [rng.integers(0, 256, shape, dtype=np.uint8) for shape in shapes]
-    return Examples(inputs, rng.integers(0, len(LABELS), count), np.arange(count).astype(str))
+    return Examples(inputs, rng.integers(0, len(LABELS), count), (np.arange(count) % -(-count // each)).astype(str))
 
 
 def randomise(classifier: Classifier, seed: int = 1, slot: str = "shared") -> None:
@@ -182,11 +182,12 @@ def mechanism(
     q: float = 0.5,
     steps: int = 2,
     units: int = 12,
+    unit: Unit = "record",
     sampling: Randomness | None = None,
     draws: Randomness | None = None,
 ) -> Mechanism:
     """A mechanism with seeded generators where none are given."""
-    spend = Spend(unit="record", noise_multiplier=noise, sample_rate=q, steps=steps, clip=clip)
+    spend = Spend(unit=unit, noise_multiplier=noise, sample_rate=q, steps=steps, clip=clip)
     return Mechanism(
         spend=spend,
         units_low=units,
@@ -197,5 +198,7 @@ def mechanism(
 
 def trainer(classifier: Classifier, family: str, run: RunSpec, draws: Mechanism, **more: Any) -> TorchTrainer:
     """A trainer on the examples of `family`, train and validation alike."""
-    data = Cached(classifier, examples(family), limit_bytes=more.pop("limit_bytes", LIMIT_BYTES))
+    data = Cached(
+        classifier, examples(family, each=more.pop("each", 1)), limit_bytes=more.pop("limit_bytes", LIMIT_BYTES)
+    )
     return TorchTrainer(classifier=classifier, train=data, validation=data, spec=run, mechanism=draws, **more)

@@ -101,6 +101,27 @@ def test_too_small_a_site_is_refused_with_its_count_and_what_to_do(split):
         split()
 
 
+@pytest.mark.parametrize("kind", ["column", "iid", "dirichlet"])
+def test_a_minimum_counts_units_or_rows_and_splits_no_unit_either_way(kind):
+    """100 patients of three rows at two sites: about 50 and 150."""
+
+    def split(minimum, per):
+        if kind == "column":
+            return by_column(["a", "b"] * 150, minimum=minimum, per=per)
+        if kind == "iid":
+            return iid(PATIENTS, 2, seed=0, minimum=minimum, per=per)
+        return dirichlet(LABELS, PATIENTS, 2, alpha=100, seed=0, minimum=minimum, per=per)
+
+    found = split(120, "row")
+    assert all(len(rows) >= 120 for rows in found.values())
+    if kind != "column":
+        assert all(len(sites) == 1 for sites in places(found, PATIENTS).values())
+        with pytest.raises(InvalidInput, match=r"would have \d+ units, the minimum is 120"):
+            split(120, "unit")
+    with pytest.raises(InvalidInput, match=r"would have \d+ rows, the minimum is 170"):
+        split(170, "row")
+
+
 @given(st.sets(st.text(min_size=1), min_size=1), st.floats(0, 1), st.binary(min_size=1))
 def test_held_out_reads_one_unit_at_a_time(units, fraction, key):
     names = sorted(units)

@@ -4,7 +4,7 @@ from math import inf
 import pytest
 
 from deerfield.errors import InvalidInput
-from deerfield.privacy import epsilon, noise_multiplier
+from deerfield.privacy import History, epsilon, noise_multiplier
 from deerfield.types import Spend
 
 DELTA = 1e-5
@@ -65,6 +65,105 @@ def test_epsilon_agrees_with_opacus_prv_within_one_percent(target):
     assert ours == pytest.approx(theirs.get_epsilon(DELTA, eps_error=target / 500), rel=0.01)
 
 
+def prv_epsilon(spends, delta, error):
+    prv = pytest.importorskip("opacus.accountants.prv")
+    theirs = prv.PRVAccountant()
+    theirs.history = [(spend.noise_multiplier, spend.sample_rate, spend.steps) for spend in spends]
+    return theirs.get_epsilon(delta, eps_error=error)
+
+
+@pytest.mark.filterwarnings("ignore:Optimal order")
+@pytest.mark.parametrize(
+    ("first", "delta", "schedule"),
+    [
+        (0.085, 1e-5, ((1.0, 1 / 8, 64), (1.5, 1 / 8, 64))),
+        (0.3, 1e-6, ((1.0, 0.02, 500), (0.8, 0.05, 100))),
+        (1.0, 1e-5, ((1.0, 0.01, 1000),)),
+        (2.0, 1e-6, ((1.0, 1 / 4, 64), (2.0, 3 / 4, 8), (0.7, 1 / 8, 16))),
+        (5.0, 1e-5, ((1.0, 0.02, 1600), (1.2, 1 / 8, 64))),
+        (9.0, 1e-5, ((1.0, 1 / 2, 40), (1.0, 1 / 8, 128))),
+    ],
+)
+def test_schedules_of_changing_noise_and_rate_agree_with_prv_within_one_percent(first, delta, schedule):
+    _, q, steps = schedule[0]
+    z = noise_multiplier(first, delta, q, steps)
+    spends = [Spend(unit="record", noise_multiplier=z * f, sample_rate=q, steps=n, clip=1.0) for f, q, n in schedule]
+    ours = epsilon(spends, delta)  # 0.1 to 10
+    assert ours == pytest.approx(prv_epsilon(spends, delta, error=ours / 500), rel=0.01)
+
+
+@pytest.mark.parametrize(("target", "q", "steps"), [(0.1, 1 / 8, 128), (0.1, 0.02, 1000), (1.0, 1.0, 20)])
+def test_losses_are_told_apart_finely_enough_for_small_budgets(target, q, steps):
+    """Buckets of q / (30 z) or finer: a tenth as fine would overstate, ten times as fine gains less than 0.5 %."""
+    pld = pytest.importorskip("dp_accounting.pld.privacy_loss_distribution")
+    z = noise_multiplier(target, DELTA, q, steps)
+    ours = epsilon([replace(STEP, noise_multiplier=z, sample_rate=q, steps=steps)], DELTA)
+
+    def at(fineness):
+        step = pld.from_gaussian_mechanism(z, sampling_prob=q, value_discretization_interval=q / (fineness * z))
+        return step.self_compose(steps).get_epsilon_for_delta(DELTA)
+
+    assert ours <= at(30) * (1 + 1e-6)
+    assert at(300) * (1 - 1e-6) <= ours <= at(300) * 1.005
+
+
+def test_a_round_added_to_a_history_costs_what_everything_at_once_does():
+    rounds = [
+        STEP,
+        replace(STEP, noise_multiplier=1.9),
+        replace(STEP, noise_multiplier=1.5, sample_rate=1 / 4, steps=4),
+    ]
+    history, so_far = History().add([replace(STEP, steps=1000)]), [replace(STEP, steps=1000)]
+    for number in range(30):
+        history, so_far = history.add([rounds[number % 3]]), [*so_far, rounds[number % 3]]
+    assert history.epsilon(DELTA) == pytest.approx(epsilon(so_far, DELTA), rel=1e-3)
+
+
+def test_a_history_takes_a_quieter_round_as_well_as_a_louder_one():
+    quiet = replace(STEP, noise_multiplier=8.0, steps=100)
+    for first, second in ((STEP, quiet), (quiet, STEP)):
+        both = History().add([first]).add([second]).epsilon(DELTA)
+        assert both == pytest.approx(epsilon([STEP, quiet], DELTA), rel=1e-6)
+
+
+def test_a_history_never_understates():
+    """Against the closed form of plain Gaussians: n steps of noise z are one of noise z / sqrt n (arXiv:1905.02383)."""
+    from dp_accounting import get_epsilon_gaussian
+
+    full = replace(STEP, noise_multiplier=20.0, sample_rate=1.0, steps=5)
+    history = History()
+    for number in range(1, 41):
+        history = history.add([full])
+        exact = get_epsilon_gaussian(20.0 / (5 * number) ** 0.5, DELTA)
+        assert exact <= history.epsilon(DELTA) <= 1.005 * exact
+
+
+def test_a_history_is_a_value():
+    before = History().add([STEP])
+    known = before.epsilon(DELTA)
+    before.add([STEP] * 100)
+    assert before.epsilon(DELTA) == known == epsilon([STEP], DELTA)
+    assert before.add([]).epsilon(DELTA) == known
+
+
+@pytest.mark.parametrize("unknown", [{"unit": "none"}, {"unit": "none", "steps": 0}, {"noise_multiplier": 0.0}])
+def test_a_history_with_an_unprotected_spend_is_infinite_for_ever(unknown):
+    history = History().add([STEP]).add([replace(STEP, **unknown)])
+    assert history.epsilon(DELTA) == inf
+    assert history.add([STEP]).epsilon(DELTA) == inf
+    assert History().epsilon(DELTA) == 0
+
+
+def test_metrics_beside_the_training_are_paid_from_the_same_epsilon():
+    counts = replace(STEP, noise_multiplier=20.0, sample_rate=1.0, steps=16)
+    alone, beside = (noise_multiplier(3.0, DELTA, 1 / 8, 128, extra) for extra in ((), (counts,)))
+    assert beside > alone
+    together = epsilon([replace(STEP, noise_multiplier=beside, steps=128), counts], DELTA)
+    assert 0.99 * 3.0 <= together <= 3.0
+    with pytest.raises(InvalidInput, match="metrics"):
+        noise_multiplier(0.5, DELTA, 1 / 8, 128, (counts,))
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -85,7 +184,9 @@ def test_calibration_refuses_what_no_noise_gives(wrong):
         noise_multiplier(**(right | wrong))
 
 
-@pytest.mark.parametrize("wrong", [{"noise_multiplier": -1.0}, {"sample_rate": 0.0}, {"steps": -1}])
+@pytest.mark.parametrize(
+    "wrong", [{"noise_multiplier": -1.0}, {"noise_multiplier": inf}, {"sample_rate": 0.0}, {"steps": -1}]
+)
 def test_epsilon_refuses_spends_that_cannot_be(wrong):
     with pytest.raises(InvalidInput, match=next(iter(wrong))):
         epsilon([replace(STEP, **wrong)], DELTA)

@@ -66,6 +66,15 @@ def test_a_bare_off_means_off(off):
     assert make(spec({"name": "deer", "regulator": off})).init(drawn).shared is drawn
 
 
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_records_and_patients_are_protected_and_sites_not_yet(name):
+    assert make(spec(name)).declares.units == {"record", "patient", "none"}
+    with pytest.raises(
+        InvalidInput, match=f"{name} has no guarantee for unit 'site'; it has for none, patient, record"
+    ):
+        make(spec(name, unit="site"))
+
+
 def test_a_unit_without_a_guarantee_is_refused_with_those_that_have_one():
     def careful(spec):
         """Has a guarantee for records alone."""

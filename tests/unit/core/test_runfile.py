@@ -51,6 +51,7 @@ def test_defaults_fill_a_small_file(tmp_path):
         ("privacy.epsilon", -1, "greater than 0"),
         ("privacy.delta", 1e-4, "less than or equal to 0.00001"),
         ("privacy.unit", "family", "'record'"),
+        ("privacy.examples_per_unit", 4, "examples_per_unit is for unit patient, not 'record': leave it out"),
         ("privacy.clip", None, "without a bound"),
         ("privacy.sample_rate", 1.5, "less than or equal to 1"),
         ("model.lora.rank", 0, "greater than or equal to 1"),

@@ -27,7 +27,12 @@ def spec(**changes):
         {"privacy": {"epsilon": float("inf")}},
         {"privacy": {"unit": "record"}},
         {"privacy": {"unit": "none", "epsilon": 3}},
-        {"privacy": {"unit": "patient", "epsilon": 3}},
+        {"privacy": {"unit": "family", "epsilon": 3}},
+        {"privacy": {"unit": "patient"}},
+        {"privacy": {"unit": "patient", "epsilon": 3, "clip": None}},
+        {"privacy": {"unit": "patient", "epsilon": 3, "examples_per_unit": 0}},
+        {"privacy": {"unit": "record", "epsilon": 3, "examples_per_unit": 4}},
+        {"privacy": {"unit": "none", "examples_per_unit": 4}},
         {"privacy": {"epsilon": 3, "delta": 2e-5}},
         {"privacy": {"epsilon": 3, "delta": 0}},
         {"privacy": {"epsilon": 3, "clip": 0}},
@@ -66,6 +71,14 @@ def test_what_travels_comes_back_equal():
     assert RunSpec.model_validate_json(run.canonical()) == run
     assert RunSpec.model_validate_json(run.canonical()).sha256 == run.sha256
     assert spec(seed=1).sha256 != spec(seed=2).sha256
+
+
+def test_a_patient_brings_four_examples_to_a_step_unless_the_run_says_otherwise():
+    run = spec(privacy={"unit": "patient", "epsilon": 3})
+    assert run.privacy.examples_per_unit == 4
+    assert RunSpec.model_validate_json(run.canonical()) == run
+    assert spec(privacy={"unit": "patient", "epsilon": 3, "examples_per_unit": 9}).privacy.examples_per_unit == 9
+    assert spec().privacy.examples_per_unit is None
 
 
 def test_shares_sum_to_one_over_the_sites_that_answered():

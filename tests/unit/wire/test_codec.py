@@ -2,19 +2,40 @@ from math import inf, nan
 
 import pytest
 
+from deerfield.attestation import countersign, sign
 from deerfield.errors import BadRequest, DigestMismatch, InvalidInput, TooLarge
 from deerfield.exchange import Announcement, Event, Key, Offer, RunView, UploadStatus
 from deerfield.manifest import describe
-from deerfield.types import Spend
+from deerfield.types import Attestation, Spend
 from deerfield.wire import checks, codec, limits
 from deerfield.wire import federation_pb2 as pb
+from tests.attesting import key_of
 from tests.fakes import adapter, run_spec
 
 KEY = Key(run="run-1", incarnation=1, round=2, phase=1)
 MANIFEST = describe(adapter(0))
 SPEND = Spend(unit="record", noise_multiplier=1.5, sample_rate=0.125, steps=8, clip=1.0)
 OFFER = Offer(key=KEY, spec=run_spec("north"), factors="B", epochs=1, start=MANIFEST)
-ANNOUNCEMENT = Announcement(manifest=MANIFEST, base="0" * 64, spend=SPEND, metrics={"loss": 0.5})
+ATTESTATION = sign(
+    key_of("north"),
+    Attestation(
+        site="north",
+        population="patients",
+        run=KEY.run,
+        incarnation=KEY.incarnation,
+        round=KEY.round,
+        phase=KEY.phase,
+        update=MANIFEST.digest,
+        spend=SPEND,
+        accountant="dp-accounting PLD",
+        epsilon_before=0.5,
+        epsilon_after=inf,
+        ledger_sequence=7,
+        ledger_head="ab" * 32,
+    ),
+)
+HEAD = countersign(key_of("the aggregator"), ATTESTATION)
+ANNOUNCEMENT = Announcement(manifest=MANIFEST, base="0" * 64, attestation=ATTESTATION, metrics={"loss": 0.5})
 
 
 def over_the_wire(message):
@@ -33,7 +54,7 @@ def test_every_value_survives_the_wire():
         personal={"north": MANIFEST},
     )
     event = Event(number=3, run="run-1", kind="lost", detail={"site": "north", "silent_s": 61.5}, time=12.5)
-    status = UploadStatus(announced=True, digest="0" * 64, missing=frozenset(["ab" * 32]))
+    status = UploadStatus(announced=True, sealed=True, digest="0" * 64, missing=frozenset(["ab" * 32]), head=HEAD)
     announcement = over_the_wire(codec.encode_announcement(KEY, ANNOUNCEMENT))
     assert codec.decode_manifest(over_the_wire(codec.encode_manifest(MANIFEST))) == MANIFEST
     assert codec.decode_offer(over_the_wire(codec.encode_offer(OFFER))) == OFFER
@@ -100,15 +121,15 @@ def test_an_unknown_dtype_is_kept_for_the_schema_to_refuse(dtype):
 )
 def test_a_spend_that_cannot_be_is_refused(spend):
     message = codec.encode_announcement(KEY, ANNOUNCEMENT)
-    message.spend.CopyFrom(spend)
+    message.attestation.spend.CopyFrom(spend)
     with pytest.raises(BadRequest):
         codec.decode_announcement(message)
 
 
 def test_an_infinite_clip_is_a_spend_without_privacy():
     message = codec.encode_announcement(KEY, ANNOUNCEMENT)
-    message.spend.CopyFrom(pb.Spend(unit="none", sample_rate=0.125, steps=8, clip=inf))
-    assert codec.decode_announcement(message).spend.clip == inf
+    message.attestation.spend.CopyFrom(pb.Spend(unit="none", sample_rate=0.125, steps=8, clip=inf))
+    assert codec.decode_announcement(message).attestation.spend.clip == inf
 
 
 def test_metrics_are_few_finite_and_named():

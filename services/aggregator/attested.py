@@ -1,0 +1,59 @@
+"""Whether an attestation is about the update that it comes with, and goes on where the site's ledger was last seen."""
+
+from math import isinf
+
+from deerfield.attestation import verify
+from deerfield.errors import BadAttestation
+from deerfield.exchange import Key
+from deerfield.types import Attestation
+from services.aggregator.heads import Heads
+
+SHOWN = 16  # characters of a key in a message
+
+
+def check_attestation(attestation: Attestation, site: str, population: str, key: Key, update: str) -> None:
+    """Holds an attestation against the call it came with, and against itself.
+
+    Raises:
+        BadAttestation: its signature is wrong, it is about something else, or its epsilon cannot be.
+    """
+    verify(attestation)
+    agreed = {
+        "site": site,
+        "population": population,
+        "run": key.run,
+        "incarnation": key.incarnation,
+        "round": key.round,
+        "phase": key.phase,
+        "update": update,
+    }
+    for name, value in agreed.items():
+        if (told := getattr(attestation, name)) != value:
+            raise BadAttestation(
+                f"the attestation is of {name} {told}, the call is of {name} {value}; sign one for this very update"
+            )
+    before, after = attestation.epsilon_before, attestation.epsilon_after
+    if after < before:
+        raise BadAttestation(f"the attested epsilon falls from {before:g} to {after:g}; what is spent stays spent")
+    if attestation.spend.unit == "none" and not isinf(after):
+        raise BadAttestation(f"unit none promises nothing, so it costs infinity, not the attested epsilon {after:g}")
+
+
+def check_ledger(heads: Heads, attestation: Attestation) -> None:
+    """Holds an attestation against the key and the head that are on record for its site.
+
+    Raises:
+        BadAttestation: another key, or a ledger entry that is not after the newest one attested before.
+    """
+    site, population = attestation.site, attestation.population
+    pinned, known = heads.pinned(site), heads.newest(site, population)
+    if pinned not in (None, attestation.public_key):
+        raise BadAttestation(
+            f"site {site} signed with key {attestation.public_key[:SHOWN]}..., its first attestation was by "
+            f"{pinned[:SHOWN]}...; restore the site's key"
+        )
+    if known is not None and attestation.ledger_sequence <= known.sequence:
+        raise BadAttestation(
+            f"entry {attestation.ledger_sequence} of the ledger of {population} at {site} is not after entry "
+            f"{known.sequence}, which was attested before; if an old copy was restored, reconcile it"
+        )

@@ -1,0 +1,162 @@
+"""What an operator asks of a site between runs: what a run would cost, and to answer for a ledger that is behind.
+
+Here, so that a plan goes by the policy and the ledger exactly as the site will read them. Imports no torch.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from math import inf, isinf
+from pathlib import Path
+from typing import Any
+
+from deerfield.errors import InvalidInput, LedgerBehind, NotMapped, PolicyRefused
+from deerfield.filters import Charge
+from deerfield.ledger.account import Account
+from deerfield.ledger.details import Known
+from deerfield.ledger.entry import Entry, Head, plain
+from deerfield.plan import SitePlan, Standing, plan
+from deerfield.record import check, decode
+from deerfield.runfile import parse
+from deerfield.runspec import RunSpec
+from deerfield.strategies import make
+from deerfield.types import Countersigned
+from services.client import keys, policy
+from services.client.custody import evaluations, record_path
+from services.client.ledger_file import NAME, Ledger, account_of, read
+from services.client.policy import Policy, Population
+
+
+def plan_sites(request: Mapping[str, Any]) -> dict[str, Any]:
+    """By site, what the run of `request` would cost it; a site that would refuse says why in `refusal`.
+
+    `request` is {"spec": RunSpec, "sites": {site: {"policy": file, "state": folder or null}}}.
+
+    Raises:
+        InvalidInput: a policy or ledger cannot be read, or no noise keeps the run's epsilon.
+    """
+    spec = parse(RunSpec, request["spec"], "the run")
+    return {
+        name: _plan_site(spec, policy.load(Path(site["policy"])), site["state"] and Path(site["state"]))
+        for name, site in request["sites"].items()
+    }
+
+
+def _plan_site(spec: RunSpec, rules: Policy, state: Path | None) -> dict[str, Any]:
+    account = _account(state, spec.population)
+    told: dict[str, Any] = dict.fromkeys(field.name for field in fields(SitePlan))
+    told |= {"fits": False, "warnings": [], "budget": None}
+    told |= {"site": account and account.terms.site, "entries": len(account.hashes) if account else 0}
+    try:
+        population = rules.population(spec)
+        if spec.model.digest is not None:
+            rules.base(spec)
+        _check_ledger(account, population, _record(state, spec.population))
+    except (NotMapped, PolicyRefused, LedgerBehind) as refusal:
+        return plain({**told, "refusal": str(refusal)})  # type: ignore[no-any-return]
+    standing = _standing(spec, rules, population, account)
+    found = asdict(plan(spec, make(spec).declares, standing))
+    budget = population.cap and asdict(population.cap)
+    before = account.epsilon if account else 0.0
+    return plain({**told, **found, "budget": budget, "epsilon_before": before})  # type: ignore[no-any-return]
+
+
+def _account(state: Path | None, population: str) -> Account | None:
+    """What the population's ledger adds up to; None if it was never opened."""
+    if state is None or not (folder := state / "ledgers" / population).joinpath(NAME).exists():
+        return None
+    lines = read(folder)
+    return account_of(lines, folder / NAME) if lines else None
+
+
+def _record(state: Path | None, population: str) -> Countersigned | None:
+    if state is None or not (path := record_path(state, population)).exists():
+        return None
+    return decode(path.read_bytes(), str(path))
+
+
+def _check_ledger(account: Account | None, population: Population, record: Countersigned | None) -> None:
+    """Raises what the site would refuse with before it reserves anything."""
+    head = record and Head(sequence=record.sequence, hash=record.head)
+    if head is not None and (account is None or not account.knows(head)):
+        raise LedgerBehind(
+            f"the aggregator has seen entry {head.sequence} of this ledger, which does not hold it: put the newest copy "
+            "back, or run `deerfield ledger reconcile`"
+        )
+    if account is None:
+        return
+    held, now = account.terms, (population.unit, population.filter, population.order)
+    if held.unit != now[0] or (account.charged and (held.filter, held.order) != now[1:]):
+        order = "" if held.order is None else f", order: {held.order:g}"
+        raise PolicyRefused(
+            f"the policy has changed what its ledger was begun with (unit: {held.unit}, filter: {held.filter}{order}), "
+            "and a population keeps that for life; write it so again"
+        )
+
+
+def _standing(spec: RunSpec, rules: Policy, population: Population, account: Account | None) -> Standing:
+    """The population as the site's own gate will find it: `charging.run_detail`."""
+    charges = account.charges if account else ()
+    if rules.metrics == "clear":  # written before the run is
+        charges = (*charges, Charge(epsilon=inf, delta=0.0))
+    allowed = population.unprotected or population.unit == "none" or rules.metrics == "clear"
+    is_infinite = rules.metrics == "clear" or (account is not None and isinf(account.epsilon))
+    return Standing(
+        units=(population.units_low, population.units_high),
+        cap=None if allowed and (is_infinite or spec.privacy.unit == "none") else population.cap,
+        charges=charges,
+        metrics=evaluations(spec, rules),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _State:
+    """One population in a site's state folder."""
+
+    folder: Path
+    population: str
+
+    @property
+    def ledger(self) -> Path:
+        return self.folder / "ledgers" / self.population
+
+    @property
+    def known_key(self) -> str | None:
+        """The aggregator's, as this site knows it."""
+        path = self.folder / "aggregator.key"
+        return path.read_text() if path.exists() else None
+
+
+def reconcile(
+    state: Path, population: str, *, operator: str, reason: str, record: Path | None, delta: float | None
+) -> Entry:
+    """Charges the population's ledger what the record has and it lacks; infinity where there is no record.
+
+    `delta` is of all runs until the record together; None charges all that is left.
+
+    Raises:
+        InvalidInput: there is no such ledger or key, the record is not of it, or nothing is missing.
+        LedgerFault: the ledger cannot be used.
+    """
+    place = _State(folder=state, population=population)
+    lines = read(place.ledger)
+    terms = account_of(lines, place.ledger / NAME).terms if lines else None
+    if terms is None:
+        raise InvalidInput(f"{place.ledger / NAME} has no entry, so there is nothing to reconcile; restore a copy")
+    if not (state / keys.NAME).exists():  # `keys.load` would make one, which signs nothing here
+        raise InvalidInput(f"{state / keys.NAME} is missing, and nothing else signs this ledger; restore it from a copy")
+    known = Known()
+    if record is not None:
+        found = _read_record(record)
+        check(found, terms.site, population, place.known_key)
+        known = Known(
+            head=Head(sequence=found.sequence, hash=found.head), epsilon=float(found.epsilon_after), delta=delta
+        )
+    with Ledger.open(place.ledger, keys.load(state), terms) as ledger:
+        return ledger.reconcile(operator=operator, reason=reason, known=known)
+
+
+def _read_record(path: Path) -> Countersigned:
+    try:
+        return decode(path.read_bytes(), str(path))
+    except OSError as error:
+        raise InvalidInput(f"the record {path} cannot be read ({error.strerror}); name the file it is in") from error

@@ -1,0 +1,67 @@
+"""Ledgers in memory and on disk for tests: terms, plans, and a chain that is written as a site writes it."""
+
+from dataclasses import replace
+from math import inf
+from pathlib import Path
+
+from deerfield.ledger.details import RunPlan, TaskKey, Terms
+from services.client.ledger_file import NAME, Ledger
+from tests.attesting import key_of
+
+KEY = key_of("alpha")
+TERMS = Terms(
+    federation="north",
+    site="alpha",
+    population="lungs",
+    unit="patient",
+    epsilon=8.0,
+    delta=1e-5,
+    units_low=800,
+    units_high=1000,
+)
+RENYI = replace(TERMS, filter="renyi", order=8.0)
+UPDATE, OTHER = "ab" * 32, "cd" * 32
+
+
+def plan(run: str = "r1", **changes: object) -> RunPlan:
+    """A cheap run: 4 phases of 10 steps, one of them spare."""
+    usual = RunPlan(
+        run=run,
+        incarnation=0,
+        spec="ee" * 32,
+        unit="patient",
+        noise_multiplier=2.0,
+        sample_rate=0.05,
+        steps=40,
+        clip=1.0,
+        delta=1e-6,
+        phases=3,
+        spare_phases=1,
+    )
+    return replace(usual, **changes)
+
+
+def key(round: int = 0, phase: int = 0, run: str = "r1", incarnation: int = 0) -> TaskKey:
+    return TaskKey(run=run, incarnation=incarnation, round=round, phase=phase)
+
+
+def opened(folder: Path, terms: Terms = TERMS, **options: object) -> Ledger:
+    return Ledger.open(folder, KEY, terms, **options)
+
+
+def lines(folder: Path) -> list[bytes]:
+    return (folder / NAME).read_bytes().split(b"\n")[:-1]
+
+
+def eight(folder: Path, terms: Terms = TERMS) -> bytes:
+    """The bytes of a ledger of 8 entries, one of nearly every kind."""
+    with opened(folder, terms) as ledger:
+        ledger.reserve_run(plan())
+        for round in (0, 1):
+            ledger.commit(ledger.reserve_task(key(round), 10), UPDATE if round else OTHER)
+        ledger.reserve_task(key(2), 10)
+        ledger.make_infinite("metrics: clear")
+    return (folder / NAME).read_bytes()
+
+
+NONE_RUN = plan("open", unit="none", noise_multiplier=0.0, clip=inf)
