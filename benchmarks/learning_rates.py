@@ -14,14 +14,15 @@ import statistics
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
+from math import inf
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from benchmarks.real_data import GRIDS, SHARED, STEPS, STRATEGIES, Cell, figures, in_process
+from benchmarks.real_data import GRIDS, SHARED, STEPS, STRATEGIES, Cell, figures, in_process, level
 from deerfield import partition
 from deerfield.privacy import epsilon, noise_multiplier
 from deerfield.runfile import RunFile
@@ -47,11 +48,11 @@ class Trial:
 
     def run(self, folder: Path) -> RunFile:
         """The run file of the trial; the rows that it may read go into `folder`."""
-        run, rows = replace(self.cell, epsilon=None).run(folder), folder / "tuning.npy"
+        run, rows = self.cell.run(folder), folder / "tuning.npy"
         chosen, share = never_held_out(Path(run.embedded.source.path))
         np.save(rows, chosen)
         rates = {"lr_head": self.lr_head, "lr_adapter": self.lr_adapter or 1.0}
-        privacy = {**run.privacy.model_dump(), "unit": "record", "epsilon": self._epsilon(share)}
+        privacy = {**run.privacy.model_dump(), "epsilon": self._epsilon(share)}
         source = run.embedded.source.model_copy(update={"rows": str(rows)})
         return RunFile.model_validate(
             {
@@ -62,9 +63,10 @@ class Trial:
             }
         )
 
-    def _epsilon(self, share: float) -> float:
+    def _epsilon(self, share: float) -> float | None:
         """What halving the noise with the data costs at the same number of steps."""
-        assert self.cell.epsilon is not None
+        if self.cell.epsilon is None:
+            return None
         steps = round(STEPS[self.cell.data] / SAMPLE_RATE)
         z = noise_multiplier(self.cell.epsilon, DELTA, SAMPLE_RATE, steps)
         spend = Spend(unit="record", noise_multiplier=z * share, sample_rate=SAMPLE_RATE, clip=1.0, steps=steps)
@@ -97,7 +99,8 @@ def show(done: Mapping[str, Mapping[str, Any]]) -> None:
     rows: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
     for trial in done.values():
         rate = trial["lr_adapter"] or 0.0
-        rows.setdefault((trial["epsilon"], trial["strategy"], trial["lr_head"], rate), []).append(trial)
+        target = trial["epsilon"] or inf
+        rows.setdefault((target, trial["strategy"], trial["lr_head"], rate), []).append(trial)
     print("| as epsilon | strategy | lr_head | lr_adapter | accuracy | macro-F1 | deviation (max) | seeds |")
     print("|---|---|---|---|---|---|---|---|")
     for (target, strategy, lr_head, lr_adapter), found in sorted(rows.items()):
@@ -116,7 +119,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=Path, default=Path("runs/learning-rates.json"))
     parser.add_argument("--seeds", type=int, nargs="*", default=SEEDS)
-    parser.add_argument("--epsilons", type=float, nargs="*", default=(1.0, 3.0, 8.0))
+    parser.add_argument("--epsilons", type=level, nargs="*", default=(1.0, 3.0, 8.0, None))
     parser.add_argument("--strategies", nargs="*", choices=sorted(STRATEGIES), default=sorted(STRATEGIES))
     parser.add_argument("--head-rates", type=float, nargs="*", default=HEAD_RATES)
     parser.add_argument("--adapter-rates", type=float, nargs="*", default=ADAPTER_RATES)

@@ -226,6 +226,11 @@ def embedded(cell: Cell) -> None:
         sys.exit("the adapters differ, and there was no noise")
 
 
+def level(text: str) -> float | None:
+    """An epsilon as the command line has it; "none" is no noise."""
+    return None if text == "none" else float(text)
+
+
 def main() -> None:
     """Runs what was asked for and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -234,7 +239,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="*")
     parser.add_argument("--splits", nargs="*")
     parser.add_argument("--strategies", nargs="*", choices=sorted(STRATEGIES))
-    parser.add_argument("--epsilons", nargs="*", type=lambda text: None if text == "none" else float(text))
+    parser.add_argument("--epsilons", nargs="*", type=level)
     parser.add_argument("--embedded", action="store_true")
     arguments = parser.parse_args()
     if not SHARED.exists():
