@@ -8,6 +8,7 @@ import typer
 
 from deerfield import __version__
 from deerfield.errors import DeerfieldError
+from pipelines import ledger_commands
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
@@ -17,6 +18,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(ledger_commands.app, name="ledger")
 
 
 @app.command()
@@ -73,6 +75,23 @@ def evaluate(
         evaluation.Request(model=model, data=data, base=base, input=text, label=label, rows=rows, tracking=tracking),
         as_json=as_json,
     )
+
+
+@app.command()
+def plan(
+    file: Annotated[Path, typer.Argument(metavar="RUN.yaml", help="The run file.")],
+    policy: Annotated[
+        Path | None, typer.Option(help="A hospital's policy file: plan for that site alone, and read no data.")
+    ] = None,
+    state: Annotated[Path | None, typer.Option(help="With --policy: the site's state folder, with its ledgers.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Says what a run will cost each site before anything runs. Exit code 3 if a site would refuse it."""
+    from pipelines import planning
+
+    request = planning.Request(file=file, policy=policy, state=state)
+    if not planning.show(planning.planned(request), as_json=as_json):
+        raise typer.Exit(planning.REFUSED)
 
 
 @app.command()

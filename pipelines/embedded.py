@@ -52,7 +52,7 @@ def execute(file: RunFile, where: Where, live: Callable[[int, int], Live]) -> Re
         aggregator(where.folder, where.tracking, where.listen, file.embedded.lost_after_s) as server,
         RunsClient.connect(server.address) as runs,
     ):
-        spec, prepared = _prepare(file, where.folder, processes, pooled=strategy.declares.topology == "pooled")
+        spec, prepared = prepare(file, where.folder, processes, pooled=strategy.declares.topology == "pooled")
         run = runs.start(spec, uuid.uuid4().hex)
         result = Result(runs.get(run).spec, run)  # complete, as the sites will read it
         phases = strategy.declares.rounds * len(strategy.declares.phases)
@@ -96,7 +96,7 @@ def _claim(folder: Path) -> None:
         raise InvalidInput(f"--out {folder} cannot be used: {error.strerror}; choose another folder") from error
 
 
-def _prepare(file: RunFile, folder: Path, processes: Preloader, *, pooled: bool) -> tuple[RunSpec, dict[str, Any]]:
+def prepare(file: RunFile, folder: Path, processes: Preloader, *, pooled: bool) -> tuple[RunSpec, dict[str, Any]]:
     """Lets a site process split the data and describe the adapter; completes the run with what it found."""
     request, answer, log = folder / "run.json", folder / "prepared.json", folder / "logs" / "prepare.log"
     request.write_text(file.model_dump_json(indent=2))

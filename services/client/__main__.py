@@ -72,6 +72,15 @@ def _parser() -> argparse.ArgumentParser:
     reconcile.add_argument("--record", type=Path, help="the aggregator's countersigned record; without it, infinity")
     reconcile.add_argument("--delta", type=float, help="of all runs until the record together; default: all there is")
     reconcile.set_defaults(command=_reconcile)
+
+    audit = commands.add_parser("audit", help="train with canaries and see what the releases give away")
+    audit.add_argument("--site", required=True)
+    for flag in ("--spec", "--policy", "--out"):
+        audit.add_argument(flag, type=Path, required=True)
+    audit.add_argument("--canaries", type=int)
+    audit.add_argument("--rounds", type=int, default=1)
+    audit.add_argument("--noise-off", action="store_true")
+    audit.set_defaults(command=_audit)
     return parser
 
 
@@ -151,6 +160,21 @@ def _reconcile(arguments: argparse.Namespace) -> None:
         delta=arguments.delta,
     )
     print(json.dumps({"sequence": entry.sequence, "hash": entry.hash, **entry.detail}, allow_nan=False))
+
+
+def _audit(arguments: argparse.Namespace) -> None:
+    from dataclasses import asdict
+
+    import torch
+
+    from deerfield.runspec import RunSpec
+    from services.client import audit, policy
+
+    spec, rules = RunSpec.model_validate_json(arguments.spec.read_text()), policy.load(arguments.policy)
+    torch.set_num_threads(rules.threads)
+    request = audit.Request(canaries=arguments.canaries, rounds=arguments.rounds)
+    report = audit.at_site(arguments.site, rules, spec, request, noiseless=arguments.noise_off)
+    arguments.out.write_text(json.dumps({**asdict(report), "violation": report.violation}))
 
 
 if __name__ == "__main__":

@@ -11,9 +11,10 @@ from typing import Any
 
 from deerfield.errors import InvalidInput, LedgerBehind, NotMapped, PolicyRefused
 from deerfield.filters import Charge
-from deerfield.ledger.account import Account
+from deerfield.ledger.account import Account, fold
 from deerfield.ledger.details import Known
 from deerfield.ledger.entry import Entry, Head, plain
+from deerfield.ledger.reading import reading
 from deerfield.plan import SitePlan, Standing, plan
 from deerfield.record import check, decode
 from deerfield.runfile import parse
@@ -22,7 +23,7 @@ from deerfield.strategies import make
 from deerfield.types import Countersigned
 from services.client import keys, policy
 from services.client.custody import evaluations, record_path
-from services.client.ledger_file import NAME, Ledger, account_of, read
+from services.client.ledger_file import NAME, Ledger, account_of
 from services.client.policy import Policy, Population
 
 
@@ -62,10 +63,20 @@ def _plan_site(spec: RunSpec, rules: Policy, state: Path | None) -> dict[str, An
 
 def _account(state: Path | None, population: str) -> Account | None:
     """What the population's ledger adds up to; None if it was never opened."""
-    if state is None or not (folder := state / "ledgers" / population).joinpath(NAME).exists():
+    if state is None or not (path := state / "ledgers" / population / NAME).exists():
         return None
-    lines = read(folder)
-    return account_of(lines, folder / NAME) if lines else None
+    return _read_account(path)
+
+
+def _read_account(path: Path) -> Account | None:
+    """The account of a ledger that is there; a last line that a crash has torn plays no part, as when a site starts."""
+    try:
+        found = reading(path.read_bytes())
+    except OSError as error:
+        raise InvalidInput(f"the ledger {path} cannot be read ({error.strerror}); name its state folder") from error
+    if not found.is_usable:
+        return account_of(list(found.lines), path)  # raises
+    return fold(found.entries) if found.entries else None
 
 
 def _record(state: Path | None, population: str) -> Countersigned | None:
@@ -138,13 +149,14 @@ def reconcile(
         LedgerFault: the ledger cannot be used.
     """
     place = _State(folder=state, population=population)
-    lines = read(place.ledger)
-    terms = account_of(lines, place.ledger / NAME).terms if lines else None
-    if terms is None:
+    account = _read_account(place.ledger / NAME)
+    if account is None:
         raise InvalidInput(f"{place.ledger / NAME} has no entry, so there is nothing to reconcile; restore a copy")
     if not (state / keys.NAME).exists():  # `keys.load` would make one, which signs nothing here
-        raise InvalidInput(f"{state / keys.NAME} is missing, and nothing else signs this ledger; restore it from a copy")
-    known = Known()
+        raise InvalidInput(
+            f"{state / keys.NAME} is missing, and nothing else signs this ledger; restore it from a copy"
+        )
+    known, terms = Known(), account.terms
     if record is not None:
         found = _read_record(record)
         check(found, terms.site, population, place.known_key)

@@ -95,6 +95,8 @@ class TorchTrainer:
     validation: Cached | None
     spec: RunSpec
     mechanism: Mechanism
+    engage: Callable[..., Engine] = engine  # with another `grouped`, another only in an audit: `audit.Plant`
+    grouped: Callable[..., Units] = units
     first_step: int = 0  # steps of the run before this task: public; where patients' turns go on
     on_step: Callable[[int, int], None] = lambda _done, _of: None
     reports: list[FitReport] = field(default_factory=list)  # private unless the policy says so
@@ -128,7 +130,7 @@ class TorchTrainer:
         with reproducible():
             read = self._reader(slot, factors)
             clip, kind = self.mechanism.spend.clip, spec.training.engine
-            with engine(classifier, slot, factors, clip=clip, kind=kind) as engaged:
+            with self.engage(classifier, slot, factors, clip=clip, kind=kind) as engaged:
                 for step in range(steps):
                     chosen = self.mechanism.sample(len(drawn))
                     sums, loss = clipped_sums(engaged, read, self.train.labels, drawn.lots(chosen, first + step))
@@ -142,7 +144,7 @@ class TorchTrainer:
     def _units(self) -> Units:
         """What a step draws from: the units that the task was charged for."""
         at_most, microbatch = self.spec.privacy.examples_per_unit, self.spec.training.microbatch
-        return units(self.mechanism.spend.unit, self.train.owners, at_most=at_most, microbatch=microbatch)
+        return self.grouped(self.mechanism.spend.unit, self.train.owners, at_most=at_most, microbatch=microbatch)
 
     def _reader(self, slot: str, factors: Factors) -> Read:
         """Where training reads from: the base's features where nothing below the head is trained."""

@@ -1,6 +1,6 @@
 """A run's model and data at this site: built once for a run, used for every phase."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from math import isnan
 from statistics import fmean
@@ -27,6 +27,8 @@ from services.client.trainer import TorchTrainer, predict
 
 log = structlog.get_logger()
 
+Draws = Callable[[RunSpec, str, Task], tuple[Randomness, Randomness]]  # (sampling, noise) of one task
+
 
 @dataclass(kw_only=True)
 class TorchWorkbench:
@@ -38,6 +40,7 @@ class TorchWorkbench:
     population: Population
     classifier: Classifier
     split_key: bytes  # the site's secret, by which units are kept out of training
+    draws: "Draws" = field(default_factory=lambda: system_or_seed)  # tests inject both; nothing in production does
     _splits: tuple[Cached, Cached] | None = None  # train, validation
     _last: TorchTrainer | None = None
     _scores: Mapping[str, float] = field(default_factory=dict)  # of the task's start tensors, noised
@@ -61,7 +64,7 @@ class TorchWorkbench:
         train, validation = self._splits
         before = self._phases_before(task)
         self._scores = self._evaluate(task, validation) if self._is_due(before) else {}
-        sampling, noise = draws(self.spec, self.site, task)
+        sampling, noise = self.draws(self.spec, self.site, task)
         mechanism = Mechanism(spend=spend, units_low=self.population.units_low, sampling=sampling, noise=noise)
         self._last = TorchTrainer(
             classifier=self.classifier,
@@ -108,7 +111,7 @@ class TorchWorkbench:
         return dp_metrics.release(table, self.policy.dp_metrics.noise_multiplier, SystemRandomness())
 
 
-def draws(spec: RunSpec, site: str, task: Task) -> tuple[Randomness, Randomness]:
+def system_or_seed(spec: RunSpec, site: str, task: Task) -> tuple[Randomness, Randomness]:
     """(sampling, noise) of one task: from the system's entropy, or, with no guarantee to lose, from the run's seed."""
     if spec.privacy.unit != "none":
         return SystemRandomness(), SystemRandomness()

@@ -9,7 +9,7 @@ import transformers as tf
 import yaml
 from PIL import Image
 
-from deerfield.errors import InvalidInput, NotMapped
+from deerfield.errors import InvalidInput, NotMapped, PolicyRefused
 from deerfield.runfile import RunFile, load
 from services.client import backbones, data, device, hub, models, policy, prepare
 from tests.integration.federation import SITES, write
@@ -120,10 +120,9 @@ def test_row_numbers_are_those_of_the_source_where_only_some_rows_are_used(tmp_p
 
 def mapped(**changes) -> policy.Policy:
     source = {"path": "notes.csv"}
-    population = {"source": source, "units_low": 100, "units_high": 200} | changes
-    return policy.Policy.model_validate(
-        {"populations": {"notes": population}, "models": {"0" * 64: "model"}, "units": ["record", "none"]}
-    )
+    terms = {"unit": "record", "epsilon": 5.0, "delta": 1e-8, "unprotected": True}
+    population = {"source": source, "units_low": 100, "units_high": 200} | terms | changes
+    return policy.Policy.model_validate({"populations": {"notes": population}, "models": {"0" * 64: "model"}})
 
 
 def test_a_run_may_use_only_what_the_policy_maps(tmp_path):
@@ -137,15 +136,22 @@ def test_a_run_may_use_only_what_the_policy_maps(tmp_path):
 def test_delta_must_suit_the_size_of_the_population(tmp_path):
     spec = file(tmp_path, privacy={"unit": "record", "epsilon": 1.0}).spec
     assert mapped().population(spec).units_low == 100
-    with pytest.raises(NotMapped, match="delta 1e-05 is above"):
-        mapped(units_high=100_000).population(spec)
+    with pytest.raises(PolicyRefused, match="delta 1e-06 is above"):
+        mapped(units_high=1_000_000).population(spec)
+
+
+SIZED = "populations: {{p: {{source: {{path: x}}, {}}}}}\nmodels: {{}}"
 
 
 @pytest.mark.parametrize(
     ("text", "says"),
     [
         ("populations: {}\nmodels: {}\nmetric: none", "did you mean 'metrics'"),
-        ("populations: {p: {source: {path: x}, units_low: 5, units_high: 2}}\nmodels: {}", "above units_high"),
+        (SIZED.format("unit: none, units_low: 5, units_high: 2"), "above units_high"),
+        (SIZED.format("unit: record, units_low: 5, units_high: 9"), "epsilon is missing"),
+        (SIZED.format("unit: record, epsilon: 1, units_low: 5, units_high: 99999"), "delta: 1e-05 is above"),
+        (SIZED.format("unit: record, epsilon: 1, filter: renyi, units_low: 5, units_high: 9"), "renyi filter needs"),
+        ("populations: [", "is not YAML"),
     ],
 )
 def test_a_policy_that_cannot_be_used_is_named(tmp_path, text, says):
@@ -216,12 +222,12 @@ def test_a_base_that_mixes_the_examples_of_a_batch_is_refused(tmp_path):
 
 
 def test_delta_must_suit_the_largest_site(tmp_path):
-    run = file(tmp_path, privacy=RECORD)
+    run = file(tmp_path, privacy={**RECORD, "delta": 1e-5})
     prepare._check_delta(run.spec, 10_000)
     with pytest.raises(InvalidInput, match=r"delta: 1e-05 is above 1/\(10 x 20000 records of the largest site\)"):
         prepare._check_delta(run.spec, 20_000)
     with pytest.raises(InvalidInput, match=r"10 x 20000 patients of the largest site"):
-        prepare._check_delta(file(tmp_path, privacy=PATIENT).spec, 20_000)
+        prepare._check_delta(file(tmp_path, privacy={**PATIENT, "delta": 1e-5}).spec, 20_000)
 
 
 def test_the_sites_device_is_part_of_what_is_prepared(tmp_path):

@@ -5,16 +5,15 @@ from math import inf
 import numpy as np
 import pytest
 
-from deerfield.errors import NotMapped
 from deerfield.randomness import SeededRandomness, SystemRandomness
 from deerfield.strategy import FitReport
 from deerfield.types import Spend, Task
 from services.client.policy import Policy
-from services.client.workbench import TorchWorkbench, draws
+from services.client.workbench import TorchWorkbench, system_or_seed
 from tests.unit.client import tiny
 
 TASK = Task(round=0, phase=1, factors="B", epochs=1, start={})
-POPULATION = {"source": {"path": "notes.csv"}, "units_low": 2, "units_high": 20}
+POPULATION = {"source": {"path": "notes.csv"}, "unit": "record", "epsilon": 20, "units_low": 2, "units_high": 20}
 
 
 def policy(**changes):
@@ -22,7 +21,7 @@ def policy(**changes):
 
 
 def test_a_guarantee_draws_from_the_system_and_from_no_seed():
-    drawn = [draws(tiny.spec("bert"), "north", TASK) for _ in range(2)]
+    drawn = [system_or_seed(tiny.spec("bert"), "north", TASK) for _ in range(2)]
     assert all(isinstance(each, SystemRandomness) for pair in drawn for each in pair)
     (sampling, noise), (again, _) = drawn
     assert not np.array_equal(sampling.uniform(8), again.uniform(8))
@@ -31,7 +30,9 @@ def test_a_guarantee_draws_from_the_system_and_from_no_seed():
 
 def test_without_a_guarantee_the_runs_seed_repeats_the_draws_of_each_task_and_site():
     spec = tiny.spec("bert", privacy={"unit": "none"})
-    (sampling, noise), (again, _), (elsewhere, _) = (draws(spec, site, TASK) for site in ("north", "north", "south"))
+    (sampling, noise), (again, _), (elsewhere, _) = (
+        system_or_seed(spec, site, TASK) for site in ("north", "north", "south")
+    )
     assert all(isinstance(each, SeededRandomness) for each in (sampling, noise))
     first = sampling.uniform(8)
     assert np.array_equal(first, again.uniform(8))
@@ -40,33 +41,20 @@ def test_without_a_guarantee_the_runs_seed_repeats_the_draws_of_each_task_and_si
 
 
 @pytest.mark.parametrize(
-    ("metrics", "unit", "leaves"), [("clear", "none", True), ("none", "none", False), ("clear", "record", False)]
+    ("metrics", "unit", "leaves"), [("clear", "none", True), ("none", "none", False), ("clear", "record", True)]
 )
-def test_a_loss_leaves_only_where_the_policy_lets_it_and_no_unit_is_protected(tmp_path, saved, metrics, unit, leaves):
+def test_a_loss_leaves_only_where_the_policy_lets_it(tmp_path, saved, metrics, unit, leaves):
     (tmp_path / "notes.csv").write_text("text,label\n" + "".join(f"fever {i},fever\n" for i in range(9)))
     spec = tiny.spec("bert", privacy={"unit": unit, **({"epsilon": 8.0} if unit == "record" else {})})
     rules = policy(metrics=metrics, populations={"p": {**POPULATION, "source": {"path": str(tmp_path / "notes.csv")}}})
     bench = TorchWorkbench(
         site="north", spec=spec, policy=rules, population=rules.populations["p"],
-        classifier=tiny.build("bert", saved("bert")),
+        classifier=tiny.build("bert", saved("bert")), split_key=b"secret",
     )  # fmt: skip
     assert bench.metrics() == {}
     trainer = bench.trainer(TASK, Spend(unit=unit, noise_multiplier=0, sample_rate=0.5, steps=8, clip=inf), print)
     trainer.reports.append(FitReport(steps=8, loss=0.5))
     assert bench.metrics() == ({"loss": 0.5} if leaves else {})
-
-
-def test_a_run_without_a_guarantee_must_be_allowed_by_name():
-    record, none = (
-        tiny.spec("bert", privacy={"epsilon": 8.0, "delta": 1e-6}),
-        tiny.spec("bert", privacy={"unit": "none"}),
-    )
-    assert policy().population(record).units_low == 2
-    with pytest.raises(NotMapped, match="privacy unit is 'none', this site's policy allows record"):
-        policy().population(none)
-    assert policy(units=["none"]).population(none).units_high == 20
-    with pytest.raises(NotMapped, match="privacy unit is 'record'"):
-        policy(units=["none"]).population(record)
 
 
 def test_one_bad_record_does_not_decide_whether_a_site_answers(tmp_path, saved):
@@ -76,9 +64,41 @@ def test_one_bad_record_does_not_decide_whether_a_site_answers(tmp_path, saved):
     rules = policy(populations={"p": population})
     classifier = tiny.build("bert", saved("bert"))
     bench = TorchWorkbench(
-        site="north", spec=spec, policy=rules, population=rules.populations["p"], classifier=classifier
+        site="north",
+        spec=spec,
+        policy=rules,
+        population=rules.populations["p"],
+        classifier=classifier,
+        split_key=b"secret",
     )
     bench.check(TASK)
     spend = Spend(unit="record", noise_multiplier=1, sample_rate=0.5, steps=8, clip=1.0)
     trainer = bench.trainer(TASK, spend, lambda done, of: None)
     assert trainer.score(split="train").labels.tolist() == [1, 2]
+
+
+def test_who_is_kept_out_of_training_is_decided_by_the_secret_and_each_patient_alone(tmp_path, saved):
+    rows = [f"patient{i % 30},fever {i},fever" for i in range(60)]
+    scored = []
+    for name, kept in (("all", rows), ("without", [row for row in rows if not row.startswith("patient7,")])):
+        (tmp_path / f"{name}.csv").write_text("patient,text,label\n" + "\n".join(kept) + "\n")
+        source = {"path": str(tmp_path / f"{name}.csv"), "patient": "patient"}
+        bench = _validating(source, saved("bert"))
+        bench.trainer(TASK, Spend(unit="patient", noise_multiplier=1, sample_rate=0.5, steps=8, clip=1.0), print)
+        train, validation = bench._splits
+        scored.append((len(train), len(validation)))
+        assert set(bench.metrics()) == {"accuracy", "f1"}
+    (train, held), (train_without, held_without) = scored
+    assert 0 < held < train
+    assert (train - train_without, held - held_without) in ((2, 0), (0, 2))
+
+
+def _validating(source, folder):
+    classifier = tiny.build("bert", folder)
+    spec = tiny.spec("bert", privacy={"unit": "patient", "epsilon": 8.0})
+    population = {**POPULATION, "source": source, "unit": "patient", "validation": 0.3}
+    rules = policy(metrics="dp", populations={"p": population}, dp_metrics={"every": 1})
+    return TorchWorkbench(
+        site="north", spec=spec, policy=rules, population=rules.populations["p"], classifier=classifier,
+        split_key=b"secret",
+    )  # fmt: skip
