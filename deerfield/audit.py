@@ -12,7 +12,7 @@ a claim, and never prove one. Where we differ: several numbers of guesses, fixed
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import inf, isfinite, sqrt
+from math import inf, sqrt
 
 import numpy as np
 from numpy.typing import NDArray
@@ -136,16 +136,20 @@ def check_count(canaries: int, at_most: int) -> None:
         )
 
 
-def scores(seen: Wide, sample_rate: float, deviation: float) -> Wide:
+def scores(seen: Wide, deviations: Wide, sample_rate: float) -> Wide:
     """The log likelihood ratio (m,) of "in" to "out", from what each step shows of each canary, (steps, m).
 
-    A canary that is in adds 1 to a step with probability `sample_rate`; the noise has the standard `deviation`.
+    A canary that is in adds 1 to a step with probability `sample_rate`; around it, the noise has the standard
+    `deviations` (steps, m), as the auditor sees it.
+
+    Raises:
+        InvalidInput: a deviation that is not above 0 and finite.
     """
-    if not (deviation > 0 and isfinite(deviation)):
-        raise InvalidInput(f"the noise that an audit sees has standard deviation {deviation}; the run diverged")
+    if not (np.isfinite(deviations).all() and (deviations > 0).all()):
+        raise InvalidInput("the noise that an audit sees is not finite: the training diverged; lower its rates")
     with np.errstate(divide="ignore"):
         absent, present = np.log1p(-sample_rate), np.log(sample_rate)
-    ratio: Wide = np.logaddexp(absent, present + (2 * seen - 1) / (2 * deviation**2)).sum(0)
+    ratio: Wide = np.logaddexp(absent, present + (2 * seen - 1) / (2 * deviations**2)).sum(0)
     return ratio
 
 

@@ -15,6 +15,7 @@ from deerfield.types import Spend, Task
 
 FLOAT32_BYTES = 4
 FEW_UNITS = 1000  # below, a private probe of the frozen base did as well as every adapter: docs/benchmarks.md
+FEW_SITES = 10_000  # below, noise on the mean of clipped updates drowns it at every useful epsilon
 MOST_ROUNDS = 100_000  # of a run file
 
 
@@ -62,7 +63,7 @@ def plan(spec: RunSpec, declares: Declaration, standing: Standing) -> SitePlan:
     cap, charges = standing.cap or Cap(epsilon=inf, delta=inf), standing.charges
     fitting = fits(cap, charges, cost)
     left, delta_left = remaining(cap, (*charges, cost) if fitting else charges)
-    each = _signal(spec, declares, spend, standing.units[0])
+    each = _signal(spec, declares, spend, _counted(spec, standing.units[0]))
     up, down = _traffic(spec, declares)
     return SitePlan(
         units=standing.units,
@@ -75,29 +76,49 @@ def plan(spec: RunSpec, declares: Declaration, standing: Standing) -> SitePlan:
         epsilon_left=left,
         delta_left=delta_left,
         step_signal_to_noise=each,
-        phase_signal_to_noise=None if each is None else each * sqrt(spec.steps(declares.epochs)),
+        phase_signal_to_noise=None if each is None else each * sqrt(spec.releases(declares.epochs)),
         bytes_up=up,
         bytes_down=down,
         rounds_that_fit=_rounds_that_fit(spec, declares, cap, charges, spends),
         fits=fitting,
         refusal=None if fitting else refusal(cap, charges, cost),
-        warnings=_warnings(spec, standing.units),
+        warnings=_warnings(spec, declares, standing.units),
     )
 
 
 def schedule(spec: RunSpec, declares: Declaration, metrics: tuple[Spend, ...] = ()) -> Spend:
-    """All steps of the run, spare phases included, with the noise that keeps its epsilon (0 under unit "none").
+    """All releases of the run, spare phases included, with the noise that keeps its epsilon (0 under unit "none").
+
+    The aggregator reads the noise of unit "site" here, and every site what that noise costs it.
 
     Raises:
         InvalidInput: no noise keeps the run's epsilon.
     """
     privacy = spec.privacy
-    steps = _phases(spec, declares, declares.rounds) * spec.steps(declares.epochs)
+    steps = _phases(spec, declares, declares.rounds) * spec.releases(declares.epochs)
     z = 0.0
     if privacy.epsilon is not None:
-        z = noise_multiplier(privacy.epsilon, privacy.delta, privacy.sample_rate, steps, metrics)
+        z = noise_multiplier(privacy.epsilon, privacy.delta, spec.release_rate, steps, metrics)
     clip = inf if privacy.clip is None else privacy.clip
-    return Spend(unit=privacy.unit, noise_multiplier=z, sample_rate=privacy.sample_rate, steps=steps, clip=clip)
+    return Spend(unit=privacy.unit, noise_multiplier=z, sample_rate=spec.release_rate, steps=steps, clip=clip)
+
+
+def drowned(spec: RunSpec, declares: Declaration) -> str | None:
+    """One line on how the noise of unit "site" compares with what it hides, where the run names too few sites."""
+    count = len(spec.federation.sites)
+    if spec.privacy.unit != "site" or not 0 < count < FEW_SITES:
+        return None
+    spend = schedule(spec, declares)
+    z, clip = spend.noise_multiplier, spend.clip
+    sizes = [_size(trained(task.start, task.factors)) for task in _tasks(spec, declares)] if spec.adapter else []
+    if not any(sizes):
+        return f"unit site with {count} sites: below {FEW_SITES} its noise drowns what the sites learn"
+    noise = z * sqrt(max(sizes)) * clip / count
+    return (
+        f"unit site with {count} sites: below {FEW_SITES} noise drowns what they learn; on the mean update, of L2 norm "
+        f"at most C = {clip:g}, it has norm z sqrt(d) C / N = {z:.3g} x sqrt({max(sizes)}) x {clip:g} / {count} = "
+        f"{noise:.3g}"
+    )
 
 
 def run_charge(spec: RunSpec, spends: tuple[Spend, ...]) -> Charge:
@@ -146,7 +167,7 @@ def _rounds_that_fit(
 
 def _signal(spec: RunSpec, declares: Declaration, spend: Spend, units: int) -> float | None:
     """Of the phase that trains the most coordinates."""
-    if not spec.adapter:
+    if not spec.adapter or not units:
         return None
     return min(
         signal_to_noise(units, spend, _size(trained(task.start, task.factors))) for task in _tasks(spec, declares)
@@ -176,7 +197,14 @@ def _size(tensors: Tensors) -> int:
     return sum(array.size for array in tensors.values())
 
 
-def _warnings(spec: RunSpec, units: tuple[int, int]) -> tuple[str, ...]:
+def _counted(spec: RunSpec, units_low: int) -> int:
+    """How many units a noised sum is over, at least: those of the site, or, under unit site, the sites."""
+    return len(spec.federation.sites) if spec.privacy.unit == "site" else units_low
+
+
+def _warnings(spec: RunSpec, declares: Declaration, units: tuple[int, int]) -> tuple[str, ...]:
+    if spec.privacy.unit == "site":
+        return () if (warning := drowned(spec, declares)) is None else (warning,)
     if spec.privacy.unit == "none" or units[0] >= FEW_UNITS:
         return ()
     return (

@@ -117,6 +117,8 @@ class RunFile(RunSpec):
             raise ValueError(
                 "embedded: metrics 'clear' makes every epsilon infinite; write metrics: none or unit: none"
             )
+        if self.embedded.metrics == "dp" and self.privacy.unit == "site":
+            raise ValueError("embedded: metrics 'dp' counts examples, which unit site hides whole; write metrics: none")
         return self
 
     @property

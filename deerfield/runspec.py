@@ -74,14 +74,24 @@ class Privacy(Section):
     unit: Unit = Field(
         "record",
         description="record: one example; patient: all examples of one patient, by the source's patient column; "
-        "site: all data of a site, where the strategy says so; none: no privacy, epsilon is infinite",
+        "site: all that one site contributes, with noise at the aggregator, for 10,000 sites and more; "
+        "none: no privacy, epsilon is infinite",
     )
     epsilon: float | None = Field(None, gt=0, le=1000, description="of the whole run; required unless unit is none")
     delta: float = Field(
         1e-6, gt=0, le=DELTA_LIMIT, description="of the whole run; runs add up to 1e-5 or 1/(10 x units) at most"
     )
-    clip: float | None = Field(1.0, gt=0, description="joint L2 bound C on one unit's gradient; null needs unit none")
-    sample_rate: float = Field(0.125, gt=0, le=1, description="q: Poisson probability of a unit to be in a step")
+    clip: float | None = Field(
+        1.0,
+        gt=0,
+        description="joint L2 bound C on one unit's gradient, under unit site on a site's update; null needs unit none",
+    )
+    sample_rate: float = Field(
+        0.125,
+        gt=0,
+        le=1,
+        description="q: Poisson probability of a unit, under unit site of an example, to be in a step",
+    )
     examples_per_unit: int | None = Field(
         None,
         ge=1,
@@ -132,7 +142,11 @@ class Federation(Section):
 
     sites: tuple[Name, ...] = Field((), description="the sites of the run; filled in by an embedded partition")
     weights: Mapping[Name, float] = Field({}, description="of the sites in the mean; 1 where not named")
-    quorum: int | None = Field(None, ge=1, description="updates that close a phase at its deadline; default: all sites")
+    quorum: int | None = Field(
+        None,
+        ge=1,
+        description="updates that close a phase at its deadline; default: all sites; under unit site any number does",
+    )
     deadline_s: float = Field(3600.0, gt=0, description="seconds after which a phase closes with the quorum, or fails")
     lifetime_epsilon: float | None = Field(
         None, gt=0, description="the consortium's rule: a site whose population may spend more in its life is refused"
@@ -191,6 +205,24 @@ class RunSpec(Section):
             raise ValueError("labels: a label stands there twice")
         return self
 
+    @model_validator(mode="after")
+    def _counts_sites_alike(self) -> "RunSpec":
+        if self.privacy.unit != "site":
+            return self
+        sites, weights = self.federation.sites, self.federation.weights
+        each = {weights.get(site, 1.0) for site in sites} if sites else {1.0, *weights.values()}
+        if len(each) > 1:
+            raise ValueError(
+                f"federation: weights: under unit site every site counts alike, and these are from {min(each):g} to "
+                f"{max(each):g}: leave them out"
+            )
+        if sites and self.privacy.delta > (limit := 1 / (10 * len(sites))):
+            raise ValueError(
+                f"privacy: delta: {self.privacy.delta:g} is above 1/(10 x {len(sites)} sites) = {limit:.1e}; "
+                "write a smaller one"
+            )
+        return self
+
     def shares(self, sites: Sequence[str]) -> tuple[float, ...]:
         """The weight of each of `sites` in a mean over just them, summing to 1: the aggregator's choice, not theirs."""
         raw = [self.federation.weights.get(site, 1.0) for site in sites]
@@ -199,6 +231,18 @@ class RunSpec(Section):
     def steps(self, epochs: int) -> int:
         """Optimizer steps of `epochs` local epochs: one epoch is 1/q steps, rounded up."""
         return epochs * ceil(1 / self.privacy.sample_rate - 1e-9)
+
+    def releases(self, epochs: int) -> int:
+        """Noised sums that a phase of `epochs` local epochs is charged for: its optimizer steps.
+
+        Under unit site those are the site's own affair, and what costs is the one sum over the sites.
+        """
+        return 1 if self.privacy.unit == "site" else self.steps(epochs)
+
+    @property
+    def release_rate(self) -> float:
+        """The probability of a unit to be in a noised sum: q; under unit site 1, because who takes part is seen."""
+        return 1.0 if self.privacy.unit == "site" else self.privacy.sample_rate
 
     def completed(self) -> "RunSpec":
         """The run with the learning rates that its epsilon suggests, where it names none.

@@ -18,8 +18,8 @@ class Spend:
     unit: Unit
     noise_multiplier: float  # noise standard deviation / clip; 0 costs infinity
     sample_rate: float  # Poisson probability of a unit to be in a step
-    steps: int
-    clip: float  # L2 bound on one unit's gradient; inf where nothing is clipped
+    steps: int  # of DP-SGD; under unit "site" the sums over all sites, one for each phase
+    clip: float  # L2 bound on one unit's gradient, or on a site's update; inf where nothing is clipped
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,10 @@
-"""Writes docs/run-file.md from the models that validate run files: `python docs/run_file.py > docs/run-file.md`."""
+"""Writes the pages on the files that people write, from the models that validate them.
 
-from collections.abc import Iterator
+`python docs/run_file.py > docs/run-file.md` and `python docs/run_file.py policy > docs/policy.md`.
+"""
+
+import sys
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le, Lt
@@ -8,6 +12,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from deerfield.runfile import RunFile
+from services.client.policy import Policy
 
 HEAD = """# The run file
 
@@ -19,13 +24,51 @@ reaches the aggregator. Relative paths in it are relative to the run file. Optio
 as in `strategy: {name: deer, regulator: off}`; `deerfield strategies` lists them.
 """
 
+POLICY_HEAD = """# The site's policy
+
+One YAML file that belongs to the hospital: what the public names in a run mean here, and what may be done with it. A
+run that asks for more is refused before a record is read, and all that the aggregator hears is the reason's name.
+Unknown keys are refused, and so is a site without a policy. `examples/site-policy.yaml` is one to begin with. This
+page is generated from the models that validate the file (`services/client/policy.py`) and a test holds it against
+them.
+
+A run names a population, never a file: data that no population is bound to cannot be reached. Write absolute paths;
+others are relative to the folder that the site is started in.
+
+## Registering a population
+
+```text
+deerfield register POLICY --site NAME --state DIR [--population NAME] [--json]
+```
+
+looks at the data and prints, for the hospital alone, how many rows and units there are, how many examples a unit has,
+and the labels as found. Some things must be mended first, and then the command ends with exit code 2 and no ledger
+changes: a column that is missing, rows that say nobody's name where each patient is protected, fewer units than
+`units_low` or more than `units_high`. Others are warnings: units above `examples_high`, rows that cannot be used,
+fewer than 1,000 units. Declare the bounds with room to spare: they are public, and that a hospital takes part says
+that it keeps them.
+
+Then the population's ledger notes a salted commitment to the data: an HMAC-SHA256, under a secret in the state
+folder, of the bytes of the file (or of every file of a folder) and of its column mapping. A site hashes its data once
+when it starts on a population, and declines a run (`NOT_MAPPED`) whose population was never registered, or whose data
+are others than were registered. That does not depend on what is in the data: once registered, a population never
+declines because of a record. When the data change or are exported again, register them again; the ledger goes on,
+with the budget that is left. A table of paths commits to the table alone, a hub id to its name.
+
+`registration: on_start` is for trials on one machine, and `deerfield run` writes it: what is there when a run starts
+is registered, what a person would be told goes to the site's log, and only a missing column stops the site.
+"""
+
 
 def sections(model: type[BaseModel], title: str) -> Iterator[tuple[str, type[BaseModel]]]:
     """Every model inside `model`, with the key that leads to it."""
     yield title, model
     for name, field in model.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from sections(field.annotation, f"{title}.{name}".removeprefix("top level."))
+        path, named = f"{title}.{name}".removeprefix("top level."), field.annotation
+        if get_origin(named) is Mapping:
+            path, named = f"{path}.NAME", get_args(named)[1]
+        if isinstance(named, type) and issubclass(named, BaseModel):
+            yield from sections(named, path)
 
 
 def row(name: str, field: FieldInfo) -> str:
@@ -65,10 +108,10 @@ def _plain(value: Any) -> str:
     return "none" if value is None else str(value)
 
 
-def markdown() -> str:
+def markdown(head: str = HEAD, top: type[BaseModel] = RunFile) -> str:
     """The whole page."""
-    lines = [HEAD]
-    for title, model in sections(RunFile, "top level"):
+    lines = [head]
+    for title, model in sections(top, "top level"):
         lines.append(f"## {title}\n\n{(model.__doc__ or '').strip()}\n")
         lines.append("| key | type | default | meaning |\n|---|---|---|---|")
         lines.extend(row(name, field) for name, field in model.model_fields.items())
@@ -76,5 +119,10 @@ def markdown() -> str:
     return "\n".join(lines)
 
 
+def policy_markdown() -> str:
+    """The page on the policy."""
+    return markdown(POLICY_HEAD, Policy)
+
+
 if __name__ == "__main__":
-    print(markdown(), end="")
+    print(policy_markdown() if sys.argv[1:] == ["policy"] else markdown(), end="")

@@ -1,6 +1,6 @@
 """The burn-down of a population's budget: what was left of its epsilon after every entry, as a picture."""
 
-from datetime import UTC, datetime
+from datetime import UTC
 from math import inf, isinf
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # it takes a second to import, and only those who draw need i
 
 SIZE_INCHES, DPI = (8.0, 4.5), 100  # 800 x 450
 LINE, CAP, ALARM = "#1f5fa8", "#7a7a7a", "#b3261e"
+SHORTEST = 60 / 86400  # days on the time axis, at least: a minute
 NAMED = 8  # runs whose names fit beside their marks
 ROOM = 1.18  # above the cap, for the names
 
@@ -37,10 +38,10 @@ def draw(checked: Checked, path: Path) -> None:
 def figure(checked: Checked) -> "Figure":
     """Remaining epsilon over time, the cap, and a mark for each run."""
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     terms = checked.account.terms
-    drawn = Figure(figsize=SIZE_INCHES, layout="constrained")
-    drawn.get_layout_engine().set(w_pad=0.15, h_pad=0.12)  # type: ignore[union-attr]
+    drawn = Figure(figsize=SIZE_INCHES, layout=ConstrainedLayoutEngine(w_pad=0.15, h_pad=0.12))
     axes = drawn.subplots()
     axes.set_title(f"Privacy budget of {terms.population} at {terms.site}", loc="left", fontsize=12)
     axes.set_ylabel(f"remaining epsilon (unit: {terms.unit}, delta {terms.delta:g})")
@@ -106,24 +107,20 @@ def _infinite(axes: "Axes", rows: tuple[Row, ...]) -> None:
     first = next((row for row in rows if isinf(row.epsilon)), None)
     if first is None:
         return
-    from matplotlib.dates import num2date
-
-    end = num2date(axes.get_xlim()[1])
-    axes.axvspan(_time(first), end, color=ALARM, alpha=0.08, linewidth=0)
+    axes.axvspan(_time(first), axes.get_xlim()[1], color=ALARM, alpha=0.08, linewidth=0)
     axes.axvline(_time(first), color=ALARM, linewidth=1.5, label="epsilon is infinite from here on: nothing is left")
 
 
-def _time_axis(axes: "Axes", times: list[datetime]) -> None:
+def _time_axis(axes: "Axes", times: list[float]) -> None:
     from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 
-    locator = AutoDateLocator(minticks=3, maxticks=8)
+    locator = AutoDateLocator(tz=UTC, minticks=3, maxticks=8)
     axes.xaxis.set_major_locator(locator)
     axes.xaxis.set_major_formatter(ConciseDateFormatter(locator, tz=UTC))
     axes.set_xlabel("time of the entry (UTC)")
     first, last = times[0], times[-1]
-    margin = (last - first) * 0.06
-    if margin:
-        axes.set_xlim(first - margin, last + margin * 1.5)
+    margin = max(last - first, SHORTEST) * 0.06
+    axes.set_xlim(first - margin, last + margin * 1.5)
 
 
 def _say(axes: "Axes", text: str) -> None:
@@ -132,5 +129,6 @@ def _say(axes: "Axes", text: str) -> None:
     axes.set_yticks([])
 
 
-def _time(row: Row) -> datetime:
-    return datetime.fromtimestamp(row.time, UTC)
+def _time(row: Row) -> float:
+    """Days since the epoch, as matplotlib counts dates."""
+    return row.time / 86400

@@ -8,7 +8,7 @@ import typer
 
 from deerfield import __version__
 from deerfield.errors import DeerfieldError
-from pipelines import ledger_commands
+from pipelines import ledger_commands, register
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
@@ -19,6 +19,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(ledger_commands.app, name="ledger")
+app.command("register")(register.command)
 
 
 @app.command()
@@ -83,7 +84,7 @@ def plan(
     policy: Annotated[
         Path | None, typer.Option(help="A hospital's policy file: plan for that site alone, and read no data.")
     ] = None,
-    state: Annotated[Path | None, typer.Option(help="With --policy: the site's state folder, with its ledgers.")] = None,
+    state: Annotated[Path | None, typer.Option(help="With --policy: the site's state folder.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Says what a run will cost each site before anything runs. Exit code 3 if a site would refuse it."""
@@ -92,6 +93,27 @@ def plan(
     request = planning.Request(file=file, policy=policy, state=state)
     if not planning.show(planning.planned(request), as_json=as_json):
         raise typer.Exit(planning.REFUSED)
+
+
+@app.command()
+def audit(
+    file: Annotated[Path, typer.Argument(metavar="RUN.yaml", help="The run file.")],
+    canaries: Annotated[
+        int | None, typer.Option(help="How many; default: enough to find that noise is missing, 1000 at least.")
+    ] = None,
+    rounds: Annotated[int, typer.Option(help="Rounds of the run to train; what they claim is audited.")] = 1,
+    site: Annotated[str | None, typer.Option(help="Whose part of the data; default: the first site.")] = None,
+    noise_off: Annotated[
+        bool, typer.Option("--noise-off", help="Leave the noise out, and see that the audit finds it.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Trains with canaries: do the releases give away more than they claim? Exit code 1 if so. Touches no ledger."""
+    from pipelines import audit as auditing
+
+    request = auditing.Request(file=file, site=site, canaries=canaries, rounds=rounds, noiseless=noise_off)
+    if code := auditing.audit(request, as_json=as_json):
+        raise typer.Exit(code)
 
 
 @app.command()

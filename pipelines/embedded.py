@@ -16,7 +16,8 @@ import yaml
 
 from deerfield.errors import InvalidInput, RunFailed
 from deerfield.peft_folder import write as write_adapter
-from deerfield.runfile import Embedded, RunFile, parse
+from deerfield.plan import drowned
+from deerfield.runfile import RunFile, parse
 from deerfield.runspec import RunSpec
 from deerfield.strategies import make
 from deerfield.wire.client import RunsClient
@@ -58,7 +59,9 @@ def execute(file: RunFile, where: Where, live: Callable[[int, int], Live]) -> Re
         phases = strategy.declares.rounds * len(strategy.declares.phases)
         try:
             with live(phases, len(spec.federation.sites)) as screen:
-                screen.say(_told(prepared, file.embedded))
+                screen.say(_told(prepared, file))
+                if (warning := drowned(spec, strategy.declares)) is not None:
+                    screen.warn(warning)
                 states = {site: site_state(file, where.folder, site) for site in prepared["sites"]}
                 Federation(result, where.folder, server, processes, runs, screen, prepared, states).follow()
             _keep(result, where.folder, runs)
@@ -70,12 +73,13 @@ def execute(file: RunFile, where: Where, live: Callable[[int, int], Live]) -> Re
     return result
 
 
-def _told(prepared: Mapping[str, Any], embedded: Embedded) -> str:
+def _told(prepared: Mapping[str, Any], file: RunFile) -> str:
     """What a person should know before they read the figures."""
-    budget, declared = embedded.budget, embedded.units_low is not None
+    budget, declared = file.embedded.budget, file.embedded.units_low is not None
     low, high = prepared["units_low"], prepared["units_high"]
     bounds = "as declared" if declared else "taken from the data"
-    return f"{len(prepared['sites'])} sites on {prepared['device']}, {low} to {high} examples each ({bounds}); " + (
+    size = "one unit each" if file.privacy.unit == "site" else f"{low} to {high} examples each ({bounds})"
+    return f"{len(prepared['sites'])} sites on {prepared['device']}, {size}; " + (
         "budgets in " + budget.ledgers if budget else "a simulation: its budget is thrown away"
     )
 
@@ -147,6 +151,7 @@ def site_policy(file: RunFile, spec: RunSpec, rows: str, prepared: Mapping[str, 
         "units_low": prepared["units_low"],
         "units_high": prepared["units_high"],
         "validation": embedded.site_validation,
+        "registration": "on_start",  # a trial on one machine needs no command before it
     }
     return {
         "populations": {spec.population: population},

@@ -1,7 +1,6 @@
 """`deerfield ledger export`: a ledger for an auditor, as one JSON file for programs and one HTML page for people."""
 
 import json
-from collections.abc import Mapping
 from dataclasses import asdict
 from io import StringIO
 from pathlib import Path
@@ -84,7 +83,7 @@ def _run(checked: Checked, sequence: int) -> dict[str, Any]:
     }
 
 
-def _updates(checked: Checked) -> list[Mapping[str, Any]]:
+def _updates(checked: Checked) -> list[dict[str, Any]]:
     """The digest of every update that was committed, and of which task."""
     account = checked.account
     found = []

@@ -19,15 +19,16 @@ h1 { font-size: 1.6rem; margin: 0 0 .25rem; } h2 { font-size: 1.15rem; margin: 2
 p { margin: .4rem 0; } .soft { color: var(--soft); }
 .verdict { border-left: 5px solid #1b7f4b; background: #eef8f2; padding: .7rem 1rem; margin: 1.2rem 0; }
 .verdict.bad { border-color: #b3261e; background: #fcefee; }
-.facts { display: grid; grid-template-columns: repeat(auto-fit, minmax(11rem, 1fr)); gap: .8rem; margin: 1rem 0; }
+.facts { display: grid; grid-template-columns: repeat(auto-fit, minmax(15rem, 1fr)); gap: .8rem; margin: 1rem 0; }
 .facts div { border: 1px solid var(--line); border-radius: 6px; padding: .6rem .8rem; }
-.facts b { display: block; font-size: 1.25rem; font-weight: 600; } .facts span { color: var(--soft); font-size: .85rem; }
+.facts b { display: block; font-size: 1.25rem; font-weight: 600; }
+.facts span { color: var(--soft); font-size: .85rem; }
 table { border-collapse: collapse; width: 100%; font-size: .86rem; }
 th { text-align: left; color: var(--soft); font-weight: 600; border-bottom: 2px solid var(--line); }
 th, td { padding: .28rem .6rem .28rem 0; vertical-align: top; } td { border-bottom: 1px solid var(--line); }
 .n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; } .t { white-space: nowrap; }
 code { font: .82rem/1.45 ui-monospace, Consolas, Menlo, monospace; overflow-wrap: anywhere; }
-pre { background: #f6f8fa; border-radius: 6px; padding: .8rem 1rem; overflow-x: auto; }
+.h code { white-space: nowrap; } pre { background: #f6f8fa; border-radius: 6px; padding: .8rem 1rem; overflow-x: auto; }
 svg { width: 100%; height: auto; } li { margin: .25rem 0; } details > summary { cursor: pointer; color: var(--blue); }
 @media print { body { max-width: none; padding: 0; } tr, svg { break-inside: avoid; } }
 """
@@ -45,7 +46,6 @@ def page(export: Mapping[str, Any], checked: Checked) -> str:
         f"{escape(export['made_by'])}</p>",
         _verdict(export["verification"], checked),
         _facts(checked),
-        "<h2>Remaining epsilon</h2>",
         drawing(checked),
         _runs(export["runs"]),
         _entries(checked),
@@ -71,23 +71,23 @@ def _verdict(verification: Mapping[str, Any], checked: Checked) -> str:
             f"<div class=verdict><b>Sound.</b> {count} entries: the chain is unbroken, every signature is by the "
             f"site's key, every epsilon was computed again from the entries, {updates}.</div>"
         )
-    found = "".join(
-        f"<li>entry {each['entry']}: {escape(each['what'])}</li>" for each in verification["findings"]
-    )
+    found = "".join(f"<li>entry {each['entry']}: {escape(each['what'])}</li>" for each in verification["findings"])
     return (
         f'<div class="verdict bad"><b>Not sound.</b> {len(verification["findings"])} findings in {count} entries; '
-        f"what follows is counted from the {len(checked.rows)} entries before the first broken one.<ul>{found}</ul></div>"
+        f"what follows is counted from the {len(checked.rows)} entries before the first broken one."
+        f"<ul>{found}</ul></div>"
     )
 
 
 def _facts(checked: Checked) -> str:
     account, terms = checked.account, checked.account.terms
     order = f" of order {terms.order:g}" if terms.order else ""
-    left = 0.0 if isinf(account.epsilon) else account.remaining
+    known = checked.reading.is_usable
+    left = number(0.0 if isinf(account.epsilon) else account.remaining, ".4g") if known else "not known"
     facts = {
         f"epsilon, for each {terms.unit}, over all runs": number(terms.epsilon, ".4g"),
-        "epsilon spent": number(account.epsilon, ".4g"),
-        "epsilon remaining": number(left, ".4g"),
+        "epsilon spent" + ("" if known else ", at least"): number(account.epsilon, ".4g"),
+        "epsilon remaining": left,
         f"delta spent, of {terms.delta:g}": f"{account.delta:.3g}",
         "runs": str(len(account.runs)),
         f"units, as declared; filter {terms.filter}{order}": f"{terms.units_low}–{terms.units_high}",
@@ -160,13 +160,13 @@ has countersigned: a sound chain can still be an old copy.</p>
 <p>By hand, with any JSON, SHA-256 and Ed25519 (RFC 8032) library, for each string of <code>entries</code>:</p>
 <ol><li>Take <code>hash</code> and <code>signature</code> out. What is left, as JSON with sorted keys and no spaces, has
 the SHA-256 that stands in <code>hash</code>.</li>
-<li><code>signature</code> is the key's over the bytes <code>deerfield ledger entry v1\\n</code> and then the 32 bytes of
-<code>hash</code>.</li>
+<li><code>signature</code> is the key's over the bytes <code>deerfield ledger entry v1\\n</code> and then the 32
+bytes of <code>hash</code>.</li>
 <li><code>previous</code> is the hash of the entry before, and 64 zeros in the first one.</li>
-<li>The epsilon of a run follows from its noise multiplier, sample rate, steps and delta: the Poisson-subsampled Gaussian
-mechanism under adding or removing one unit, by any accountant for privacy loss distributions.</li>
-<li>Under the filter <code>sum</code>, epsilons and deltas of runs add up, each charged whole when it was reserved. Under
-<code>renyi</code>, the Rényi divergences of one order add up, over the steps of every task that was reserved.</li>
+<li>The epsilon of a run follows from its noise multiplier, sample rate, steps and delta: the Poisson-subsampled
+Gaussian mechanism under adding or removing one unit, by any accountant for privacy loss distributions.</li>
+<li>Under the filter <code>sum</code>, epsilons and deltas of runs add up, each charged whole when it was reserved.
+Under <code>renyi</code>, the Rényi divergences of one order add up, over the steps of all reserved tasks.</li>
 <li>Each <code>commit</code> names one reservation and the digest of one update; no reservation has two.</li></ol>"""
 
 

@@ -57,15 +57,22 @@ def summary(checked: Checked) -> Iterator[str]:
         yield "budget     none: nothing is protected, and epsilon is infinite"
     else:
         yield f"budget     epsilon {terms.epsilon:g}, delta {terms.delta:g}, filter {terms.filter}{order}"
-    runs = f"{len(account.runs)} run{'' if len(account.runs) == 1 else 's'}"
-    yield f"spent      epsilon {number(account.epsilon, '.4g')}, delta {account.delta:.3g}, by {runs}"
-    if isinf(terms.epsilon):
-        yield "remaining  nothing is counted"
-    elif isinf(account.epsilon):
-        yield "remaining  nothing: epsilon is infinite for good"
-    else:
-        yield f"remaining  epsilon {number(account.remaining, '.4g')}, delta {account.delta_remaining:.3g}"
+    runs = _count(len(account.runs), "run", "runs")
+    least = "" if checked.reading.is_usable else "at least "
+    yield f"spent      {least}epsilon {number(account.epsilon, '.4g')}, delta {account.delta:.3g}, by {runs}"
+    yield f"remaining  {_remaining(checked)}"
     yield f"head       entry {account.head.sequence}, {account.head.hash[:DIGITS]}…; key {account.public_key[:DIGITS]}…"
+
+
+def _remaining(checked: Checked) -> str:
+    account = checked.account
+    if isinf(account.terms.epsilon):
+        return "nothing is counted"
+    if isinf(account.epsilon):
+        return "nothing: epsilon is infinite for good"
+    if not checked.reading.is_usable:
+        return "not known: the ledger is damaged"
+    return f"epsilon {number(account.remaining, '.4g')}, delta {account.delta_remaining:.3g}"
 
 
 def table(checked: Checked, last: int) -> Table:
@@ -111,12 +118,17 @@ def verdict(found: Found, report: Report) -> Iterator[str]:
     """One line if all is well, else each finding on its own, and how many there are."""
     kinds = [entry.kind for entry in reading(found.data).entries]
     if report.sound and report.head is not None:
-        stored = f", {kinds.count('commit')} updates as stored" if found.vault else ", updates not at hand"
-        yield (
-            f"sound: {report.entries} entries, {kinds.count('run')} runs, epsilon {number(report.epsilon, '.6g')}, "
-            f"head {report.head.sequence} {report.head.hash}{stored}"
-        )
+        counts = f"{_count(report.entries, 'entry', 'entries')}, {_count(kinds.count('run'), 'run', 'runs')}"
+        updates = _count(kinds.count("commit"), "update", "updates")
+        stored = f"{updates} as stored" if found.vault else "updates not at hand"
+        head = f"head {report.head.sequence} {report.head.hash}"
+        yield f"sound: {counts}, epsilon {number(report.epsilon, '.6g')}, {head}, {stored}"
         return
     for finding in report.findings:
         yield f"entry {finding.entry}: {finding.what}"
-    yield f"NOT sound: {len(report.findings)} findings in {report.entries} entries of {found.path}"
+    findings = _count(len(report.findings), "finding", "findings")
+    yield f"NOT sound: {findings} in {_count(report.entries, 'entry', 'entries')} of {found.path}"
+
+
+def _count(count: int, one: str, many: str) -> str:
+    return f"{count} {one if count == 1 else many}"

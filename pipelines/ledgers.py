@@ -117,9 +117,7 @@ def check(found: Found, key: str | None = None) -> Checked:
     if not read.entries:
         what = report.findings[0].what if report.findings else "it is empty"
         raise InvalidInput(f"{found.path} begins with nothing that can be read: {what}; restore it from a copy")
-    return Checked(
-        found=found, reading=read, report=report, account=fold(read.entries), rows=tuple(rows(read.entries))
-    )
+    return Checked(found=found, reading=read, report=report, account=fold(read.entries), rows=tuple(rows(read.entries)))
 
 
 def verified(found: Found, key: str | None = None) -> Report:
@@ -152,8 +150,8 @@ def _stored(vault: Path, name: str) -> bytes:
 
 
 def header(checked: Checked) -> dict[str, Any]:
-    """What a ledger amounts to, in one mapping."""
-    account, terms = checked.account, checked.account.terms
+    """What a ledger amounts to, in one mapping; of a damaged one nobody knows what is left."""
+    account, terms, known = checked.account, checked.account.terms, checked.reading.is_usable
     return {
         "federation": terms.federation,
         "site": terms.site,
@@ -166,9 +164,9 @@ def header(checked: Checked) -> dict[str, Any]:
         "filter": terms.filter,
         "order": terms.order,
         "epsilon_spent": account.epsilon,
-        "epsilon_left": account.remaining,
+        "epsilon_left": account.remaining if known else None,
         "delta_spent": account.delta,
-        "delta_left": account.delta_remaining,
+        "delta_left": account.delta_remaining if known else None,
         "runs": len(account.runs),
         "head": {"sequence": account.head.sequence, "hash": account.head.hash},
         "public_key": account.public_key,

@@ -24,6 +24,8 @@ from pipelines import embedded
 from pipelines.processes import failure, preloader
 from pipelines.report import number
 
+NAME_WIDTH = 18  # of a site in the table, on a narrow screen; a longer name is folded
+THIS = "this site"  # of a policy without a ledger: nothing names it yet
 REFUSED = 3  # exit code: a site would refuse the run
 LEGEND = (
     "noise: of a step, over the clip. epsilon: of this run; after, left: of the population's lifetime budget, once "
@@ -68,8 +70,8 @@ def _one_site(request: Request, policy: Path, scratch: Path) -> Planned:
     state = request.state
     if state is not None and not state.is_dir():
         raise InvalidInput(f"--state {state}: there is no such folder; leave it out if the site never ran")
-    found = _ask(spec, {"site": (policy, state)}, scratch)["site"]
-    return Planned(spec=spec, sites={found["site"] or "this site": found}, kept=True)
+    found = _ask(spec, {THIS: (policy, state)}, scratch)[THIS]
+    return Planned(spec=spec, sites={found.pop("site") or THIS: found}, kept=True)
 
 
 def _all_sites(request: Request, scratch: Path) -> Planned:
@@ -85,7 +87,11 @@ def _all_sites(request: Request, scratch: Path) -> Planned:
         site: (scratch / "sites" / site / "policy.yaml", embedded.site_state(file, scratch, site) if kept else None)
         for site in prepared["sites"]
     }
-    return Planned(spec=spec, sites=_ask(spec, sites, scratch), kept=kept)
+    found = _ask(spec, sites, scratch)
+    for name, site in found.items():
+        if site.pop("site") not in (None, name):
+            raise InvalidInput(f"{sites[name][1]} holds the ledger of another site than {name}; name another folder")
+    return Planned(spec=spec, sites=found, kept=kept)
 
 
 def _ask(spec: RunSpec, sites: Mapping[str, tuple[Path, Path | None]], scratch: Path) -> dict[str, dict[str, Any]]:
@@ -151,8 +157,9 @@ def _head(plan: Planned) -> Iterator[str]:
         return
     spare = f", {privacy.spare_phases} spare" if privacy.spare_phases else ""
     phases = declares.rounds * len(declares.phases)
-    each = spec.steps(declares.epochs)
-    yield f"each site: {some['steps']} steps ({phases} phases{spare}, {each} each) at sample rate q {_rate(some)}"
+    each = spec.releases(declares.epochs)
+    whose, what = ("the aggregator", "noised sums over the sites") if privacy.unit == "site" else ("each site", "steps")
+    yield f"{whose}: {some['steps']} {what} ({phases} phases{spare}, {each} each) at sample rate q {_rate(some)}"
     if some["bytes_up"] is None:
         yield "bytes: not known, the run file has no adapter shapes yet"
     else:
@@ -161,8 +168,8 @@ def _head(plan: Planned) -> Iterator[str]:
 
 def table(plan: Planned) -> Table:
     """One row for each site."""
-    grid = Table(box=SIMPLE_HEAD, padding=(0, 2, 0, 0), pad_edge=False)
-    grid.add_column("site", overflow="fold")
+    grid = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    grid.add_column("site", overflow="fold", min_width=min(NAME_WIDTH, max(map(len, plan.sites))))
     for column in ("units", "noise", "epsilon", "after", "left", "signal", "rounds"):
         grid.add_column(column, justify="right", no_wrap=True)
     grid.add_column("fits")
@@ -173,17 +180,23 @@ def table(plan: Planned) -> Table:
             continue
         low, high = site["units"]
         rounds = "any" if site["rounds_that_fit"] is None else str(site["rounds_that_fit"])
-        figures = (number(site[key]) for key in ("noise_multiplier", "epsilon", "epsilon_after"))
+        figures = (number(site["noise_multiplier"]), number(site["epsilon"]), _after(site))
         left, signal = _left(site), number(site["phase_signal_to_noise"], ".2g")
         grid.add_row(escape(name), f"{low}–{high}", *figures, left, signal, rounds, verdict)
     return grid
+
+
+def _after(site: Mapping[str, Any]) -> str:
+    """Epsilon of the population after the run; of a run that its delta refuses there is none to name."""
+    refused_by_delta = not site["fits"] and site["epsilon_after"] == "infinity" != site["epsilon"]
+    return number(None if refused_by_delta else site["epsilon_after"])
 
 
 def _left(site: Mapping[str, Any]) -> str:
     """Epsilon that is left, of the lifetime cap."""
     if site["budget"] is None:
         return "–"
-    return f"{number(site['epsilon_left'])} of {number(site['budget']['epsilon'])}"
+    return f"{number(site['epsilon_left'], '.2g')} of {number(site['budget']['epsilon'])}"
 
 
 def _rate(site: Mapping[str, Any]) -> str:

@@ -107,8 +107,8 @@ def spend(assignment: Assignment, noise_multiplier: float) -> Spend:
     return Spend(
         unit=privacy.unit,
         noise_multiplier=noise_multiplier,
-        sample_rate=privacy.sample_rate,
-        steps=spec.steps(task.epochs),
+        sample_rate=spec.release_rate,
+        steps=spec.releases(task.epochs),
         clip=privacy.clip or float("inf"),
     )
 

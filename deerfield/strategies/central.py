@@ -10,4 +10,5 @@ from deerfield.strategy import Strategy
 def central(spec: RunSpec) -> Strategy:
     """Trains A and B on all sites' data pooled at one: the ceiling of a comparison, in simulation only."""
     base = fedavg(spec)
-    return replace(base, declares=replace(base.declares, topology="pooled"))
+    units = base.declares.units - {"site"}  # there is only one
+    return replace(base, declares=replace(base.declares, units=units, topology="pooled"))

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from deerfield.central import clipped
 from deerfield.errors import RoundClosed, StaleBase
 from deerfield.runspec import RunSpec
 from deerfield.strategy import Declaration, Strategy, Trainer
@@ -27,12 +28,16 @@ def fedavg(spec: RunSpec) -> Strategy:
         shares = spec.shares([update.site for update in updates])
         return replace(state, round=state.round + 1, shared=moved(state.shared, updates, shares))
 
+    def release(change: Tensors, task: Task) -> Tensors:
+        """The change, whose every step DP-SGD clipped and noised; under unit site clipped as a whole."""
+        return change if spec.privacy.unit != "site" else clipped(change, spec.privacy.clip or 0.0)
+
     declares = Declaration(
         sends="the noised change of A, B and the head",
         rounds=spec.rounds,
         epochs=spec.epochs,
         phases=("AB",),
-        units=frozenset({"record", "patient", "none"}),
+        units=frozenset({"record", "patient", "site", "none"}),
         upload=upload,
         streams=True,
         site_state=False,
@@ -50,11 +55,6 @@ def train(trainer: Trainer, task: Task) -> Tensors:
     trainer.load(task.start)
     trainer.fit(epochs=task.epochs, factors=task.factors)
     return subtract(trainer.read(factors=task.factors), task.start)
-
-
-def release(change: Tensors, task: Task) -> Tensors:
-    """The change itself: every step that made it was clipped and noised by DP-SGD."""
-    return change
 
 
 def upload(task: Task) -> Shapes:

@@ -22,5 +22,6 @@ def local(spec: RunSpec) -> Strategy:
         return replace(state, round=state.round + 1, personal=personal)
 
     sends = "the noised change of A, B and the head, once, for evaluation; nothing is mixed"
-    declares = replace(base.declares, sends=sends, rounds=1, epochs=epochs, streams=False)
+    units = base.declares.units - {"site"}  # nothing is summed that could hide a site
+    declares = replace(base.declares, sends=sends, rounds=1, epochs=epochs, units=units, streams=False)
     return replace(base, declares=declares, plan=plan, aggregate=aggregate)

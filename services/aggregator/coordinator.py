@@ -12,7 +12,7 @@ from deerfield.exchange import Key, Offer
 from services.aggregator.budget import charged
 from services.aggregator.desk import Desk
 from services.aggregator.membership import member, open_task, running
-from services.aggregator.phase import Closed, Closing
+from services.aggregator.phase import Closed, Closing, fresh_phase
 from services.aggregator.recorder import Recorder, Untracked
 from services.aggregator.records import PhaseRow, RunRow, TaskRow, TaskState
 from services.aggregator.store import Edge
@@ -109,7 +109,7 @@ class Coordinator:
                 successor = Key(
                     run=key.run, incarnation=key.incarnation, round=opening.state.round, phase=opening.state.phase
                 )
-                fresh = PhaseRow(key=successor, state="OPEN", opened_at=now, before=opening.state)
+                fresh = fresh_phase(run.spec, successor, opening, now)
                 edge.add_phase(fresh, _carried_over(edge.tasks(key), opening.tasks))
             else:
                 edge.end_run(key.run, "FINISHED", "")
@@ -157,6 +157,8 @@ class Coordinator:
         open_tasks = [task for task in tasks if task.state not in ANSWERED and not late]
         coming = [task for task in open_tasks if not task.away]
         lost = [task for task in open_tasks if task.away == "LOST" and coming]  # may be back before the others are done
+        if run.spec.privacy.unit == "site":  # what a missing site would have sent is hidden as well as what others did
+            return None if coming or any(task.away == "LOST" for task in open_tasks) else self._close(edge, run, phase)
         sealed = [task for task in tasks if task.state == "SEALED"]
         quorum = run.spec.federation.quorum or len(tasks)
         if len(sealed) + len(coming) + len(lost) < quorum:
@@ -182,6 +184,7 @@ class Coordinator:
             before=phase.before,
             tasks=edge.tasks(phase.key),
             sealed=edge.uploads.sealed(phase.key),
+            noise_key=phase.noise_key,
             spends=charged(run.spec, edge.uploads.spends(run), edge.taken(run)),
             uploads=self._desk.uploads,
             published=self._desk.published,

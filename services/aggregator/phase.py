@@ -1,20 +1,22 @@
 """The long and pure part of a phase: from sealed manifests to the next state, its tasks and its numbers."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, field
 
 import numpy as np
 
+from deerfield.central import Mechanism, noise_key, noise_of, privatised
 from deerfield.deviation import deviation
 from deerfield.exchange import Key
 from deerfield.manifest import Manifest, Stored, assemble, describe, pieces
+from deerfield.plan import schedule
 from deerfield.privacy import epsilon
 from deerfield.runspec import RunSpec
 from deerfield.strategy import Strategy
 from deerfield.tensors import Shapes, Tensors, factor
 from deerfield.types import Spend, State, Update
 from services.aggregator.blobs import Blobs
-from services.aggregator.records import StateRecord, TaskRow, UploadRow
+from services.aggregator.records import PhaseRow, StateRecord, TaskRow, UploadRow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +32,7 @@ class Closed:
     """What came out of a phase."""
 
     next: Opening
-    deviation: float | None  # None where the sites did not all start from the same tensors
+    deviation: float | None  # None where the sites did not all start from the same tensors, and under unit site
     epsilon: Mapping[str, float]  # of each site, over all that `budget.charged` counts
 
 
@@ -44,14 +46,17 @@ class Closing:
     before: StateRecord
     tasks: Sequence[TaskRow]
     sealed: Sequence[UploadRow]  # by site
+    noise_key: bytes | None = field(repr=False)  # secret; under unit site
     spends: Mapping[str, tuple[Spend, ...]]  # by site, of the run so far
     uploads: Blobs
     published: Blobs
 
     def compute(self) -> Closed:
         """Aggregates, in the order of the sites and in float64; an update is read tensor by tensor."""
-        updates = [self._update(row) for row in self.sealed]
-        state = self.strategy.aggregate(self._state(), updates)
+        before, updates = self._state(), [self._update(row) for row in self.sealed]
+        if self.spec.privacy.unit == "site":
+            updates = [self._privatised(before, updates)]
+        state = self.strategy.aggregate(before, updates)
         return Closed(
             next=open_phase(self.strategy, state, tuple(task.site for task in self.tasks), self.published),
             deviation=self._deviation(updates, state),
@@ -78,9 +83,20 @@ class Closing:
             metrics=announcement.metrics,
         )
 
+    def _privatised(self, before: State, updates: Sequence[Update]) -> Update:
+        """What stands for all updates under unit site; nothing else that was made of them leaves here."""
+        if self.noise_key is None:
+            raise ValueError(f"phase {self.key} has no noise key, and its updates cannot be published without noise")
+        declares, sites = self.strategy.declares, self.spec.federation.sites
+        task = self.strategy.plan(before, sites[0])  # the same for all
+        contents = (f"{row.site} {row.announcement.manifest.digest}" for row in self.sealed)
+        noise = noise_of(self.noise_key, *map(str, astuple(self.key)), *contents)
+        mechanism = Mechanism(spend=schedule(self.spec, declares), sites=len(sites), noise=noise)
+        return privatised(task, declares.upload(task), updates, mechanism)
+
     def _deviation(self, updates: Sequence[Update], state: State) -> float | None:
         starts = {task.start for task in self.tasks if task.state == "SEALED"}
-        if len(starts) != 1 or state.personal:
+        if len(starts) != 1 or state.personal or self.spec.privacy.unit == "site":
             return None
         start = assemble(starts.pop(), self.published.get)
         shares = self.spec.shares([update.site for update in updates])
@@ -98,6 +114,12 @@ def open_phase(strategy: Strategy, state: State, sites: Sequence[str], published
     if state.round >= strategy.declares.rounds:
         return Opening(state=record, tasks=())
     return Opening(state=record, tasks=[_planned(strategy, state, site, published) for site in sorted(sites)])
+
+
+def fresh_phase(spec: RunSpec, key: Key, opening: Opening, now: float) -> PhaseRow:
+    """The row of a phase that opens now, with the secret of its noise where the aggregator adds it."""
+    secret = noise_key() if spec.privacy.unit == "site" else None
+    return PhaseRow(key=key, state="OPEN", opened_at=now, before=opening.state, noise_key=secret)
 
 
 def store_tensors(tensors: Tensors, published: Blobs) -> Manifest:

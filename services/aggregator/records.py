@@ -48,6 +48,7 @@ class PhaseRow:
     state: PhaseState
     opened_at: float
     before: StateRecord
+    noise_key: bytes | None = field(default=None, repr=False)  # secret; under unit site, until it is published
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,8 +10,8 @@ from deerfield.runspec import RunSpec
 from deerfield.strategy import Declaration
 from deerfield.tensors import layers
 from services.aggregator.desk import Desk
-from services.aggregator.phase import draw_adapter, open_phase
-from services.aggregator.records import PhaseRow, RunRow, StateRecord
+from services.aggregator.phase import draw_adapter, fresh_phase, open_phase
+from services.aggregator.records import RunRow, StateRecord
 from services.aggregator.store import Edge
 
 INCARNATION = 1  # of a run that was never restored from a backup
@@ -57,7 +57,7 @@ class Runs:
                     started_at=now,
                 )
             )
-            edge.add_phase(PhaseRow(key=key, state="OPEN", opened_at=now, before=opening.state), opening.tasks)
+            edge.add_phase(fresh_phase(spec, key, opening, now), opening.tasks)
             edge.add_event(run, "run_started", _started(spec, opening.state.shared.digest), now)
         return run
 
@@ -138,6 +138,8 @@ def _check_run(spec: RunSpec, declares: Declaration) -> None:
         raise InvalidInput("federation.sites is empty; name the sites of the run")
     if declares.topology == "pooled" and len(sites) != 1:
         raise InvalidInput(f"{spec.strategy['name']} pools all data at one site; the run names {len(sites)}")
+    if spec.privacy.unit == "site" and len(set(spec.shares(sites))) > 1:
+        raise InvalidInput("federation.weights differ, and under unit site every site counts alike; leave them out")
     if not spec.adapter:
         raise InvalidInput("adapter is empty; it holds the shapes of the exchanged tensors")
     wrong = [layer for layer in layers(spec.adapter) if not _has_rank(spec, layer)]

@@ -102,15 +102,15 @@ class Edge:
 
     def add_phase(self, row: PhaseRow, planned: Sequence[TaskRow]) -> None:
         """Opens a phase with its tasks."""
-        values = {"state": row.state, "opened_at": row.opened_at, "before": to_text(row.before)}
-        self._connection.execute(insert(phases).values({**asdict(row.key), **values}))
+        plain = {"state": row.state, "opened_at": row.opened_at, "noise_key": row.noise_key}
+        self._connection.execute(insert(phases).values({**asdict(row.key), **plain, "before": to_text(row.before)}))
         for task in planned:
             texts = {"start": to_text(task.start), "schema": json.dumps(task.schema)}
             self._connection.execute(insert(tasks).values({**asdict(row.key), **_fields(task), **texts}))
 
     def set_phase(self, key: Key, state: PhaseState, after: StateRecord | None = None) -> None:
-        """Moves a phase along."""
-        values = {"state": state, **({"after": to_text(after)} if after else {})}
+        """Moves a phase along; with the state that it published its noise can never be needed again."""
+        values = {"state": state, **({"after": to_text(after), "noise_key": None} if after else {})}
         self._connection.execute(update(phases).where(*of_phase(phases, key)).values(values))
 
     def tasks(self, key: Key) -> Sequence[TaskRow]:
@@ -211,7 +211,13 @@ def _run(row: Row[Any]) -> RunRow:
 
 
 def _phase(row: Row[Any]) -> PhaseRow:
-    return PhaseRow(key=_key(row), state=row.state, opened_at=row.opened_at, before=state_of(row.before))
+    return PhaseRow(
+        key=_key(row),
+        state=row.state,
+        opened_at=row.opened_at,
+        before=state_of(row.before),
+        noise_key=row.noise_key,
+    )
 
 
 def _task(row: Row[Any]) -> TaskRow:

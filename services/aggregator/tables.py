@@ -11,6 +11,7 @@ from sqlalchemy import (
     ForeignKeyConstraint,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     String,
     Table,
@@ -53,6 +54,7 @@ phases = Table(
     Column("opened_at", Float, nullable=False),
     Column("before", Text, nullable=False),  # the state it starts from, by manifest
     Column("after", Text),  # the state it published
+    Column("noise_key", LargeBinary(32)),  # secret; of a phase under unit site, until it is published
     ForeignKeyConstraint(["run"], ["runs.run"]),
 )
 

@@ -1,8 +1,8 @@
 """`python -m services.client`: the composition root of everything that needs torch.
 
 `site` answers tasks; `prepare` splits data and describes the model for an embedded run; `follow` scores every phase of
-a run on data that belongs to the consortium; `evaluate` scores one adapter folder; `plan` and `reconcile` serve an
-operator between runs, without torch.
+a run on data that belongs to the consortium; `evaluate` scores one adapter folder; `register`, `plan` and `reconcile`
+serve an operator between runs, without torch.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import structlog
 
-from deerfield.errors import DeerfieldError
+from deerfield.errors import DeerfieldError, InvalidInput
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -64,6 +64,13 @@ def _parser() -> argparse.ArgumentParser:
     plan = commands.add_parser("plan", help="what a run would cost sites, by their policies and ledgers")
     plan.add_argument("--request", type=Path, required=True, help="JSON: the run, and each site's policy and state")
     plan.set_defaults(command=_plan)
+
+    register = commands.add_parser("register", help="check populations, and note in their ledgers which data they are")
+    register.add_argument("--site", required=True)
+    register.add_argument("--policy", type=Path, required=True)
+    register.add_argument("--state", type=Path, required=True)
+    register.add_argument("--population", help="default: all of the policy")
+    register.set_defaults(command=_register)
 
     reconcile = commands.add_parser("reconcile", help="charge a ledger what a record has and it lacks")
     for flag in ("--population", "--operator", "--reason"):
@@ -148,12 +155,24 @@ def _plan(arguments: argparse.Namespace) -> None:
     print(json.dumps(operator.plan_sites(json.loads(arguments.request.read_text())), allow_nan=False))
 
 
+def _register(arguments: argparse.Namespace) -> None:
+    from services.client import policy, register
+
+    rules = policy.load(arguments.policy)
+    reports = register.surveys(rules, arguments.population)
+    errors = [report.error for report in reports if report.error is not None]
+    print(json.dumps([report.detail() for report in reports]), flush=True)
+    if errors:
+        raise InvalidInput(errors[0])
+    for report in reports:
+        register.record(arguments.site, rules, report.population, arguments.state)
+
+
 def _reconcile(arguments: argparse.Namespace) -> None:
     from services.client import operator
 
     entry = operator.reconcile(
-        arguments.state,
-        arguments.population,
+        operator.Place(state=arguments.state, population=arguments.population),
         operator=arguments.operator,
         reason=arguments.reason,
         record=arguments.record,

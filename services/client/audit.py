@@ -22,7 +22,6 @@ from services.client.custody import evaluations
 from services.client.policy import Policy
 from services.client.trainer import TorchTrainer
 
-QUIETEST = 1e-3  # of the clip: what counts as noise where there is none
 SITE = "audit"  # in updates that go nowhere
 
 Build = Callable[[Task, Spend], TorchTrainer]
@@ -102,13 +101,13 @@ def examine(spec: RunSpec, build: Build, *, claim: Spend, taken: Spend, request:
     steps = rounds * len(declares.phases) * spec.steps(declares.epochs)
     audited, delta, room = replace(claim, steps=steps), spec.privacy.delta, _room(spec)
     claimed = epsilon([audited], delta)
-    count = request.canaries or audit.canaries_for(claimed, delta, audited, room)
+    chosen = request.canaries
+    count = audit.canaries_for(claimed, delta, audited, room) if chosen is None else chosen
     audit.check_count(count, room)
     tried = audit.plans(count, audited)
     plant = Plant(count, claim.clip)
     found_steps = train(spec, build, plant, taken, rounds)
-    deviation = max(float(np.concatenate(plant.nobody).std()), QUIETEST)
-    scores = audit.scores(np.stack(plant.seen), claim.sample_rate, deviation)
+    scores = audit.scores(np.stack(plant.seen), np.stack(plant.deviations), claim.sample_rate)
     found = audit.find(scores, plant.coins, delta, tried)
     return Report(
         unit=claim.unit,

@@ -1,7 +1,7 @@
 """Canaries among a site's units: `deerfield.audit` on the real sampling, clipping, noise and steps.
 
-A canary is a unit whose gradient we choose: one direction of the trained coordinates, orthogonal to those of all other
-canaries, ten times as long as the clip. It is sampled with the site's units by the same draw, clipped by the engine's
+A canary is a unit whose gradient we choose: one direction in each step, orthogonal to those of all other canaries,
+ten times as long as the clip. It is sampled with the site's units by the same draw, clipped by the engine's
 own code, noised, divided and stepped with; what the optimizer is handed is what the auditor sees. It sees all that
 differential privacy concedes to an attacker: the data, who was sampled, every step; all but the canaries' own coins.
 """
@@ -30,29 +30,47 @@ from services.client.trainer import engine
 from services.client.units import Lot, Units, units
 
 LOUD = 10.0  # canaries' gradients over the clip: none is in a step unless it is clipped
+QUIETEST = 1e-3  # of the clip: what counts as noise where there is none
+FEWEST = 50  # directions that tell how much noise a block has, to 10 %
 
 
 class Directions:
-    """Orthonormal directions of a space: cosines under random signs, so that none is near an axis or a real gradient.
+    """Orthonormal directions, each within one of blocks of `sizes`: cosines under random signs, none near an axis.
 
-    The first `count` belong to canaries, the others to nobody: what is found along them is the noise.
+    The first `count`, in a random order over all blocks, belong to canaries, the others to nobody: what a step holds
+    along those is its noise.
     """
 
-    def __init__(self, size: int, count: int, generator: np.random.Generator) -> None:
-        self._size, self._count = size, count
-        self._signs = generator.choice((-1.0, 1.0), size)
-        self._order = generator.permutation(size)
+    def __init__(self, sizes: Sequence[int], count: int, generator: np.random.Generator) -> None:
+        self._starts, self._sizes = np.cumsum([0, *sizes[:-1]]), np.asarray(sizes)
+        self._block = np.repeat(np.arange(len(sizes)), sizes)  # (d,) of each direction
+        self._signs = generator.choice((-1.0, 1.0), self._sizes.sum())
+        order = generator.permutation(self._sizes.sum())
+        self._canaries, self._nobody = order[:count], order[count:]
 
     def rows(self, chosen: NDArray[np.int64]) -> Wide:
-        """Those of the canaries `chosen`, (chosen, size)."""
-        k, n = self._order[chosen][:, None], np.arange(self._size)
-        scale = np.where(k == 0, np.sqrt(1 / self._size), np.sqrt(2 / self._size))
-        return np.asarray(scale * np.cos(np.pi / (2 * self._size) * (k * (2 * n + 1) % (4 * self._size))) * self._signs)
+        """Those of the canaries `chosen`, (chosen, d)."""
+        found = np.zeros((len(chosen), len(self._signs)))
+        for row, direction in zip(found, self._canaries[chosen], strict=True):
+            start, size = self._starts[self._block[direction]], self._sizes[self._block[direction]]
+            k, n = direction - start, np.arange(size)
+            wave = np.cos(np.pi / (2 * size) * (k * (2 * n + 1) % (4 * size)))
+            row[start : start + size] = wave * np.sqrt((2 if k else 1) / size)
+        return np.asarray(found * self._signs)
 
     def along(self, vector: Wide) -> tuple[Wide, Wide]:
-        """The lengths of `vector` (size,) along the canaries' directions and along nobody's."""
-        found = dct(self._signs * vector, norm="ortho")[self._order]
-        return found[: self._count], found[self._count :]
+        """The length of `vector` (d,) along each canary, and the standard deviation of what is there of nobody."""
+        parts = np.split(self._signs * vector, self._starts[1:])
+        found = np.concatenate([dct(part, norm="ortho") for part in parts])
+        return found[self._canaries], np.maximum(self._deviations(found)[self._block[self._canaries]], QUIETEST)
+
+    def _deviations(self, found: Wide) -> Wide:
+        """Of the noise in each block; in all together for those that have too few directions of nobody."""
+        nobody, block, many = found[self._nobody], self._block[self._nobody], len(self._sizes)
+        counts = np.bincount(block, minlength=many)
+        squares = np.bincount(block, weights=nobody**2, minlength=many)
+        own = np.sqrt(squares / np.maximum(counts, 1))
+        return np.where(counts >= FEWEST, own, np.sqrt((nobody**2).mean()))
 
 
 @dataclass(slots=True)
@@ -63,11 +81,11 @@ class Plant:
     clip: float
     coins: NDArray[np.bool_] = field(init=False)
     seen: list[Wide] = field(default_factory=list)  # one (count,) each step, in units of the clip
-    nobody: list[Wide] = field(default_factory=list)
+    deviations: list[Wide] = field(default_factory=list)  # of the noise around it, likewise
     parameters: Sequence[torch.nn.Parameter] = ()  # trained in the phase under way
     _sampled: NDArray[np.int64] | None = None  # canaries of this step that the engine has yet to take
     _known: Wide | None = None  # the other units' clipped sum in this step
-    _directions: Directions | None = None
+    _directions: Sequence[Directions] = ()  # those of every other step
     _generator: np.random.Generator = field(default_factory=np.random.default_rng)
 
     def __post_init__(self) -> None:
@@ -77,7 +95,9 @@ class Plant:
         """The engine that the trainer asked for, with the sampled canaries among its units."""
         entries = classifier.trained(slot, factors)
         self.parameters = list(entries.values())
-        self._directions = Directions(sum(p.numel() for p in self.parameters), self.count, self._generator)
+        sizes = [parameter.numel() for parameter in self.parameters]
+        # across all tensors, where only the joint norm bounds them; within one, which may be the one without noise
+        self._directions = [Directions(blocks, self.count, self._generator) for blocks in ([sum(sizes)], sizes)]
         inner = engine(classifier, slot, factors, clip=clip, kind=kind)
         return _Planted(inner, self, {name: p.shape for name, p in entries.items()})
 
@@ -92,14 +112,18 @@ class Plant:
     def take(self) -> Wide | None:
         """The gradients (sampled, size) of the step's canaries, once; None where there are none."""
         sampled, self._sampled = self._sampled, None
-        if sampled is None or not len(sampled) or self._directions is None:
+        if sampled is None or not len(sampled):
             return None
-        return LOUD * self.clip * self._directions.rows(sampled)
+        return LOUD * self.clip * self._now().rows(sampled)
 
     def know(self, sums: Sequence[Tensor]) -> None:
         """Adds to what the auditor knows of the step: the clipped sum of the other units."""
         total = _flat(sums)
         self._known = total if self._known is None else self._known + total
+
+    def _now(self) -> Directions:
+        """The directions of the step under way."""
+        return self._directions[len(self.seen) % len(self._directions)]
 
     @contextmanager
     def watching(self, denominator: float) -> Iterator[None]:
@@ -109,10 +133,9 @@ class Plant:
             released = _flat([p.grad for p in self.parameters if p.grad is not None]) * denominator
             unknown = released if self._known is None else released - self._known
             self._known = None
-            if self._directions is not None:
-                along, nobody = self._directions.along(unknown / self.clip)
-                self.seen.append(along)
-                self.nobody.append(nobody)
+            seen, deviations = self._now().along(unknown / self.clip)
+            self.seen.append(seen)
+            self.deviations.append(deviations)
 
         hook = register_optimizer_step_pre_hook(record)
         try:
@@ -171,7 +194,7 @@ class _Planted:
     def _clipped(self, rows: Wide) -> list[Tensor]:
         """The clipped sum of the canaries by the engine's own norms, factors and product: there is no other way in."""
         device = self._plant.parameters[0].device
-        parts = torch.from_numpy(rows).float().to(device).split([s.numel() for s in self._shapes.values()], dim=1)
+        parts = torch.split(torch.from_numpy(rows).float().to(device), [s.numel() for s in self._shapes.values()], 1)
         if not isinstance(self._inner, Fused):
             raise InvalidInput("engine: opacus takes no canaries; audit the run with engine: fused")
         self._inner._taken = dict(zip(self._shapes, parts, strict=True))

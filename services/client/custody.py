@@ -10,7 +10,8 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
-from math import ceil, inf
+from functools import partial
+from math import ceil
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -19,7 +20,7 @@ from deerfield.attestation import sign
 from deerfield.errors import InvalidInput, LedgerBehind
 from deerfield.ledger import charging
 from deerfield.ledger.account import Reservation
-from deerfield.ledger.details import RunPlan, Terms
+from deerfield.ledger.details import RunPlan
 from deerfield.ledger.entry import Head
 from deerfield.link import Assignment
 from deerfield.plan import schedule
@@ -29,8 +30,10 @@ from deerfield.strategies import make
 from deerfield.tensors import Tensors
 from deerfield.types import Attestation, Countersigned, Spend, Update
 from services.client import dp_metrics, durable, keys
-from services.client.ledger_file import Ledger
+from services.client.commitment import commitment, salt
+from services.client.ledger_file import NAME, Ledger
 from services.client.policy import Policy, Population
+from services.client.register import admit, terms
 from services.client.vault import Vault
 
 
@@ -38,7 +41,8 @@ from services.client.vault import Vault
 class Custody:
     """The state folder of one site, this process' alone while a ledger in it is open; use it with `with`.
 
-    `site.key`, `ledgers/POPULATION/ledger.jsonl`, `vault/`, `metrics/`, `split.key`, `aggregator.key`, `records/`.
+    `site.key`, `ledgers/POPULATION/ledger.jsonl`, `vault/`, `metrics/`, `split.key`, `commitment.salt`,
+    `aggregator.key`, `records/`.
     """
 
     site: str
@@ -52,6 +56,7 @@ class Custody:
     def __enter__(self) -> Self:
         self.key = keys.load(self.folder)
         self.vault = Vault(self.folder / "vault", on_durable=self.on_durable)
+        self.salt = salt(self.folder)
         self.split_key = durable.kept(self.folder / "split.key", os.urandom(32))
         return self
 
@@ -62,11 +67,14 @@ class Custody:
         self._open.clear()
 
     def account(self, run: str, incarnation: int, spec: RunSpec) -> "RunAccount":
-        """A run's account with its population, once the policy allows the run; reads no data.
+        """A run's account with its population, once the policy allows the run.
+
+        Reads no record: the data's bytes are hashed, once for each process, to see that they are those registered.
 
         Raises:
-            NotMapped, PolicyRefused: the policy does not map or allow what the run names, or it was reserved in other
-                terms.
+            NotMapped: the policy does not map what the run names, or its data are not registered.
+            PolicyRefused: the policy does not allow the run, or it was reserved in other terms.
+            InvalidInput: the data cannot be read, or, where they are registered now, lack a column.
             LedgerFault: the ledger cannot be used.
         """
         population = self.policy.population(spec)
@@ -78,20 +86,17 @@ class Custody:
 
     def _ledger(self, name: str, population: Population) -> Ledger:
         if name not in self._open:
-            terms = Terms(
-                federation=self.policy.federation,
-                site=self.site,
-                population=name,
-                unit=population.unit,
-                epsilon=inf if population.epsilon is None else population.epsilon,
-                delta=population.delta,
-                filter=population.filter,
-                order=population.order,
-                units_low=population.units_low,
-                units_high=population.units_high,
-            )
+            folder = self.folder / "ledgers" / name
+            found = commitment(population.source, self.salt)
+            if not (folder / NAME).exists() and population.registration == "required":
+                admit(name, population, found, None)  # which refuses: no ledger is begun for it
             opened = Ledger.open(
-                self.folder / "ledgers" / name, self.key, terms, clock=self.clock, on_durable=self.on_durable
+                folder,
+                self.key,
+                terms(self.site, self.policy, name, found),
+                clock=self.clock,
+                on_durable=self.on_durable,
+                admit=partial(admit, name, population, found),
             )
             self._open[name] = self._stack.enter_context(opened)
         return self._open[name]
@@ -192,7 +197,7 @@ class RunAccount:
         if self.custody.policy.metrics == "clear":
             self.ledger.make_infinite("metrics: clear")
         self.ledger.reserve_run(self.plan)
-        return self.ledger.reserve_task(assignment.key, self.spec.steps(assignment.task.epochs))
+        return self.ledger.reserve_task(assignment.key, self.spec.releases(assignment.task.epochs))
 
     def commit(
         self, reservation: Reservation, assignment: Assignment, delta: Tensors, metrics: Mapping[str, float]

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from deerfield.randomness import Randomness
+from deerfield.randomness import Randomness, grid
 from deerfield.strategy import Scores
 from deerfield.tensors import Wide
 from deerfield.types import Spend, Unit
@@ -34,7 +34,11 @@ def counts(scores: Scores, owners: NDArray[np.int64]) -> Wide:
 
 def release(table: Wide, noise_multiplier: float, noise: Randomness) -> Mapping[str, float]:
     """Accuracy and macro-F1 of `table` under N(0, noise_multiplier^2) on every cell; a cell below 0 counts as 0."""
-    noised = np.maximum(table + noise_multiplier * noise.normal(table.size).reshape(table.shape), 0.0)
+    noised = table
+    if noise_multiplier:
+        step = grid(noise_multiplier)
+        noised = np.round((table + noise_multiplier * noise.normal(table.size).reshape(table.shape)) / step) * step
+    noised = np.maximum(noised, 0.0)
     right, labelled, predicted = np.diag(noised), noised.sum(axis=1), noised.sum(axis=0)
     both = labelled + predicted
     f1 = np.divide(2 * right, both, out=np.zeros_like(right), where=both > 0)

@@ -52,7 +52,10 @@ def _dataset(source: Source, kind: str | None, invalid: Invalid) -> Any:
             return datasets.load_dataset(source.path, **options)
         where = {"data_dir": source.path} if kind == "imagefolder" else {"data_files": {source.split: source.path}}
         extra = _texts(source, invalid) if kind == "csv" else {}
-        return datasets.load_dataset(kind, **where, **options, **extra)
+        try:
+            return datasets.load_dataset(kind, **where, **options, **extra)
+        except datasets.exceptions.DatasetGenerationError as error:  # says what is wrong with the file only underneath
+            raise ValueError(first_line(error.__cause__ or error)) from error
 
 
 def _texts(source: Source, invalid: Invalid) -> dict[str, Any]:
@@ -71,6 +74,6 @@ def _suffix(path: Path) -> str:
     return path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """The first line of what a library said, or the name of its error."""
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

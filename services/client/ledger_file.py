@@ -63,7 +63,7 @@ class Ledger:
         self._account: Account | None = None
 
     @classmethod
-    def open(
+    def open(  # noqa: PLR0913  each is a seam of its own
         cls,
         folder: Path,
         key: SigningKey,
@@ -71,9 +71,11 @@ class Ledger:
         *,
         clock: Callable[[], float] = time.time,
         on_durable: OnDurable = ignore,
+        admit: Callable[[Terms | None], None] = lambda _: None,
     ) -> "Ledger":
         """Continues the ledger in `folder`, or begins it; writes the terms if they have changed.
 
+        `admit` is given the terms in force, None in a new ledger, and may raise before anything is written.
         `on_durable` is told "KIND:before_fsync" and "KIND:after_fsync" of every entry.
 
         Raises:
@@ -85,7 +87,7 @@ class Ledger:
         mounts.check_local(folder)
         ledger = cls(folder / NAME, key, clock, on_durable)
         try:
-            ledger._begin(terms)
+            ledger._begin(terms, admit)
         except BaseException:
             ledger.close()
             raise
@@ -171,9 +173,10 @@ class Ledger:
         """
         return self._append("reconcile", charging.reconcile_detail(self.account, operator, reason, known))
 
-    def _begin(self, terms: Terms) -> None:
+    def _begin(self, terms: Terms, admit: Callable[[Terms | None], None]) -> None:
         mine = public_key(self._key)
         if not self._file.data:
+            admit(None)
             self._append("open", charging.open_detail(terms, mine))
             return
         account = account_of(lines_of(self._file.data), self._path)
@@ -184,6 +187,7 @@ class Ledger:
             )
         self._account = account
         self._now()
+        admit(account.terms)
         if (detail := charging.terms_detail(account, terms)) is not None:
             self._append("terms", detail)
 

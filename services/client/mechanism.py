@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from deerfield.randomness import Randomness
+from deerfield.randomness import Randomness, grid
 from deerfield.types import Spend
 from services.client.backbones import Inputs
 
@@ -43,16 +43,26 @@ class Mechanism:
         return torch.from_numpy(np.flatnonzero(self.sampling.uniform(count) < self.spend.sample_rate))
 
     def release(self, sums: Sequence[Tensor]) -> list[Tensor]:
-        """The noised mean: noise on every coordinate of `sums` and on no other."""
+        """The noised mean: noise on every coordinate of `sums` and on no other.
+
+        Sum and noise are added in float64 and rounded to `grid` before anything else: which floating-point numbers a noised sum can take would otherwise tell the sum
+        (Mironov 2012, doi:10.1145/2382196.2382264). Rounding what is noised is post-processing and costs nothing.
+        """
         deviation = self.spend.noise_multiplier * self.spend.clip if self.spend.noise_multiplier else 0.0
         if not isfinite(deviation):
             raise ValueError(f"noise_multiplier {self.spend.noise_multiplier} needs a finite clip")
         if not deviation:
             return [total / self.denominator for total in sums]
         draws = torch.from_numpy(self.noise.normal(sum(total.numel() for total in sums))).mul_(deviation)
-        parts = torch.split(draws, [total.numel() for total in sums])
+        parts, step = torch.split(draws, [total.numel() for total in sums]), grid(deviation)
         return [
-            total.add(part.view_as(total).to(total.device, total.dtype)).div_(self.denominator)
+            part.view_as(total)
+            .to(total.device)
+            .add_(total)
+            .div_(step)
+            .round_()
+            .mul_(step / self.denominator)
+            .to(total.dtype)
             for total, part in zip(sums, parts, strict=True)
         ]
 

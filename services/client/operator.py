@@ -26,6 +26,8 @@ from services.client.custody import evaluations, record_path
 from services.client.ledger_file import NAME, Ledger, account_of
 from services.client.policy import Policy, Population
 
+UNREGISTERED = "the population is not registered, and no run uses it before; run `deerfield register`"
+
 
 def plan_sites(request: Mapping[str, Any]) -> dict[str, Any]:
     """By site, what the run of `request` would cost it; a site that would refuse says why in `refusal`.
@@ -53,12 +55,21 @@ def _plan_site(spec: RunSpec, rules: Policy, state: Path | None) -> dict[str, An
             rules.base(spec)
         _check_ledger(account, population, _record(state, spec.population))
     except (NotMapped, PolicyRefused, LedgerBehind) as refusal:
-        return plain({**told, "refusal": str(refusal)})  # type: ignore[no-any-return]
+        refused: dict[str, Any] = plain({**told, "refusal": str(refusal)})
+        return refused
     standing = _standing(spec, rules, population, account)
     found = asdict(plan(spec, make(spec).declares, standing))
     budget = population.cap and asdict(population.cap)
-    before = account.epsilon if account else 0.0
-    return plain({**told, **found, "budget": budget, "epsilon_before": before})  # type: ignore[no-any-return]
+    told |= {**found, "budget": budget, "epsilon_before": account.epsilon if account else 0.0}
+    if state is not None and told["fits"] and not _is_registered(population, account):
+        told |= {"fits": False, "refusal": UNREGISTERED}
+    answer: dict[str, Any] = plain(told)
+    return answer
+
+
+def _is_registered(population: Population, account: Account | None) -> bool:
+    """Whether a run may use the population, unless its data have changed since: a plan reads no data."""
+    return population.registration == "on_start" or (account is not None and account.terms.commitment is not None)
 
 
 def _account(state: Path | None, population: str) -> Account | None:
@@ -87,11 +98,11 @@ def _record(state: Path | None, population: str) -> Countersigned | None:
 
 def _check_ledger(account: Account | None, population: Population, record: Countersigned | None) -> None:
     """Raises what the site would refuse with before it reserves anything."""
-    head = record and Head(sequence=record.sequence, hash=record.head)
+    head = None if record is None else Head(sequence=record.sequence, hash=record.head)
     if head is not None and (account is None or not account.knows(head)):
         raise LedgerBehind(
-            f"the aggregator has seen entry {head.sequence} of this ledger, which does not hold it: put the newest copy "
-            "back, or run `deerfield ledger reconcile`"
+            f"the aggregator has seen entry {head.sequence} of this ledger, which does not hold it: put the newest "
+            "copy back, or run `deerfield ledger reconcile`"
         )
     if account is None:
         return
@@ -120,26 +131,24 @@ def _standing(spec: RunSpec, rules: Policy, population: Population, account: Acc
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _State:
+class Place:
     """One population in a site's state folder."""
 
-    folder: Path
+    state: Path
     population: str
 
     @property
     def ledger(self) -> Path:
-        return self.folder / "ledgers" / self.population
+        return self.state / "ledgers" / self.population
 
     @property
     def known_key(self) -> str | None:
         """The aggregator's, as this site knows it."""
-        path = self.folder / "aggregator.key"
+        path = self.state / "aggregator.key"
         return path.read_text() if path.exists() else None
 
 
-def reconcile(
-    state: Path, population: str, *, operator: str, reason: str, record: Path | None, delta: float | None
-) -> Entry:
+def reconcile(place: Place, *, operator: str, reason: str, record: Path | None, delta: float | None) -> Entry:
     """Charges the population's ledger what the record has and it lacks; infinity where there is no record.
 
     `delta` is of all runs until the record together; None charges all that is left.
@@ -148,22 +157,19 @@ def reconcile(
         InvalidInput: there is no such ledger or key, the record is not of it, or nothing is missing.
         LedgerFault: the ledger cannot be used.
     """
-    place = _State(folder=state, population=population)
     account = _read_account(place.ledger / NAME)
     if account is None:
         raise InvalidInput(f"{place.ledger / NAME} has no entry, so there is nothing to reconcile; restore a copy")
-    if not (state / keys.NAME).exists():  # `keys.load` would make one, which signs nothing here
-        raise InvalidInput(
-            f"{state / keys.NAME} is missing, and nothing else signs this ledger; restore it from a copy"
-        )
+    if not (key := place.state / keys.NAME).exists():  # `keys.load` would make one, which signs nothing here
+        raise InvalidInput(f"{key} is missing, and nothing else signs this ledger; restore it from a copy")
     known, terms = Known(), account.terms
     if record is not None:
         found = _read_record(record)
-        check(found, terms.site, population, place.known_key)
+        check(found, terms.site, place.population, place.known_key)
         known = Known(
             head=Head(sequence=found.sequence, hash=found.head), epsilon=float(found.epsilon_after), delta=delta
         )
-    with Ledger.open(place.ledger, keys.load(state), terms) as ledger:
+    with Ledger.open(place.ledger, keys.load(place.state), terms) as ledger:
         return ledger.reconcile(operator=operator, reason=reason, known=known)
 
 

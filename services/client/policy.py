@@ -20,7 +20,7 @@ from deerfield.types import Unit
 class Population(Section):
     """One group of patients or records, what protects it for its whole life, and the public bounds on its size."""
 
-    source: Source
+    source: Source = Field(description="where its examples are; no run names or sees it")
     unit: Unit = Field(description="what one epsilon protects, for ever: record, patient, site, or none (public data)")
     epsilon: float | None = Field(None, gt=0, le=1000, description="of all runs together; required unless unit is none")
     delta: float = Field(1e-5, gt=0, le=DELTA_LIMIT, description="of all runs together; at most 1/(10 x units_high)")
@@ -35,6 +35,11 @@ class Population(Section):
     )
     validation: float = Field(0.0, ge=0, lt=1, description="share of the units kept out of training, for metrics: dp")
     unprotected: bool = Field(False, description="whether runs of unit none may use it: epsilon is infinite ever after")
+    registration: Literal["required", "on_start"] = Field(
+        "required",
+        description="required: `deerfield register` comes first, and again when the data change; "
+        "on_start: whatever is there when a run starts, for a trial on one machine",
+    )
 
     @model_validator(mode="after")
     def _is_a_promise(self) -> "Population":
@@ -42,6 +47,8 @@ class Population(Section):
             raise ValueError(f"units_low {self.units_low} is above units_high {self.units_high}")
         if self.unit == "none":
             return self
+        if self.unit == "site" and self.units_high != 1:  # and so units_low
+            raise ValueError(f"units_high is {self.units_high}: under unit site a site is one unit; write 1 for both")
         if self.epsilon is None:
             raise ValueError(f"epsilon is missing: unit {self.unit!r} needs a lifetime budget (or write unit: none)")
         if (self.filter == "renyi") != (self.order is not None):
@@ -72,7 +79,7 @@ class Policy(Section):
     """What this site maps and allows."""
 
     federation: str = Field("deerfield", min_length=1, max_length=64, description="the consortium, as in the ledger")
-    populations: Mapping[Name, Population]
+    populations: Mapping[Name, Population] = Field(description="by the name that runs give; no run reaches other data")
     models: Mapping[str, str] = Field(description="sha256 of a base model's weights -> folder, hub id or package:NAME")
     strategies: tuple[str, ...] = Field((), description="allowed by name; default: all that guarantee the unit")
     metrics: Literal["none", "dp", "clear"] = Field(
@@ -82,9 +89,9 @@ class Policy(Section):
     on_exhaustion: Literal["decline", "leave"] = Field(
         "decline", description="when the budget is used up: decline task by task, or leave the run"
     )
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    threads: int = Field(1, ge=1)
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes a GPU where there is one")
+    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto takes bf16 autocast on a GPU")
+    threads: int = Field(1, ge=1, description="CPU threads of the site")
 
     def population(self, spec: RunSpec) -> Population:
         """The population that the run names, once everything about the run is allowed.
@@ -116,7 +123,9 @@ class Policy(Section):
                 f"the run's privacy unit is {unit!r}, that of population {spec.population!r} is {population.unit!r}, "
                 f"and it has one for ever; ask for that one"
             )
-        limit = 1 / (10 * population.units_high)
+        if unit == "site" and self.metrics == "dp":
+            return "unit site hides the site as a whole, and counts of its own examples cannot; write `metrics: none`"
+        limit = 1 / (10 * population.units_high)  # of unit site the run file holds delta to the number of sites
         if unit != "none" and spec.privacy.delta > limit:
             return f"delta {spec.privacy.delta:g} is above 1/(10 x {population.units_high} units) = {limit:.1e}"
         return None

@@ -52,9 +52,8 @@ def prepare(run: RunFile, folder: Path, *, pooled: bool) -> dict[str, Any]:
         classifier.trained(models.SHARED, factors)
     table = data.read(embedded.source, spec.labels, spec.model.input)
     parts = split(run, table, pooled=pooled)
-    counts = {name: count(table.examples.units[rows], _per(run)) for name, rows in parts.sites.items()}
-    low, high = bounds(counts, embedded.units_low, NOUNS[_per(run)])
-    _check_delta(spec, high)
+    low, high = _bounds(run, {name: table.examples.units[rows] for name, rows in parts.sites.items()})
+    _check_delta(spec, len(parts.sites) if spec.privacy.unit == "site" else high)
     files = write(parts, folder / "rows", None if embedded.source.rows is None else np.load(embedded.source.rows))
     return {
         "digest": backbones.digest(base),
@@ -83,8 +82,8 @@ def _check_delta(spec: RunSpec, high: int) -> None:
     limit = 1 / (10 * high)
     if spec.privacy.unit != "none" and spec.privacy.delta > limit:
         raise InvalidInput(
-            f"privacy: delta: {spec.privacy.delta:g} is above 1/(10 x {high} {spec.privacy.unit}s of the largest site) "
-            f"= {limit:.1e}; write a smaller one"
+            f"privacy: delta: {spec.privacy.delta:g} is above 1/(10 x {high} {spec.privacy.unit}s"
+            f"{'' if spec.privacy.unit == 'site' else ' of the largest site'}) = {limit:.1e}; write a smaller one"
         )
 
 
@@ -174,6 +173,14 @@ def _cap(rows: Rows, units: NDArray[np.str_], run: RunFile, name: str) -> Rows:
             f"is {rules.minimum}; raise at_most or lower the minimum"
         )
     return rows[kept]
+
+
+def _bounds(run: RunFile, units: Mapping[str, NDArray[np.str_]]) -> tuple[int, int]:
+    """(units_low, units_high) for the policies of all sites; under unit site each is one."""
+    nouns, declared = NOUNS[_per(run)], run.embedded.units_low
+    if run.privacy.unit == "site":
+        return bounds(dict.fromkeys(units, 1), declared, "unit")
+    return bounds({name: count(each, _per(run)) for name, each in units.items()}, declared, nouns)
 
 
 def bounds(counts: Mapping[str, int], declared: int | None, nouns: str) -> tuple[int, int]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from math import isnan
+from math import inf, isnan
 from statistics import fmean
 
 import numpy as np
@@ -65,7 +65,10 @@ class TorchWorkbench:
         before = self._phases_before(task)
         self._scores = self._evaluate(task, validation) if self._is_due(before) else {}
         sampling, noise = self.draws(self.spec, self.site, task)
-        mechanism = Mechanism(spend=spend, units_low=self.population.units_low, sampling=sampling, noise=noise)
+        units_low = self.population.units_low
+        if self.spec.privacy.unit == "site":  # whatever happens inside a site is hidden by the clip of its whole update
+            spend, units_low = _unprotected(self.spec, task), max(1, len(train))
+        mechanism = Mechanism(spend=spend, units_low=units_low, sampling=sampling, noise=noise)
         self._last = TorchTrainer(
             classifier=self.classifier,
             train=train,
@@ -109,6 +112,12 @@ class TorchWorkbench:
         owners = validation.owners if self.spec.privacy.unit == "patient" else np.arange(len(validation))
         table = dp_metrics.counts(scores, owners)
         return dp_metrics.release(table, self.policy.dp_metrics.noise_multiplier, SystemRandomness())
+
+
+def _unprotected(spec: RunSpec, task: Task) -> Spend:
+    """Local steps without noise or clip, which a run under unit site takes and no ledger counts."""
+    rate, steps = spec.privacy.sample_rate, spec.steps(task.epochs)
+    return Spend(unit=spec.privacy.unit, noise_multiplier=0.0, sample_rate=rate, steps=steps, clip=inf)
 
 
 def system_or_seed(spec: RunSpec, site: str, task: Task) -> tuple[Randomness, Randomness]:

@@ -9,10 +9,10 @@ import pytest
 
 from deerfield.deviation import deviation
 from deerfield.errors import RoundClosed, StaleBase
-from deerfield.runspec import RunSpec
+from deerfield.runspec import Privacy, RunSpec
 from deerfield.strategies import STRATEGIES, make
 from deerfield.strategy import FitReport
-from deerfield.tensors import digest, factor, shapes, trained
+from deerfield.tensors import digest, factor, norm, shapes, trained
 from deerfield.types import State, Update
 from tests.adapters import adapter, products
 
@@ -217,6 +217,30 @@ def test_a_site_that_missed_a_phase_leaves_the_mean_to_the_others(linear):
     after = strategy.aggregate(state, [south, north])
     mean = state.shared["head.bias"] + (north.delta["head.bias"] + south.delta["head.bias"]) / 2
     np.testing.assert_allclose(after.shared["head.bias"], mean, atol=1e-6)
+
+
+def site_level(name, clip):
+    privacy = Privacy(unit="site", epsilon=3.0, clip=clip)
+    return make(spec(name).model_copy(update={"privacy": privacy}))
+
+
+@pytest.mark.parametrize("name", [name for name in STRATEGIES if "site" in make(spec(name)).declares.units])
+def test_under_unit_site_a_site_releases_no_more_than_the_clip_and_the_mean_stands_for_all(name):
+    strategy, loose = site_level(name, 0.1), site_level(name, 1e6)
+    assert strategy.declares.streams
+    for state in middle(loose):
+        task = strategy.plan(state, "north")
+        raw = strategy.train(Pull(adapter(4)), task)
+        assert norm(strategy.release(raw, task)) == pytest.approx(0.1, rel=1e-5)
+        assert digest(loose.release(raw, task)) == digest(raw)
+        updates = random_updates(strategy, state)
+        mean = {
+            entry: np.mean([each.delta[entry] for each in updates], axis=0, dtype=np.float64).astype(np.float32)
+            for entry in updates[0].delta
+        }
+        one = strategy.aggregate(state, [update(task, "federation", mean)]).shared
+        for entry, value in strategy.aggregate(state, updates).shared.items():
+            np.testing.assert_allclose(one[entry], value, atol=1e-5)
 
 
 class Lazy(Mapping):

@@ -12,6 +12,7 @@ import pytest
 from deerfield.errors import REFUSALS
 from deerfield.runfile import load
 from deerfield.strategies import make
+from services.client.policy import load as load_policy
 
 ROOT = Path(__file__).resolve().parents[2]
 PROTO = "deerfield/wire/federation.proto"
@@ -47,6 +48,17 @@ def test_the_run_file_page_is_what_the_models_say():
     assert (ROOT / "docs/run-file.md").read_text() == page, "run python docs/run_file.py > docs/run-file.md"
 
 
+def test_the_policy_page_is_what_the_models_say():
+    page = module(ROOT / "docs/run_file.py").policy_markdown()
+    assert (ROOT / "docs/policy.md").read_text() == page, "run python docs/run_file.py policy > docs/policy.md"
+
+
+def test_the_example_of_a_policy_is_one():
+    policy = load_policy(ROOT / "examples/site-policy.yaml")
+    assert all(population.registration == "required" for population in policy.populations.values())
+    assert {population.unit for population in policy.populations.values()} == {"patient", "record"}
+
+
 def test_the_page_on_strategies_quotes_a_real_one():
     assert (ROOT / "deerfield/strategies/ffa.py").read_text().strip() in (
         ROOT / "docs/adding-a-strategy.md"
@@ -59,7 +71,10 @@ def test_the_triage_notes_are_what_their_generator_makes(tmp_path):
     assert out.read_bytes() == (ROOT / "examples/triage-notes.csv").read_bytes()
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.yaml")), ids=lambda path: path.stem)
+RUNS = [path for path in sorted((ROOT / "examples").glob("*.yaml")) if path.name != "site-policy.yaml"]
+
+
+@pytest.mark.parametrize("path", RUNS, ids=lambda path: path.stem)
 def test_every_example_is_a_run_that_would_start(path):
     run = load(path)
     assert make(run.spec).declares.rounds >= 1

@@ -71,6 +71,7 @@ def policy(folder, base, **changes):
         "units_low": 25,
         "units_high": 60,
         "validation": 0.2 if changes.get("metrics") == "dp" else 0.0,
+        "registration": "on_start",  # a person would not register some of these data, and nothing may show it
     }
     return Policy.model_validate({"populations": {"p": population}, "models": {base[1]: str(base[0])}, **changes})
 

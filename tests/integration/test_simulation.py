@@ -32,6 +32,21 @@ def test_a_run_of_every_strategy_finishes_and_says_what_it_spent(tmp_path, strat
     assert all(site["steps"] == steps for site in found.sites.values())
 
 
+@pytest.mark.parametrize("strategy", ["deer", "head"])
+def test_under_unit_site_the_noise_is_the_aggregators_and_everybody_counts_the_same(tmp_path, strategy):
+    privacy = {"unit": "site", "epsilon": 3.0, "clip": 0.5}
+    found = simulated(tmp_path, strategy, privacy=privacy)
+    phases = 2 * (2 if strategy == "deer" else 1)
+    assert (found.state, len(found.phases), set(found.sites)) == ("finished", phases, set(SITES))
+    for site in found.sites.values():
+        assert (site["unit"], site["steps"], site["sample_rate"], site["clip"]) == ("site", phases, 1.0, 0.5)
+        assert 2.97 <= site["epsilon"] <= 3.0
+        assert site["epsilon_total"] == pytest.approx(site["epsilon"], rel=1e-9)
+    assert all(phase["deviation"] is None for phase in found.phases)
+    again = simulated(tmp_path / "again", strategy, privacy=privacy)
+    assert again.digest != found.digest
+
+
 @pytest.mark.parametrize(("strategy", "low", "high"), [("deer", 0, 1e-6), ("ffa", 0, 1e-6), ("fedavg", 1e-6, 1)])
 def test_deviation_is_rounding_for_exact_methods_and_real_for_fedavg(tmp_path, strategy, low, high):
     found = simulated(tmp_path, strategy, training={"lr_adapter": 5.0})

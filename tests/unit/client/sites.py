@@ -1,30 +1,44 @@
 """A site without a model: real policy, ledger, key and vault, and a link that hands out what a test gives it."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
 from deerfield.errors import RunEnded
 from deerfield.link import Assignment
+from deerfield.runspec import RunSpec
 from deerfield.strategy import FitReport
 from deerfield.types import Countersigned, Task
 from services.client.custody import Custody
 from services.client.policy import Policy
 from services.client.site import Site
-from tests.unit.client import tiny
 
 SHAPES = {"q.lora_A.weight": (2, 4), "q.lora_B.weight": (4, 2), "head.weight": (3, 4), "head.bias": (3,)}
 START = {name: np.zeros(shape, np.float32) for name, shape in SHAPES.items()}
-SOURCE = {"path": "notes.csv", "patient": "patient"}
+# 150 notes of 50 patients, by np.savez_compressed(NOTES, text=..., label=..., patient=...): read without `datasets`
+NOTES = Path(__file__).with_name("notes.npz")
+SOURCE = {"path": str(NOTES), "patient": "patient"}
 
 
 def spec(**changes):
+    """A run on no model at all: two rounds of deer over `SHAPES`."""
     privacy = {"unit": "record", "epsilon": 2.0, **changes.pop("privacy", {})}
-    return tiny.spec("bert", privacy=privacy).model_copy(update={"adapter": SHAPES, "rounds": 2, **changes})
+    run = {
+        "name": "r",
+        "population": "p",
+        "labels": ["a", "b", "c"],
+        "rounds": 2,
+        "adapter": SHAPES,
+        "privacy": privacy,
+    }
+    model = {"base": "none", "input": "text", "lora": {"rank": 2}}
+    return RunSpec.model_validate({**run, "model": model, **changes}).completed()
 
 
 def policy(*, population=None, **changes) -> Policy:
     terms = {"source": SOURCE, "unit": "record", "epsilon": 5.0, "units_low": 100, "units_high": 200}
+    terms["registration"] = "on_start"
     return Policy.model_validate({"populations": {"p": terms | (population or {})}, "models": {}, **changes})
 
 

@@ -8,9 +8,11 @@ import torch
 import transformers as tf
 import yaml
 from PIL import Image
+from pydantic import ValidationError
 
 from deerfield.errors import InvalidInput, NotMapped, PolicyRefused
 from deerfield.runfile import RunFile, load
+from deerfield.runspec import RunSpec
 from services.client import backbones, data, device, hub, models, policy, prepare
 from tests.integration.federation import SITES, write
 from tests.unit.client import tiny
@@ -140,6 +142,27 @@ def test_delta_must_suit_the_size_of_the_population(tmp_path):
         mapped(units_high=1_000_000).population(spec)
 
 
+def test_unit_site_makes_each_site_one_unit_and_holds_delta_to_their_number(tmp_path):
+    run = file(tmp_path, privacy={"unit": "site", "epsilon": 1.0})
+    found = prepare.prepare(run, tmp_path / "out", pooled=False)
+    assert (found["units_low"], found["units_high"]) == (1, 1)
+    many = tuple(f"s{number}" for number in range(10_001))
+    document = {**run.spec.model_dump(), "federation": {"sites": many}}
+    document["privacy"]["delta"] = 1e-5
+    with pytest.raises(ValidationError, match="delta: 1e-05 is above 1/\\(10 x 10001 sites\\)"):
+        RunSpec.model_validate(document)
+
+
+def test_a_policy_lets_no_counts_out_beside_unit_site(tmp_path):
+    spec = file(tmp_path, privacy={"unit": "site", "epsilon": 1.0}).spec
+    rules = mapped(unit="site", units_low=1, units_high=1)
+    assert rules.population(spec).units_high == 1
+    with pytest.raises(PolicyRefused, match="cannot; write `metrics: none`"):
+        rules.model_copy(update={"metrics": "dp"}).population(spec)
+    with pytest.raises(InvalidInput, match="unit site hides whole"):
+        file(tmp_path, privacy={"unit": "site", "epsilon": 1.0}, embedded={"metrics": "dp", "site_validation": 0.2})
+
+
 SIZED = "populations: {{p: {{source: {{path: x}}, {}}}}}\nmodels: {{}}"
 
 
@@ -151,6 +174,7 @@ SIZED = "populations: {{p: {{source: {{path: x}}, {}}}}}\nmodels: {{}}"
         (SIZED.format("unit: record, units_low: 5, units_high: 9"), "epsilon is missing"),
         (SIZED.format("unit: record, epsilon: 1, units_low: 5, units_high: 99999"), "delta: 1e-05 is above"),
         (SIZED.format("unit: record, epsilon: 1, filter: renyi, units_low: 5, units_high: 9"), "renyi filter needs"),
+        (SIZED.format("unit: site, epsilon: 1, units_low: 1, units_high: 9"), "a site is one unit; write 1 for both"),
         ("populations: [", "is not YAML"),
     ],
 )

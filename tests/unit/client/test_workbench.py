@@ -57,6 +57,23 @@ def test_a_loss_leaves_only_where_the_policy_lets_it(tmp_path, saved, metrics, u
     assert bench.metrics() == ({"loss": 0.5} if leaves else {})
 
 
+def test_under_unit_site_a_site_trains_without_noise_or_clip_over_the_examples_that_it_has(tmp_path, saved):
+    (tmp_path / "notes.csv").write_text("text,label\n" + "".join(f"fever {i},fever\n" for i in range(9)))
+    spec = tiny.spec("bert", privacy={"unit": "site", "epsilon": 8.0, "clip": 0.5, "sample_rate": 0.5})
+    site = {**POPULATION, "unit": "site", "units_low": 1, "units_high": 1}
+    rules = policy(populations={"p": {**site, "source": {"path": str(tmp_path / "notes.csv")}}})
+    bench = TorchWorkbench(
+        site="north", spec=spec, policy=rules, population=rules.populations["p"],
+        classifier=tiny.build("bert", saved("bert")), split_key=b"secret",
+    )  # fmt: skip
+    charged = Spend(unit="site", noise_multiplier=9.0, sample_rate=1.0, steps=1, clip=0.5)
+    mechanism = bench.trainer(TASK, charged, print).mechanism
+    trained = mechanism.spend
+    assert (trained.noise_multiplier, trained.sample_rate, trained.steps, trained.clip) == (0.0, 0.5, 2, inf)
+    assert mechanism.denominator == 0.5 * 9
+    assert isinstance(mechanism.sampling, SystemRandomness)
+
+
 def test_one_bad_record_does_not_decide_whether_a_site_answers(tmp_path, saved):
     (tmp_path / "notes.csv").write_text("text,label\nfever,fever\n,rash\nrash,plague\nrash,rash\n")
     spec = tiny.spec("bert")

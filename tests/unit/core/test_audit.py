@@ -81,10 +81,10 @@ def test_an_answer_that_says_nothing_gives_no_bound():
 def test_scores_put_a_canary_that_was_seen_above_one_that_was_not():
     seen = np.array([[1.0, 0.0, 0.1], [0.0, 0.0, -0.1]])  # (steps, canaries)
     for q in (0.125, 1.0):
-        first, *others = scores(seen, q, 0.3)
+        first, *others = scores(seen, np.full(seen.shape, 0.3), q)
         assert first > max(others)
     with pytest.raises(InvalidInput, match="diverged"):
-        scores(seen, 0.5, float("nan"))
+        scores(seen, np.full(seen.shape, np.nan), 0.5)
 
 
 def test_no_audit_says_more_than_its_ceiling_and_the_number_of_canaries_is_chosen_for_it():

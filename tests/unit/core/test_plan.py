@@ -122,6 +122,35 @@ def test_a_plan_warns_below_a_thousand_units():
     assert "below 1000" in planned(units=(999, 3000)).warnings[0]
 
 
+def of_sites(count=3, **changes):
+    sites = tuple(f"s{number}" for number in range(count))
+    privacy = Privacy(unit="site", epsilon=3.0, delta=1e-6, clip=0.5, **changes)
+    return SPEC.model_copy(
+        update={"privacy": privacy, "federation": SPEC.federation.model_copy(update={"sites": sites})}
+    )
+
+
+def test_unit_site_is_charged_one_release_for_each_phase_however_many_steps_it_trains():
+    for changes, phases in (({}, 8), ({"spare_phases": 2}, 10), ({"sample_rate": 0.01}, 8)):
+        told = planned(of_sites(**changes), units=(1, 1))
+        assert (told.steps, told.sample_rate) == (phases, 1.0)
+        assert 0.99 * 3 <= told.epsilon <= 3
+    spec = of_sites()
+    assert (spec.steps(2), spec.releases(2), spec.release_rate) == (16, 1, 1.0)
+    assert (SPEC.steps(2), SPEC.releases(2), SPEC.release_rate) == (16, 16, 1 / 8)
+
+
+def test_unit_site_warns_below_ten_thousand_sites_with_the_noise_worked_by_hand():
+    told = planned(of_sites(), units=(1, 1))
+    (warning,) = told.warnings
+    z = told.noise_multiplier
+    noise = z * sqrt(58) * 0.5 / 3  # 58 coordinates: B and head
+    assert f"{z:.3g} x sqrt(58) x 0.5 / 3 = {noise:.3g}" in warning
+    assert told.phase_signal_to_noise == pytest.approx(0.5 / noise)
+    assert planned(of_sites(10_000), units=(1, 1)).warnings == ()
+    assert planned(of_sites(0), units=(1, 1)).phase_signal_to_noise is None  # a run file without its sites
+
+
 def test_a_plan_and_the_accountant_agree():
     spend = schedule(SPEC, make(SPEC).declares)
     assert planned().epsilon == epsilon([replace(spend, steps=8)] * 8, 1e-6)

@@ -67,8 +67,12 @@ def test_a_bare_off_means_off(off):
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
-def test_records_and_patients_are_protected_and_sites_not_yet(name):
-    assert make(spec(name)).declares.units == {"record", "patient", "none"}
+def test_records_and_patients_are_protected_and_sites_where_their_updates_are_summed(name):
+    units = {"record", "patient", "none"}
+    if name not in ("local", "central"):
+        assert make(spec(name, unit="site")).declares.units == units | {"site"}
+        return
+    assert make(spec(name)).declares.units == units
     with pytest.raises(
         InvalidInput, match=f"{name} has no guarantee for unit 'site'; it has for none, patient, record"
     ):

@@ -1,0 +1,65 @@
+"""A site process without a model that kills itself where it is told to.
+
+`python -m tests.integration.killed_site ADDRESS RUN STATE POINT`, where POINT is one of the ledger's, the vault's, or
+`train`, `send` and `sent`; "never" lets it live.
+"""
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+from deerfield.errors import RunEnded
+from deerfield.wire.channel import connect
+from deerfield.wire.client import SiteClient
+from services.client.custody import Custody
+from services.client.site import Site
+from tests.unit.client.sites import Bench, policy
+
+
+class Mortal(SiteClient):
+    """A real client that dies before or after it has delivered an update."""
+
+    reach = staticmethod(lambda point: None)
+
+    def send(self, assignment, update):
+        self.reach("send")
+        receipt = super().send(assignment, update)
+        self.reach("sent")
+        return receipt
+
+
+def main() -> None:
+    address, run, state, point = sys.argv[1:]
+    name, _, times = point.partition("#")
+    left = int(times or 1)
+
+    def reach(reached: str) -> None:
+        nonlocal left
+        left -= reached == name
+        if reached == name and left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    class Dying(Bench):
+        def fit(self, **asked):
+            reach("train")
+            return super().fit(**asked)
+
+    rules = policy(population={"epsilon": 50.0})
+    with (
+        Custody("north", rules, Path(state), on_durable=reach) as custody,
+        connect(address, role="site", site="north") as channel,
+    ):
+        link = Mortal(channel, run=run)
+        link.reach = reach
+        link.hello()
+        site = Site(name="north", link=link, account=custody.account, build=lambda _: Dying([]), beats=False)
+        try:
+            while True:
+                site.step()
+        except RunEnded:
+            return
+
+
+if __name__ == "__main__":
+    main()
