@@ -7,7 +7,7 @@ The `embedded:` section of a file is not part of a run: it stands for what each 
 import json
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
-from math import ceil, inf
+from math import ceil
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -129,8 +129,10 @@ class Privacy(Section):
 class Training(Section):
     """Local training: SGD, fresh for each phase."""
 
-    lr_adapter: float | None = Field(None, gt=0, description="default: 0.05 under privacy, 0.8 without")
-    lr_head: float | None = Field(None, gt=0, description="default: 0.2, 0.5, 1.2 up to epsilon 1, 3, and above")
+    lr_adapter: float | None = Field(
+        None, gt=0, description="default: deer and ffa 0.8, others 0.05; a quarter at epsilon <= 1"
+    )
+    lr_head: float | None = Field(None, gt=0, description="default: 0.2, 0.5, 0.8 up to epsilon 1, 3, and above")
     momentum: float = Field(0.9, ge=0, lt=1, description="of the local SGD, fresh for each phase")
     weight_decay: float = Field(0.0, ge=0, lt=1, description="of the local SGD")
     microbatch: int = Field(64, ge=1, description="examples in memory at once; changes memory, never the result")
@@ -244,22 +246,9 @@ class RunSpec(Section):
         """The probability of a unit to be in a noised sum: q; under unit site 1, because who takes part is seen."""
         return 1.0 if self.privacy.unit == "site" else self.privacy.sample_rate
 
-    def completed(self) -> "RunSpec":
-        """The run with the learning rates that its epsilon suggests, where it names none.
-
-        Noise grows as epsilon shrinks and the clip fixes the signal, so small budgets want small steps. Chosen by
-        `benchmarks.learning_rates`, at s = 1/32; docs/benchmarks.md has the figures.
-        """
-        epsilon = self.privacy.epsilon or inf
-        rates = {
-            "lr_adapter": self.training.lr_adapter or (0.05 if epsilon < inf else 0.8),
-            "lr_head": self.training.lr_head or (0.2 if epsilon <= 1 else 0.5 if epsilon <= 3 else 1.2),
-        }
-        return self.model_copy(update={"training": self.training.model_copy(update=rates)})
-
     @property
     def learning_rates(self) -> tuple[float, float]:
-        """(adapter, head), which `completed` has filled in where the run file left them out."""
+        """(adapter, head), which `strategy.completed` has filled in where the run file left them out."""
         adapter, head = self.training.lr_adapter, self.training.lr_head
         if adapter is None or head is None:
             raise ValueError("training: lr_adapter or lr_head is missing: the run was never completed")

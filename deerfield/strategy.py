@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from deerfield.runspec import RunSpec
 from deerfield.tensors import Factors, Shapes, Tensors, Wide
 from deerfield.types import State, Task, Unit, Update
 
@@ -59,6 +61,7 @@ class Declaration:
     epochs: int  # local epochs of each exchange; with rounds and phases this fixes the steps that are paid for
     phases: tuple[Factors, ...]  # the exchanges of one round
     units: frozenset[Unit]  # the privacy units under which the method has a formal guarantee
+    lr_adapter: float  # the adapter's learning rate where the run file names none; measured at s = 1/32, epsilon > 1
     upload: Callable[[Task], Shapes]  # the schema of an update, from the public task alone
     streams: bool  # the aggregate is a linear sum: O(1) memory in the number of sites
     site_state: bool  # sites keep private state between rounds
@@ -75,3 +78,17 @@ class Strategy:
     train: Callable[[Trainer, Task], Tensors]  # site: a short script over the trainer; raw, never leaves
     release: Callable[[Tensors, Task], Tensors]  # site: what may leave
     aggregate: Callable[[State, Sequence[Update]], State]  # aggregator: pure, sorted by site, float64
+
+
+def completed(spec: RunSpec, declares: Declaration) -> RunSpec:
+    """The run with the learning rates that its strategy and its epsilon suggest, where it names none.
+
+    Noise grows as epsilon shrinks and the clip fixes the signal, so small budgets want small steps; docs/benchmarks.md
+    has the figures.
+    """
+    epsilon = spec.privacy.epsilon or inf
+    rates = {
+        "lr_adapter": spec.training.lr_adapter or declares.lr_adapter * (0.25 if epsilon <= 1 else 1.0),
+        "lr_head": spec.training.lr_head or (0.2 if epsilon <= 1 else 0.5 if epsilon <= 3 else 0.8),
+    }
+    return spec.model_copy(update={"training": spec.training.model_copy(update=rates)})

@@ -28,10 +28,10 @@ class Live:
         self._answered = 0
         self._started: float | None = None
         self._bar = Progress(
-            SpinnerColumn(), TextColumn("{task.description}"), BarColumn(24), TextColumn("{task.fields[note]}"),
-            console=console, transient=True, disable=not console.is_terminal,
+            SpinnerColumn(), TextColumn("{task.description}"), BarColumn(24), TextColumn("{task.fields[sites]}"),
+            TextColumn("{task.fields[note]}"), console=console, transient=True, disable=not console.is_terminal,
         )  # fmt: skip
-        self._task: TaskID = self._bar.add_task("starting", total=phases, note="")
+        self._task: TaskID = self._bar.add_task("starting", total=phases, sites="", note="")
 
     def __enter__(self) -> "Live":
         self._bar.start()
@@ -60,7 +60,7 @@ class Live:
             self.note("training")
         elif kind == "update_sealed":
             self._answered += 1
-            self._bar.update(self._task, note=f"{self._answered}/{self._sites} sites")
+            self._bar.update(self._task, sites=f"{self._answered}/{self._sites} sites")
         elif kind in ("declined", "lost", "left"):
             self.warn(f"site {detail['site']}: {kind}{': ' + detail['detail'] if detail.get('detail') else ''}")
         elif kind == "tracking_failed":
@@ -76,7 +76,7 @@ class Live:
         left = (time.monotonic() - (self._started or time.monotonic())) / done * (self._phases - done)
         name = f"round {detail['round'] + 1}" + (f" {detail['factors']}" if detail["factors"] else "")
         note = f"epsilon so far {number(spent)}, {left:.0f} s left"
-        self._bar.update(self._task, description=name, note=note)
+        self._bar.update(self._task, description=name, sites="", note=note)
         if not self._console.is_terminal and (done == 1 or done % ceil(self._phases / LINES) == 0):
             self._console.print(f"  {done}/{self._phases} {name}: {note}", highlight=False)
 

@@ -40,5 +40,6 @@ def deer(spec: RunSpec, *, regulator: Literal["gauge", "off"] = "gauge") -> Stra
         return ready(replace(state, round=state.round + rounds, phase=phase, shared=shared))
 
     sends = "the noised change of B or A, in turn, and the head"
-    declares = replace(base.declares, sends=sends, phases=PHASES)
+    rate = 0.8 if regulator == "gauge" else base.declares.lr_adapter  # an orthonormal partner keeps gradients in place
+    declares = replace(base.declares, sends=sends, phases=PHASES, lr_adapter=rate)
     return replace(base, declares=declares, init=init, plan=plan, aggregate=aggregate)

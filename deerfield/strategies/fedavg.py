@@ -38,6 +38,7 @@ def fedavg(spec: RunSpec) -> Strategy:
         epochs=spec.epochs,
         phases=("AB",),
         units=frozenset({"record", "patient", "site", "none"}),
+        lr_adapter=0.05,  # noise on a raw A outgrows A itself at the rates that an orthonormal partner allows
         upload=upload,
         streams=True,
         site_state=False,

@@ -15,5 +15,5 @@ def ffa(spec: RunSpec) -> Strategy:
     def plan(state: State, site: str) -> Task:
         return replace(base.plan(state, site), factors="B")
 
-    declares = replace(base.declares, sends="the noised change of B and the head", phases=("B",))
+    declares = replace(base.declares, sends="the noised change of B and the head", phases=("B",), lr_adapter=0.8)
     return replace(base, declares=declares, plan=plan)

@@ -7,7 +7,7 @@ from hashlib import sha256
 from deerfield.errors import BadRequest, InvalidInput
 from deerfield.exchange import Event, Key, RunView
 from deerfield.runspec import RunSpec
-from deerfield.strategy import Declaration
+from deerfield.strategy import Declaration, completed
 from deerfield.tensors import layers
 from services.aggregator.desk import Desk
 from services.aggregator.phase import draw_adapter, fresh_phase, open_phase
@@ -34,7 +34,7 @@ class Runs:
         if not 0 < len(request_id) <= REQUEST_ID_CHARS:
             raise BadRequest(f"a request_id has 1 to {REQUEST_ID_CHARS} characters, not {len(request_id)}")
         strategy = self._desk.make(spec)
-        spec = spec.completed()
+        spec = completed(spec, strategy.declares)
         with self._desk.store.edge() as edge:
             if known := edge.run_of_request(request_id):
                 return _same(known, spec)

@@ -6,13 +6,25 @@ import re
 import signal
 import socket
 import subprocess
-import time
+import sys
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 
-from tests.integration.federation import SITES, command, deerfield, environment, write
+from tests.integration.federation import (
+    SITES,
+    assert_none_left,
+    command,
+    deerfield,
+    environment,
+    started_in,
+    wait_for,
+    write,
+)
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -26,14 +38,6 @@ def finished(tmp_path_factory):
 
 def result(folder: Path) -> dict:
     return json.loads((folder / "result.json").read_text())
-
-
-def wait_for(holds, timeout_s: float = 60.0) -> None:
-    end = time.monotonic() + timeout_s
-    while not holds():
-        assert time.monotonic() < end, "waited in vain"
-        os.sched_yield()
-        signal.sigtimedwait([], 0.1)
 
 
 def test_a_run_leaves_its_adapter_its_figures_and_a_registered_model(finished):
@@ -76,6 +80,31 @@ def test_one_process_gives_the_same_adapter_as_four(finished, tmp_path):
     assert simulated.digest == result(finished[0] / "out")["adapter_sha256"]
 
 
+def keys(found: object, path: str = "") -> set[str]:
+    """Where values stand in a document: `a.b`, `list[].b`, `by_site{}.b`."""
+    if isinstance(found, list):
+        return set().union(*(keys(each, f"{path}[]") for each in found))
+    if not isinstance(found, dict) or not found:
+        return {path}
+    by_site = set(found) <= set(SITES)
+    return set().union(*(keys(v, path + "{}" if by_site else f"{path}.{k}".lstrip(".")) for k, v in found.items()))
+
+
+def documented() -> set[str]:
+    """The same of the table in docs/result.md, where `.b` after `list[].a` is `list[].b`."""
+    rows = re.findall(r"^\| (`.*?) \|", (ROOT / "docs/result.md").read_text(), re.MULTILINE)
+    named: set[str] = set()
+    for row in rows:
+        first, *rest = re.findall(r"`([^`]+)`", row)
+        parent = first.rpartition(".")[0]
+        named |= {first, *(parent + key if key.startswith(".") else key for key in rest)}
+    return {key for key in named if not any(other.startswith(f"{key}.") for other in named)}
+
+
+def test_every_key_of_a_result_is_documented_and_every_documented_key_is_there(finished):
+    assert keys(result(finished[0] / "out")) == documented()
+
+
 def test_a_model_is_evaluated_by_folder_and_by_alias(finished):
     folder, _ = finished
     options = ("--base", folder / "model", "--rows", folder / "out/rows/validation.npy", "--json")
@@ -85,6 +114,17 @@ def test_a_model_is_evaluated_by_folder_and_by_alias(finished):
     assert (by_folder.returncode, by_alias.returncode) == (0, 0), by_folder.stderr + by_alias.stderr
     assert json.loads(by_folder.stdout) == json.loads(by_alias.stdout)
     assert json.loads(by_folder.stdout)["metrics"] == pytest.approx(result(folder / "out")["final"])
+
+
+def test_central_trains_one_site_on_everybodys_examples(finished, tmp_path):
+    done = deerfield("run", write(tmp_path, strategy="central"), "--out", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    found = result(tmp_path / "out")
+    assert (found["state"], found["registered"]) == ("finished", {"name": "small", "version": "1"})
+    assert set(found["sites"]) == set(found["rounds"][0]["epsilon"]) == {"central"}
+    assert [path.name for path in (tmp_path / "out/sites").iterdir()] == ["central"]
+    each = (np.load(finished[0] / f"out/rows/{site}.npy") for site in SITES)
+    np.testing.assert_array_equal(np.load(tmp_path / "out/rows/central.npy"), np.sort(np.concatenate([*each])))
 
 
 def test_noise_differs_between_two_runs_of_one_seed_and_epsilon_is_what_was_asked_for(tmp_path):
@@ -103,34 +143,56 @@ class Running:
     """`deerfield run` under way, with everything it started."""
 
     def __init__(self, file: Path, out: Path) -> None:
-        self.out, self.log = out, out.with_suffix(".txt").open("w+")
+        self.out, self.log, self.environment = out, out.with_suffix(".txt").open("w+"), environment()
         argv = command("run", file, "--out", out)
-        self.process = subprocess.Popen(argv, stdout=self.log, stderr=self.log, env=environment())
+        self.process = subprocess.Popen(argv, stdout=self.log, stderr=self.log, env=self.environment)
 
     def wait_for_a_phase(self) -> None:
         wait_for(lambda: re.search(r"^ +1/\d+ round", self.said(), re.MULTILINE))
-        self.family = [self.process.pid, *(p.pid for p in psutil.Process(self.process.pid).children(recursive=True))]
+
+    def hold(self, log: str) -> list[psutil.Process]:
+        """Stops the processes that write to logs/`log` as soon as there is one, wherever they are in their work."""
+        file = str(self.out / "logs" / log)
+        wait_for(lambda: any(_holds(process, file) for process in started_in(self.environment)))
+        held = [process for process in started_in(self.environment) if _holds(process, file)]
+        for process in held:
+            process.suspend()
+        return held
 
     def said(self) -> str:
         return Path(self.log.name).read_text()
 
     def end(self, timeout_s: float = 60.0) -> int:
         code = self.process.wait(timeout_s)
-        wait_for(lambda: not any(psutil.pid_exists(pid) for pid in self.family), 20)
+        assert_none_left(self.environment)
         return code
+
+    def interrupted(self) -> None:
+        """Ctrl-C, and what it promises."""
+        self.process.send_signal(signal.SIGINT)
+        assert self.end() == 130, self.said()
+        assert "interrupted" in self.said()
+        assert "Traceback" not in self.said()
+
+
+def _holds(process: psutil.Process, file: str) -> bool:
+    """Whether the standard error of a process goes to `file`."""
+    try:
+        return os.readlink(f"/proc/{process.pid}/fd/2") == file
+    except OSError:
+        return False
 
 
 @pytest.fixture
-def start(tmp_path):
+def begin(tmp_path):
     """Starts runs, and ends those that a failed test left behind."""
     started: list[Running] = []
 
-    def begin(**changes) -> Running:
+    def begun(**changes) -> Running:
         started.append(Running(write(tmp_path, **changes), tmp_path / "out"))
-        started[-1].wait_for_a_phase()
         return started[-1]
 
-    yield begin
+    yield begun
     for running in started:
         if running.process.poll() is None:
             running.process.kill()
@@ -138,13 +200,46 @@ def start(tmp_path):
         running.log.close()
 
 
+@pytest.fixture
+def start(begin):
+    """Starts runs, and waits until their first phase is published."""
+
+    def started(**changes) -> Running:
+        running = begin(**changes)
+        running.wait_for_a_phase()
+        return running
+
+    return started
+
+
 def test_ctrl_c_ends_everything(start):
     running = start(rounds=500)
-    assert len(running.family) == 7  # launcher, aggregator, preloader, three sites, evaluator
-    running.process.send_signal(signal.SIGINT)
-    assert running.end() == 130
-    assert "interrupted" in running.said()
-    assert "Traceback" not in running.said()
+    assert len(started_in(running.environment)) == 7  # launcher, aggregator, preloader, three sites, evaluator
+    running.interrupted()
+
+
+def test_ctrl_c_while_the_data_are_prepared_ends_everything(begin):
+    running = begin()
+    running.hold("prepare.log")
+    assert not (running.out / "prepared.json").exists()
+    running.interrupted()
+
+
+def test_ctrl_c_before_training_starts_ends_everything(begin):
+    running = begin(rounds=500)
+    running.hold("east.log")
+    assert (running.out / "prepared.json").exists()
+    running.interrupted()
+    assert result(running.out)["rounds"] == []  # the quorum is everybody, and east was stopped
+
+
+def test_ctrl_c_during_the_final_scoring_ends_everything(begin):
+    running = begin()
+    running.hold("evaluator.log")
+    wait_for(lambda: "2/2 round" in running.said() and "FINISHED" in (running.out / "logs/east.log").read_text())
+    running.interrupted()
+    found = result(running.out)
+    assert (found["state"], found["final"]) == ("finished", {})
 
 
 def test_nothing_outlives_a_launcher_that_is_killed(start):
@@ -266,10 +361,14 @@ def test_a_folder_that_holds_a_run_is_not_overwritten(finished):
     assert (folder / "out/result.json").read_bytes() == before
 
 
-def test_help_does_not_import_what_it_does_not_need():
-    code = "import sys; from pipelines import cli; sys.exit(any(m in sys.modules for m in ('torch', 'mlflow', 'grpc')))"
-    assert subprocess.run([command()[0].replace("deerfield", "python"), "-c", code], check=False).returncode == 0
-    assert "Runs a whole federation" in deerfield("--help").stdout
+@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["evaluate", "--help"]])
+def test_help_imports_nothing_heavy(arguments):
+    argv = [sys.executable, "-X", "importtime", *command(*arguments)]
+    done = subprocess.run(argv, env=environment(), capture_output=True, text=True, timeout=180, check=True)
+    imported = set(re.findall(r"^import time:.*\| +(\w+)$", done.stderr, re.MULTILINE))
+    assert "typer" in imported
+    assert not imported & {"torch", "transformers", "peft", "opacus", "mlflow", "sqlalchemy", "grpc", "numpy", "scipy"}
+    assert "Usage: deerfield" in done.stdout
 
 
 def test_strategies_are_listed_with_what_they_send_and_guarantee():

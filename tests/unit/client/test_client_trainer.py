@@ -3,16 +3,19 @@
 import subprocess
 import sys
 from dataclasses import dataclass, field, replace
+from itertools import accumulate
 
 import numpy as np
 import pytest
 import torch
+from torch.profiler import ProfilerActivity, profile
 
 from deerfield.errors import BudgetExhausted, InvalidInput
 from deerfield.randomness import SeededRandomness, SystemRandomness
 from deerfield.tensors import digest, factor
 from services.client.cached import LIMIT_BYTES, Cached
 from services.client.models import load
+from services.client.trainer import TorchTrainer
 from tests.unit.client import tiny
 
 FACTORS = ("A", "B", "AB", "")
@@ -210,7 +213,29 @@ def test_a_fit_starts_without_momentum(saved):
     assert digest(ends[0]) != digest(ends[1])
 
 
-def test_microbatches_change_memory_and_not_the_result(saved):
+def peak_bytes(saved, engine, count, microbatch):
+    """The most that the allocator held at once of what a fit on logical batches of `count` examples asked it for."""
+    run = tiny.spec("vit", training={"engine": engine, "microbatch": microbatch})
+    classifier = load(saved("vit"), run)
+    tiny.randomise(classifier)
+    data = Cached(classifier, tiny.examples("vit", count))
+    draws = tiny.mechanism(q=1.0, steps=run.steps(2), units=count)
+    trainer = TorchTrainer(classifier=classifier, train=data, validation=None, spec=run, mechanism=draws)
+    trainer.fit(epochs=1)  # what is made once is made now
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+        trainer.fit(epochs=1)
+    events = [event for event in profiled.profiler.kineto_results.events() if event.name() == "[memory]"]
+    return max(accumulate(event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())))
+
+
+@pytest.mark.parametrize("engine", ["fused", "opacus"])
+def test_memory_grows_with_the_microbatch_and_not_with_the_logical_batch(saved, engine):
+    few, many = peak_bytes(saved, engine, 16, 8), peak_bytes(saved, engine, 64, 8)
+    assert many < 1.05 * few  # an index and a uniform number for each example
+    assert peak_bytes(saved, engine, 64, 64) > 4 * few
+
+
+def test_microbatches_do_not_change_the_result(saved):
     ends = [fitted(saved, "bert", "AB", microbatch=size, q=1.0)[0].read() for size in (12, 5)]
     for name, array in ends[0].items():
         np.testing.assert_allclose(array, ends[1][name], atol=1e-5)

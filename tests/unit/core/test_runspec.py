@@ -2,6 +2,8 @@ import pytest
 from pydantic import ValidationError
 
 from deerfield.runspec import RunSpec
+from deerfield.strategies import make
+from deerfield.strategy import completed
 
 RUN = {
     "name": "trial",
@@ -93,17 +95,18 @@ def test_an_epoch_is_one_over_the_sample_rate_steps(sample_rate, epochs, steps):
 @pytest.mark.parametrize(
     ("changes", "rates"),
     [
-        ({"privacy": {"epsilon": 1}}, (0.05, 0.2)),
-        ({"privacy": {"epsilon": 3}}, (0.05, 0.5)),
-        ({"privacy": {"epsilon": 8}}, (0.05, 1.2)),
-        ({"privacy": {"unit": "none"}}, (0.8, 1.2)),
-        ({"training": {"lr_head": 0.05}}, (0.05, 0.05)),
-        ({"training": {"lr_adapter": 2}}, (2, 0.5)),
+        ({"privacy": {"epsilon": 1}}, (0.2, 0.2)),
+        ({"privacy": {"epsilon": 3}}, (0.8, 0.5)),
+        ({"privacy": {"unit": "none"}}, (0.8, 0.8)),
+        ({"training": {"lr_head": 0.05}}, (0.8, 0.05)),
+        ({"strategy": "fedavg"}, (0.05, 0.5)),
+        ({"strategy": {"name": "deer", "regulator": "off"}}, (0.05, 0.5)),
+        ({"strategy": "ffa", "training": {"lr_adapter": 2}}, (2, 0.5)),
     ],
 )
-def test_learning_rates_follow_the_budget_unless_given(changes, rates):
+def test_learning_rates_follow_the_method_and_the_budget_unless_given(changes, rates):
     run = spec(**{"strategy": "deer", "privacy": {"epsilon": 3}, **changes})
-    assert run.completed().learning_rates == pytest.approx(rates)
+    assert completed(run, make(run).declares).learning_rates == pytest.approx(rates)
 
 
 def test_a_run_without_learning_rates_trains_nothing():
