@@ -14,6 +14,7 @@ from deerfield.plan import schedule
 from deerfield.privacy import epsilon
 from deerfield.runspec import RunSpec
 from deerfield.strategies import make
+from deerfield.strategy import completed
 from deerfield.tensors import Tensors, digest, factor, trained
 from deerfield.types import Spend, Task, Unit, Update
 from services.client import workbench
@@ -130,9 +131,10 @@ def at_site(site: str, policy: Policy, spec: RunSpec, request: Request, *, noise
         DeerfieldError: as `examine`, or what a site refuses.
     """
     check(spec)
-    spec = spec.completed()
+    declares = make(spec).declares
+    spec = completed(spec, declares)
     bench = workbench.build(site, policy, b"audit", spec)
-    claim = schedule(spec, make(spec).declares, evaluations(spec, policy))
+    claim = schedule(spec, declares, evaluations(spec, policy))
 
     def build(task: Task, spend: Spend) -> TorchTrainer:
         bench.check(task)

@@ -45,8 +45,7 @@ class Mechanism:
     def release(self, sums: Sequence[Tensor]) -> list[Tensor]:
         """The noised mean: noise on every coordinate of `sums` and on no other.
 
-        Sum and noise are added in float64 and rounded to `grid` before anything else: which floating-point numbers a noised sum can take would otherwise tell the sum
-        (Mironov 2012, doi:10.1145/2382196.2382264). Rounding what is noised is post-processing and costs nothing.
+        Sum and noise are added in float64 and rounded to `grid` before anything else.
         """
         deviation = self.spend.noise_multiplier * self.spend.clip if self.spend.noise_multiplier else 0.0
         if not isfinite(deviation):

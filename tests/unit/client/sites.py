@@ -8,7 +8,8 @@ import numpy as np
 from deerfield.errors import RunEnded
 from deerfield.link import Assignment
 from deerfield.runspec import RunSpec
-from deerfield.strategy import FitReport
+from deerfield.strategies import make
+from deerfield.strategy import FitReport, completed
 from deerfield.types import Countersigned, Task
 from services.client.custody import Custody
 from services.client.policy import Policy
@@ -33,7 +34,8 @@ def spec(**changes):
         "privacy": privacy,
     }
     model = {"base": "none", "input": "text", "lora": {"rank": 2}}
-    return RunSpec.model_validate({**run, "model": model, **changes}).completed()
+    asked = RunSpec.model_validate({**run, "model": model, **changes})
+    return completed(asked, make(asked).declares)
 
 
 def policy(*, population=None, **changes) -> Policy:

@@ -10,6 +10,7 @@ from deerfield.errors import InvalidInput
 from deerfield.plan import schedule
 from deerfield.randomness import SystemRandomness
 from deerfield.strategies import make
+from deerfield.strategy import completed
 from services.client.audit import Request, examine
 from services.client.canaries import LOUD, Directions, Plant
 from services.client.mechanism import Mechanism
@@ -29,7 +30,8 @@ class World:
         privacy = {"unit": unit, "epsilon": 1.0, "sample_rate": 0.125}
         spec = tiny.spec("bert", lora=WIDE, privacy=privacy)
         self.classifier = load(saved("bert"), spec)
-        self.spec = spec.model_copy(update={"adapter": self.classifier.schema(), "rounds": 1}).completed()
+        spec = spec.model_copy(update={"adapter": self.classifier.schema(), "rounds": 1})
+        self.spec = completed(spec, make(spec).declares)
         self.noise = noise or SystemRandomness()
         self.claim = schedule(self.spec, make(self.spec).declares)
 
