@@ -143,7 +143,8 @@ def in_process(file: RunFile, folder: Path) -> Result:
     }
     score = evaluator.validation(spec, file.embedded, prepared["validation"])
     build = lambda site, spec: workbench.build(site, policies[site], site.encode(), spec)  # noqa: E731
-    return simulate(spec, policies, folder / "state", build, score)
+    with tempfile.TemporaryDirectory(dir=folder, prefix="state-") as state:  # the budget is thrown away
+        return simulate(spec, policies, Path(state), build, score)
 
 
 def run_cell(cell: Cell) -> tuple[Result, float]:

@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from deerfield import keyfile
 from deerfield.errors import InvalidInput, RunFailed
 from deerfield.peft_folder import write as write_adapter
 from deerfield.plan import drowned
@@ -50,7 +51,9 @@ def execute(file: RunFile, where: Where, live: Callable[[int, int], Live]) -> Re
     _claim(where.folder)
     with (
         preloader(where.folder) as processes,
-        aggregator(where.folder, where.tracking, where.listen, file.embedded.lost_after_s) as server,
+        aggregator(
+            where.folder, where.tracking, where.listen, file.embedded.lost_after_s, aggregator_key(file, where.folder)
+        ) as server,
         RunsClient.connect(server.address) as runs,
     ):
         spec, prepared = prepare(file, where.folder, processes, pooled=strategy.declares.topology == "pooled")
@@ -82,6 +85,12 @@ def _told(prepared: Mapping[str, Any], file: RunFile) -> str:
     return f"{len(prepared['sites'])} sites on {prepared['device']}, {size}; " + (
         "budgets in " + budget.ledgers if budget else "a simulation: its budget is thrown away"
     )
+
+
+def aggregator_key(file: RunFile, folder: Path) -> Path:
+    """The aggregator's key: sites whose ledgers outlive the run know it from run to run."""
+    budget = file.embedded.budget
+    return (Path(budget.ledgers) if budget else folder) / keyfile.AGGREGATOR
 
 
 def site_state(file: RunFile, folder: Path, site: str) -> Path:

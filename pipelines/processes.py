@@ -116,14 +116,15 @@ class Aggregator:
 
 
 @contextmanager
-def aggregator(folder: Path, tracking: str, listen: str, lost_after_s: float) -> Iterator[Aggregator]:
-    """An aggregator over SQLite and a folder, listening."""
+def aggregator(folder: Path, tracking: str, listen: str, lost_after_s: float, key: Path) -> Iterator[Aggregator]:
+    """An aggregator over SQLite and a folder, listening; it signs with the key in the file `key`."""
     log = folder / "logs" / "aggregator.log"
     arguments = {
         "--listen": listen,
         "--health": "127.0.0.1:0",
         "--database": f"sqlite:///{folder / 'aggregator.db'}",
         "--blobs": str(folder / "blobs"),
+        "--key": str(key),
         "--tracking": tracking,
         "--artifacts": str(folder / "artifacts"),
         "--lost-after": str(lost_after_s),

@@ -90,7 +90,7 @@ def _known(record: Path | None, request: Request, state: Path, account: Account)
         found = decode(record.read_bytes(), str(record))
     except OSError as error:
         raise InvalidInput(f"the record {record} cannot be read ({error.strerror}); name its file") from error
-    key = state / "aggregator.key"
+    key = state / "aggregator.pub"
     check(found, account.terms.site, account.terms.population, key.read_text() if key.exists() else None)
     head = Head(sequence=found.sequence, hash=found.head)
     return Known(head=head, epsilon=float(found.epsilon_after), delta=request.delta)

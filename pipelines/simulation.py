@@ -12,8 +12,7 @@ from functools import partial
 from math import inf
 from pathlib import Path
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
+from deerfield import keyfile
 from deerfield.attestation import check_receipt, verify_head
 from deerfield.errors import RunEnded, RunFailed
 from deerfield.exchange import ENDINGS, Event, announce
@@ -93,7 +92,7 @@ def simulate(
     Raises:
         DeerfieldError: whatever a site raises; a run that fails is a result in the state "failed".
     """
-    aggregator = _in_memory()
+    aggregator = _in_memory(state)
     run = aggregator.runs.start(spec, request_id=uuid.uuid4().hex)
     result = Result(aggregator.runs.get(run).spec, run)
     with ExitStack() as stack:
@@ -135,9 +134,9 @@ def _step(site: Site, working: list[Site]) -> bool:
         return True
 
 
-def _in_memory() -> Aggregator:
+def _in_memory(state: Path) -> Aggregator:
     store = Store(open_database(IN_MEMORY))
-    uploads, published, key = MemoryBlobs(), MemoryBlobs(), Ed25519PrivateKey.generate()
+    uploads, published, key = MemoryBlobs(), MemoryBlobs(), keyfile.load(state / keyfile.AGGREGATOR)
     desk = Desk(store=store, uploads=uploads, published=published, make=make, clock=time.time, key=key)
     return assemble_aggregator(desk, lost_after_s=inf)  # a site that waits for its turn is silent, not lost
 

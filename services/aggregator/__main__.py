@@ -12,6 +12,7 @@ from dataclasses import asdict
 
 import structlog
 
+from deerfield import keyfile
 from deerfield.attestation import public_key
 from deerfield.errors import DeerfieldError
 from deerfield.strategies import make
@@ -20,7 +21,6 @@ from services.aggregator.blobs import FolderBlobs
 from services.aggregator.database import open_database
 from services.aggregator.desk import Desk
 from services.aggregator.identity import from_metadata
-from services.aggregator.keyfile import load_key
 from services.aggregator.recorder import Tracking, Untracked
 from services.aggregator.server import Ports, serving
 from services.aggregator.settings import Settings, read_settings
@@ -68,7 +68,7 @@ def build(settings: Settings) -> Aggregator:
         published=FolderBlobs(settings.blobs / "published"),
         make=make,
         clock=time.time,
-        key=load_key(settings.key),
+        key=keyfile.load(settings.key),
     )
     return assemble_aggregator(desk, settings.lost_after_s)
 

@@ -8,8 +8,8 @@ from stat import S_ISREG
 
 import structlog
 
+from deerfield.durable import OnDurable, make_folder, sync_folder
 from deerfield.errors import LedgerBusy, LedgerDamaged, LedgerFault, LedgerUnwritable
-from services.client.durable import OnDurable, make_folder, sync_folder
 
 PIECE_BYTES = 1 << 20
 log = structlog.get_logger()

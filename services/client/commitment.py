@@ -11,9 +11,9 @@ import json
 import os
 from pathlib import Path
 
+from deerfield import durable
 from deerfield.errors import InvalidInput
 from deerfield.runfile import Source
-from services.client import durable
 
 SALT = "commitment.salt"
 DOMAIN = b"deerfield data commitment v1\n"

@@ -16,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from deerfield import durable, keyfile
 from deerfield.attestation import sign
 from deerfield.errors import InvalidInput, LedgerBehind
 from deerfield.ledger import charging
@@ -29,7 +30,7 @@ from deerfield.runspec import RunSpec
 from deerfield.strategies import make
 from deerfield.tensors import Tensors
 from deerfield.types import Attestation, Countersigned, Spend, Update
-from services.client import dp_metrics, durable, keys
+from services.client import dp_metrics
 from services.client.commitment import commitment, salt
 from services.client.ledger_file import NAME, Ledger
 from services.client.policy import Policy, Population
@@ -42,7 +43,7 @@ class Custody:
     """The state folder of one site, this process' alone while a ledger in it is open; use it with `with`.
 
     `site.key`, `ledgers/POPULATION/ledger.jsonl`, `vault/`, `metrics/`, `split.key`, `commitment.salt`,
-    `aggregator.key`, `records/`.
+    `aggregator.pub`, `records/`.
     """
 
     site: str
@@ -54,7 +55,7 @@ class Custody:
     _stack: ExitStack = field(default_factory=ExitStack)
 
     def __enter__(self) -> Self:
-        self.key = keys.load(self.folder)
+        self.key = keyfile.load(self.folder / keyfile.SITE)
         self.vault = Vault(self.folder / "vault", on_durable=self.on_durable)
         self.salt = salt(self.folder)
         self.split_key = durable.kept(self.folder / "split.key", os.urandom(32))
@@ -172,7 +173,7 @@ class RunAccount:
             durable.replaced(record_path(self.custody.folder, record.population), encode(record))
 
     def _pin(self, key: str) -> None:
-        path = self.custody.folder / "aggregator.key"
+        path = self.custody.folder / "aggregator.pub"
         if (known := durable.kept(path, key.encode()).decode()) != key:
             raise InvalidInput(
                 f"the aggregator signs with key {key[:16]}..., this site knows {known[:16]}... ({path}); if its "

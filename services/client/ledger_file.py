@@ -11,7 +11,9 @@ from types import TracebackType
 from typing import Any, Self
 
 from deerfield.attestation import public_key
+from deerfield.durable import OnDurable, ignore
 from deerfield.errors import InvalidInput, LedgerDamaged, LedgerUnwritable
+from deerfield.keyfile import SigningKey
 from deerfield.ledger import charging
 from deerfield.ledger.account import Account, Reservation, RunCharge, extend, fold, opened
 from deerfield.ledger.chain import after_reconcile, first_damage, lines_of
@@ -19,8 +21,6 @@ from deerfield.ledger.details import Known, RunPlan, TaskKey, Terms
 from deerfield.ledger.entry import GENESIS, Entry, Head, Kind, line, seal
 from services.client import mounts
 from services.client.append import AppendFile
-from services.client.durable import OnDurable, ignore
-from services.client.keys import SigningKey
 
 NAME = "ledger.jsonl"
 CLOCK_SLACK_S = 1.0  # a correction of the clock that is waited out on paper: the entry gets the time of the last one

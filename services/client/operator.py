@@ -9,6 +9,7 @@ from math import inf, isinf
 from pathlib import Path
 from typing import Any
 
+from deerfield import keyfile
 from deerfield.errors import InvalidInput, LedgerBehind, NotMapped, PolicyRefused
 from deerfield.filters import Charge
 from deerfield.ledger.account import Account, fold
@@ -21,7 +22,7 @@ from deerfield.runfile import parse
 from deerfield.runspec import RunSpec
 from deerfield.strategies import make
 from deerfield.types import Countersigned
-from services.client import keys, policy
+from services.client import policy
 from services.client.custody import evaluations, record_path
 from services.client.ledger_file import NAME, Ledger, account_of
 from services.client.policy import Policy, Population
@@ -144,7 +145,7 @@ class Place:
     @property
     def known_key(self) -> str | None:
         """The aggregator's, as this site knows it."""
-        path = self.state / "aggregator.key"
+        path = self.state / "aggregator.pub"
         return path.read_text() if path.exists() else None
 
 
@@ -160,7 +161,7 @@ def reconcile(place: Place, *, operator: str, reason: str, record: Path | None, 
     account = _read_account(place.ledger / NAME)
     if account is None:
         raise InvalidInput(f"{place.ledger / NAME} has no entry, so there is nothing to reconcile; restore a copy")
-    if not (key := place.state / keys.NAME).exists():  # `keys.load` would make one, which signs nothing here
+    if not (key := place.state / keyfile.SITE).exists():  # `keyfile.load` would make one, which signs nothing here
         raise InvalidInput(f"{key} is missing, and nothing else signs this ledger; restore it from a copy")
     known, terms = Known(), account.terms
     if record is not None:
@@ -169,7 +170,7 @@ def reconcile(place: Place, *, operator: str, reason: str, record: Path | None, 
         known = Known(
             head=Head(sequence=found.sequence, hash=found.head), epsilon=float(found.epsilon_after), delta=delta
         )
-    with Ledger.open(place.ledger, keys.load(place.state), terms) as ledger:
+    with Ledger.open(place.ledger, keyfile.load(place.state / keyfile.SITE), terms) as ledger:
         return ledger.reconcile(operator=operator, reason=reason, known=known)
 
 

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import structlog
 
+from deerfield import keyfile
 from deerfield.errors import InvalidInput, NotMapped
 from deerfield.ledger.details import Terms
 from deerfield.ledger.entry import Head
-from services.client import keys
 from services.client.commitment import commitment, salt
 from services.client.ledger_file import Ledger
 from services.client.policy import Policy, Population
@@ -55,7 +55,7 @@ def record(site: str, policy: Policy, name: str, state: Path) -> Head:
             )
 
     agreed = terms(site, policy, name, commitment(policy.populations[name].source, salt(state)))
-    with Ledger.open(state / "ledgers" / name, keys.load(state), agreed, admit=check_site) as ledger:
+    with Ledger.open(state / "ledgers" / name, keyfile.load(state / keyfile.SITE), agreed, admit=check_site) as ledger:
         return ledger.head
 
 

@@ -7,9 +7,9 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
+from deerfield.durable import OnDurable, create, ignore, make_folder
 from deerfield.errors import DeerfieldError, LedgerDamaged, LedgerUnwritable
 from deerfield.tensors import Tensors, digest
-from services.client.durable import OnDurable, create, ignore, make_folder
 
 DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
+from deerfield import keyfile
 from deerfield.tensors import Tensors, digest
-from services.client import keys
 from services.client.ledger_file import Ledger
 from services.client.vault import Vault
 from tests.ledgers import RENYI, TERMS, key, plan
@@ -23,7 +23,9 @@ def work(folder: Path, terms_name: str, on_durable: Callable[[str], None], tell:
     """Answers two tasks of one run, or sends again what was committed before."""
     terms = RENYI if terms_name == "renyi" else TERMS
     vault = Vault(folder / "vault", on_durable=on_durable)
-    with Ledger.open(folder, keys.load(folder, on_durable=on_durable), terms, on_durable=on_durable) as ledger:
+    with Ledger.open(
+        folder, keyfile.load(folder / keyfile.SITE, on_durable=on_durable), terms, on_durable=on_durable
+    ) as ledger:
         run = ledger.reserve_run(plan(spare_phases=2, steps=40))
         tell("reserved", run.epsilon_after)
         for round in (0, 1):

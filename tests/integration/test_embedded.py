@@ -314,8 +314,8 @@ def refused(done: subprocess.CompletedProcess[str], says: str) -> None:
         ({"strategy": {"name": "deer", "regulater": "off"}}, "did you mean 'regulator'"),
         ({"privacy": {"unit": "family", "epsilon": 1}}, "'record', 'patient', 'site' or 'none'"),
         (
-            {"privacy": {"unit": "site", "epsilon": 1}},
-            "deer has no guarantee for unit 'site'; it has for none, patient",
+            {"strategy": "local", "privacy": {"unit": "site", "epsilon": 1}},
+            "local has no guarantee for unit 'site'; it has for none, patient",
         ),
         ({"privacy": {"unit": "record", "epsilon": -1}}, "greater than 0"),
         ({"rouns": 3}, "did you mean 'rounds'"),

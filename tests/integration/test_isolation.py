@@ -7,11 +7,12 @@ import grpc
 import pytest
 import structlog
 
+from deerfield import keyfile
 from deerfield.randomness import SeededRandomness
 from deerfield.wire import federation_pb2 as pb
 from deerfield.wire.channel import connect
 from deerfield.wire.client import SiteClient
-from services.client import backbones, keys, models, workbench
+from services.client import backbones, models, workbench
 from services.client.custody import Custody
 from services.client.policy import Policy
 from services.client.site import Site
@@ -127,7 +128,7 @@ def base(tmp_path_factory):
     """(folder, digest, state): a base model, and a site's key and secret, the same for every data set."""
     folder, state = tmp_path_factory.mktemp("base"), tmp_path_factory.mktemp("keys") / "state"
     tiny.save("bert", folder)
-    keys.load(state)
+    keyfile.load(state / keyfile.SITE)
     (state / "split.key").write_bytes(bytes(32))
     return folder, backbones.digest(folder), state
 
@@ -145,7 +146,8 @@ def test_all_that_differs_between_two_data_sets_is_the_release(whole, tmp_path, 
     messages, run = whole
     others = run(tmp_path / "site", rows=DATA[name])
     assert [(call, len(message)) for call, message in others] == [(call, len(message)) for call, message in messages]
-    assert [_public(*each) for each in others] == [_public(*each) for each in messages]
+    for ours, theirs in zip(others, messages, strict=True):
+        assert _public(*ours) == _public(*theirs)
     changed = {call for (call, one), (_, other) in zip(messages, others, strict=True) if one != other}
     assert changed <= {"BeginUpload", "PutChunks", "Commit", "GetChunks"}
 
@@ -175,4 +177,4 @@ def _public(call, message):
         found.digest = ""
     elif call == "GetChunks":  # what the aggregator made of the release before
         found.sha256[:] = [b""] * len(found.sha256)
-    return found.SerializeToString(deterministic=True)
+    return found

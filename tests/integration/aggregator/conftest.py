@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from deerfield import keyfile
 from deerfield.strategies import make
 from deerfield.wire.backoff import Backoff
 from deerfield.wire.channel import connect
@@ -18,7 +19,6 @@ from services.aggregator.blobs import FolderBlobs
 from services.aggregator.database import open_database
 from services.aggregator.desk import Desk
 from services.aggregator.identity import from_metadata
-from services.aggregator.keyfile import load_key
 from services.aggregator.recorder import Untracked
 from services.aggregator.server import Ports, serving
 from services.aggregator.store import Store
@@ -36,7 +36,7 @@ def open_aggregator(folder: Path, clock: Clock) -> Aggregator:
         published=FolderBlobs(folder / "published"),
         make=make,
         clock=clock,
-        key=load_key(folder / "aggregator.key"),
+        key=keyfile.load(folder / "aggregator.key"),
     )
     return assemble_aggregator(desk)
 

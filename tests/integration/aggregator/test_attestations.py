@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from deerfield import keyfile
 from deerfield.attestation import countersign, head_statement, public_key, sign
 from deerfield.errors import BadAttestation, BadRequest, BudgetExhausted, InvalidInput, NotFinite
 from deerfield.exchange import announce
@@ -26,7 +27,6 @@ from deerfield.wire.federation_pb2_grpc import FederationStub
 from pipelines.result import Result
 from pipelines.simulation import LocalLink
 from services.aggregator.database import open_database
-from services.aggregator.keyfile import load_key
 from services.aggregator.settings import read_settings
 from services.aggregator.tables import heads
 from tests.attesting import again, key_of
@@ -380,28 +380,28 @@ def test_a_database_from_before_attestations_is_refused_at_the_start(aggregator,
 
 def test_the_key_is_made_once_for_its_owner_alone(tmp_path):
     path = tmp_path / "new" / "aggregator.key"
-    made = load_key(path)
+    made = keyfile.load(path)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert public_key(load_key(path)) == public_key(made)
+    assert public_key(keyfile.load(path)) == public_key(made)
     assert list(path.parent.iterdir()) == [path]
 
 
 def test_a_key_file_that_cannot_be_trusted_or_used_is_one_sentence(tmp_path):
     path = tmp_path / "aggregator.key"
-    load_key(path)
+    keyfile.load(path)
     path.chmod(0o640)
     with pytest.raises(InvalidInput, match="chmod 600"):
-        load_key(path)
+        keyfile.load(path)
     path.chmod(0o600)
     path.write_text("-----BEGIN NOTHING-----\n")
     with pytest.raises(InvalidInput, match="holds no signing key"):
-        load_key(path)
+        keyfile.load(path)
     other = X25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     path.write_bytes(other)
     with pytest.raises(InvalidInput, match="another kind"):
-        load_key(path)
+        keyfile.load(path)
     with pytest.raises(InvalidInput, match="cannot be used"):
-        load_key(path / "below a file")
+        keyfile.load(path / "below a file")
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from typer.testing import CliRunner
 
+from deerfield import durable, keyfile
 from deerfield.attestation import countersign, public_key
 from deerfield.ledger.account import fold
 from deerfield.ledger.chain import first_damage, lines_of
@@ -19,7 +20,6 @@ from deerfield.ledger.statement import rows
 from deerfield.record import decode, encode
 from deerfield.types import Attestation, Countersigned
 from pipelines import cli
-from services.client import durable, keys
 from services.client.ledger_file import NAME, Ledger
 from services.client.vault import Vault
 from tests.attesting import key_of
@@ -43,7 +43,9 @@ def deerfield(*arguments: object):
 def state(folder: Path, terms=TERMS, runs=("r1",), rounds=2, **options) -> Path:
     """A site's state folder with one population, `rounds` of each run done and one begun."""
     vault = Vault(folder / "vault")
-    with Ledger.open(folder / "ledgers" / terms.population, keys.load(folder), terms, **options) as ledger:
+    with Ledger.open(
+        folder / "ledgers" / terms.population, keyfile.load(folder / keyfile.SITE), terms, **options
+    ) as ledger:
         for number, run in enumerate(runs):
             ledger.reserve_run(plan(run))
             for round in range(rounds):
@@ -123,7 +125,7 @@ def test_a_stored_update_that_changed_or_is_gone_is_found(tmp_path):
 
 def test_the_key_can_be_pinned(tmp_path):
     state(tmp_path)
-    mine = public_key(keys.load(tmp_path))
+    mine = public_key(keyfile.load(tmp_path / keyfile.SITE))
     assert deerfield("ledger", "verify", tmp_path, "--key", mine)[0] == 0
     code, said = deerfield("ledger", "verify", tmp_path, "--key", public_key(AGGREGATOR))
     assert (code, said[:9]) == (1, "entry 0: ")
@@ -153,7 +155,7 @@ def test_show_as_json_says_what_the_ledger_says(tmp_path):
 
 def test_show_says_infinite_for_good(tmp_path):
     state(tmp_path)
-    with Ledger.open(ledger_of(tmp_path).parent, keys.load(tmp_path), TERMS) as ledger:
+    with Ledger.open(ledger_of(tmp_path).parent, keyfile.load(tmp_path / keyfile.SITE), TERMS) as ledger:
         ledger.make_infinite("metrics: clear")
     assert json.loads(deerfield("ledger", "show", tmp_path, "--json")[1])["epsilon_spent"] == "infinity"
     said = deerfield("ledger", "show", tmp_path)[1]
@@ -174,7 +176,7 @@ def test_a_burn_down_is_drawn(tmp_path, name, infinite):
     terms = replace(TERMS, unit="none", epsilon=inf) if infinite == "from the start" else TERMS
     state(tmp_path, terms, runs=() if infinite == "from the start" else ("r1",))
     if infinite == "later":
-        with Ledger.open(ledger_of(tmp_path).parent, keys.load(tmp_path), TERMS) as ledger:
+        with Ledger.open(ledger_of(tmp_path).parent, keyfile.load(tmp_path / keyfile.SITE), TERMS) as ledger:
             ledger.make_infinite("metrics: clear")
     code, _ = deerfield("ledger", "show", tmp_path, "--plot", tmp_path / name)
     assert code == 0
@@ -256,7 +258,7 @@ def behind(tmp_path):
     """A site restored from a copy that lacks its second run, and the aggregator's record of the whole."""
     state(tmp_path)
     copy = ledger_of(tmp_path).read_bytes()
-    with Ledger.open(ledger_of(tmp_path).parent, keys.load(tmp_path), TERMS) as ledger:
+    with Ledger.open(ledger_of(tmp_path).parent, keyfile.load(tmp_path / keyfile.SITE), TERMS) as ledger:
         ledger.reserve_run(plan("r2", noise_multiplier=1.5))
     record = record_of(tmp_path)
     ledger_of(tmp_path).write_bytes(copy)
@@ -344,7 +346,7 @@ def test_a_record_that_was_changed_is_refused(behind):
 def test_a_ledger_that_a_site_has_open_is_not_reconciled(behind):
     folder, record = behind
     durable.replaced(folder / "records" / "lungs.json", encode(record))
-    with Ledger.open(ledger_of(folder).parent, keys.load(folder), TERMS):
+    with Ledger.open(ledger_of(folder).parent, keyfile.load(folder / keyfile.SITE), TERMS):
         code, said = deerfield("ledger", "reconcile", folder, *ANSWERS, "--yes")
     assert (code, "open in another process" in said) == (2, True)
 

@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 import yaml
 
+from deerfield import durable, keyfile
 from deerfield.errors import LedgerBehind
 from deerfield.ledger.account import Account, fold
 from deerfield.ledger.chain import first_damage, lines_of
 from deerfield.record import encode
 from deerfield.runfile import load_spec
-from services.client import custody, durable, keys, policy
+from services.client import custody, policy
 from services.client.ledger_file import NAME, Ledger
 from services.client.operator import plan_sites
 from tests.ledgers import TERMS, key, plan
@@ -73,7 +74,11 @@ def reserved(folder: Path, site: Path, **changes):
 
 
 def registered(site: Path, **changes) -> Ledger:
-    return Ledger.open(site / "ledgers" / "lungs", keys.load(site), replace(TERMS, commitment="of the data", **changes))
+    return Ledger.open(
+        site / "ledgers" / "lungs",
+        keyfile.load(site / keyfile.SITE),
+        replace(TERMS, commitment="of the data", **changes),
+    )
 
 
 @pytest.mark.parametrize("population", [{}, {"filter": "renyi", "order": 8.0}])
@@ -137,7 +142,7 @@ def test_what_the_policy_refuses_is_a_refusal_and_no_error(tmp_path, changes, pa
 
 def test_a_population_that_changed_its_filter_or_fell_behind_is_refused(tmp_path):
     site = state(tmp_path / "state")
-    with Ledger.open(site / "ledgers" / "lungs", keys.load(site), TERMS) as ledger:
+    with Ledger.open(site / "ledgers" / "lungs", keyfile.load(site / keyfile.SITE), TERMS) as ledger:
         ledger.reserve_run(plan("r2"))
     told = answered(tmp_path, site, population={"filter": "renyi", "order": 8.0})
     assert "filter: sum" in told["refusal"]

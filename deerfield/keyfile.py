@@ -1,4 +1,4 @@
-"""The site's signing key: made once, in a file that only its owner may read. It signs ledgers and attestations."""
+"""A signing key in a file that only its owner may read: made once, never overwritten, and still there after a crash."""
 
 from pathlib import Path
 from typing import TypeAlias
@@ -12,32 +12,31 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
+from deerfield.durable import OnDurable, create, ignore, make_folder
 from deerfield.errors import InvalidInput
-from services.client.durable import OnDurable, create, ignore, make_folder
 
 SigningKey: TypeAlias = Ed25519PrivateKey
-NAME = "site.key"
+SITE, AGGREGATOR = "site.key", "aggregator.key"  # what the file is called by whom it belongs to
 OTHERS = 0o077  # permissions of everybody but the owner
 
 
-def load(folder: Path, *, on_durable: OnDurable = ignore) -> SigningKey:
-    """The key in `folder`/site.key (PKCS 8, PEM); makes one where there is none, and never overwrites one.
+def load(path: Path, *, on_durable: OnDurable = ignore) -> SigningKey:
+    """The key in `path` (PKCS 8, PEM); makes one where there is no file, and never overwrites one.
 
     Raises:
         InvalidInput: the file cannot be read or made, is open to others, or holds no Ed25519 key.
     """
-    path = folder / NAME
     try:
-        make_folder(folder)
+        make_folder(path.parent)
         if not path.exists():
             data = SigningKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
             create(path, data, on_durable=on_durable, name="key")
         if path.stat().st_mode & OTHERS:
-            raise InvalidInput(f"{path} can be read by others, and signs for this site; run chmod 600 on it")
+            raise InvalidInput(f"{path} can be read by others, and holds the signing key; run chmod 600 on it")
         key = load_pem_private_key(path.read_bytes(), password=None)
     except OSError as error:
         raise InvalidInput(
-            f"the signing key {path} cannot be used ({error.strerror}); give the site a folder that it may write to"
+            f"the signing key {path} cannot be used ({error.strerror}); give its owner a folder that it may write to"
         ) from None
     except (ValueError, TypeError, UnsupportedAlgorithm):
         raise InvalidInput(

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from deerfield import keyfile
 from deerfield.attestation import public_key
 from deerfield.errors import InvalidInput, LedgerDamaged, LedgerUnwritable
 from deerfield.tensors import digest
-from services.client import keys
 from services.client.vault import Vault
 
 UPDATE = {"head.weight": np.arange(6, dtype=np.float32).reshape(2, 3), "head.bias": np.float32([0.5, -0.5])}
@@ -26,43 +26,43 @@ TENSORS = st.dictionaries(
 
 
 def test_a_key_is_made_once_for_its_owner_alone(tmp_path: Path) -> None:
-    first = keys.load(tmp_path / "new")
-    assert public_key(keys.load(tmp_path / "new")) == public_key(first)
-    assert os.stat(tmp_path / "new" / keys.NAME).st_mode & 0o777 == 0o600
-    assert [each.name for each in (tmp_path / "new").iterdir()] == [keys.NAME]
-    assert public_key(keys.load(tmp_path / "other")) != public_key(first)
+    first = keyfile.load(tmp_path / "new" / keyfile.SITE)
+    assert public_key(keyfile.load(tmp_path / "new" / keyfile.SITE)) == public_key(first)
+    assert os.stat(tmp_path / "new" / keyfile.SITE).st_mode & 0o777 == 0o600
+    assert [each.name for each in (tmp_path / "new").iterdir()] == [keyfile.SITE]
+    assert public_key(keyfile.load(tmp_path / "other" / keyfile.SITE)) != public_key(first)
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o660, 0o610])
 def test_a_key_that_others_can_touch_is_refused(tmp_path: Path, mode: int) -> None:
-    keys.load(tmp_path)
-    (tmp_path / keys.NAME).chmod(mode)
+    keyfile.load(tmp_path / keyfile.SITE)
+    (tmp_path / keyfile.SITE).chmod(mode)
     with pytest.raises(InvalidInput, match="chmod 600"):
-        keys.load(tmp_path)
+        keyfile.load(tmp_path / keyfile.SITE)
 
 
 @pytest.mark.parametrize("content", [b"", b"no key", b"-----BEGIN PRIVATE KEY-----\n"])
 def test_a_file_that_is_no_key_is_refused_and_never_overwritten(tmp_path: Path, content: bytes) -> None:
-    path = tmp_path / keys.NAME
+    path = tmp_path / keyfile.SITE
     path.write_bytes(content)
     path.chmod(0o600)
     with pytest.raises(InvalidInput, match="holds no signing key"):
-        keys.load(tmp_path)
+        keyfile.load(tmp_path / keyfile.SITE)
     assert path.read_bytes() == content
 
 
 def test_a_key_of_another_kind_is_refused(tmp_path: Path) -> None:
     other = generate_private_key(SECP256R1()).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    (tmp_path / keys.NAME).write_bytes(other)
-    (tmp_path / keys.NAME).chmod(0o600)
+    (tmp_path / keyfile.SITE).write_bytes(other)
+    (tmp_path / keyfile.SITE).chmod(0o600)
     with pytest.raises(InvalidInput, match="another kind than Ed25519"):
-        keys.load(tmp_path)
+        keyfile.load(tmp_path / keyfile.SITE)
 
 
 def test_a_key_or_vault_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(InvalidInput, match="may write to"):
-        keys.load(tmp_path / "file" / "x")
+        keyfile.load(tmp_path / "file" / "x" / keyfile.SITE)
     with pytest.raises(LedgerUnwritable, match="may write to"):
         Vault(tmp_path / "file" / "x")
     vault = Vault(tmp_path / "vault")
