@@ -326,7 +326,7 @@ def test_without_a_record_the_cost_is_infinite_and_must_be_said(behind):
 )
 def test_a_record_of_something_else_or_by_a_stranger_is_refused(behind, changes, said):
     folder, _ = behind
-    (folder / "aggregator.key").write_text(public_key(AGGREGATOR))
+    (folder / "aggregator.pub").write_text(public_key(AGGREGATOR))
     path = folder / "sent.json"
     path.write_bytes(encode(record_of(folder, **changes)))
     before = ledger_of(folder).read_bytes()
