@@ -81,7 +81,8 @@ def _told(prepared: Mapping[str, Any], file: RunFile) -> str:
     budget, declared = file.embedded.budget, file.embedded.units_low is not None
     low, high = prepared["units_low"], prepared["units_high"]
     bounds = "as declared" if declared else "taken from the data"
-    size = "one unit each" if file.privacy.unit == "site" else f"{low} to {high} examples each ({bounds})"
+    noun = "patients" if file.privacy.unit == "patient" else "examples"
+    size = "one unit each" if file.privacy.unit == "site" else f"{low} to {high} {noun} each ({bounds})"
     return f"{len(prepared['sites'])} sites on {prepared['device']}, {size}; " + (
         "budgets in " + budget.ledgers if budget else "a simulation: its budget is thrown away"
     )
