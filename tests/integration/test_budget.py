@@ -43,3 +43,31 @@ def test_the_plan_the_run_and_the_ledger_agree_and_the_next_run_is_refused(tmp_p
     again = deerfield("plan", file, "--policy", policy, "--state", tmp_path / "ledgers" / site)
     assert again.returncode == 3, again.stderr
     assert "this costs epsilon" in " ".join(again.stdout.split())
+
+
+def test_a_second_run_on_a_re_exported_copy_starts_from_what_the_first_has_spent_and_the_third_is_refused(tmp_path):
+    file = write(tmp_path, strategy="head", privacy={"unit": "patient", "epsilon": 2.0, "delta": 1e-6})
+    run = yaml.safe_load(file.read_text())
+    run["embedded"]["budget"] = {"ledgers": "ledgers", "epsilon": 5.0, "delta": 1e-5}
+    header, *rows = (tmp_path / "notes.csv").read_text().splitlines()
+    (tmp_path / "export.csv").write_text("\n".join([header, *reversed(rows)]) + "\n")
+    spent = []
+    for number, copy in enumerate(("notes.csv", "export.csv", "export.csv")):
+        run["embedded"]["source"]["path"] = copy
+        file.write_text(yaml.safe_dump(run))
+        planned = deerfield("plan", file, "--json")
+        done = deerfield("run", file, "--out", tmp_path / f"out{number}")
+        assert planned.returncode == (3 if number == 2 else 0), planned.stderr
+        assert done.returncode == (1 if number == 2 else 0), done.stderr
+        result = json.loads((tmp_path / f"out{number}/result.json").read_text())
+        if number < 2:
+            (total,) = {site["epsilon_total"] for site in result["sites"].values()}
+            spent.append(total)
+            assert total == pytest.approx(json.loads(planned.stdout)["sites"]["east"]["epsilon_after"])
+    assert spent == pytest.approx([2.0, 4.0], rel=0.01)
+    assert "BUDGET_EXHAUSTED" in result["reason"]
+    for site in SITES:
+        shown = json.loads(deerfield("ledger", "show", tmp_path / "ledgers" / site, "--json").stdout)
+        kinds = [entry["kind"] for entry in shown["entries"]]
+        assert (kinds.count("run"), kinds.count("task"), kinds.count("commit")) == (2, 2, 2)
+        assert kinds.count("terms") == 1  # the copy is another file, of the same patients
