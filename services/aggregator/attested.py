@@ -43,7 +43,7 @@ def check_ledger(heads: Heads, attestation: Attestation) -> None:
     """Holds an attestation against the key and the head that are on record for its site.
 
     Raises:
-        BadAttestation: another key, or a ledger entry that is not after the newest one attested before.
+        BadAttestation: another key, or a ledger entry that is neither the newest one attested before nor after it.
     """
     site, population = attestation.site, attestation.population
     pinned, known = heads.pinned(site), heads.newest(site, population)
@@ -52,7 +52,9 @@ def check_ledger(heads: Heads, attestation: Attestation) -> None:
             f"site {site} signed with key {attestation.public_key[:SHOWN]}..., its first attestation was by "
             f"{pinned[:SHOWN]}...; restore the site's key"
         )
-    if known is not None and attestation.ledger_sequence <= known.sequence:
+    if known is None or (attestation.ledger_sequence, attestation.ledger_head) == (known.sequence, known.head):
+        return
+    if attestation.ledger_sequence <= known.sequence:
         raise BadAttestation(
             f"entry {attestation.ledger_sequence} of the ledger of {population} at {site} is not after entry "
             f"{known.sequence}, which was attested before; if an old copy was restored, reconcile it"

@@ -72,8 +72,11 @@ class Intake:
             if announcement.base != task.start.digest:
                 raise StaleBase(f"the update was trained against {announcement.base}, not {task.start.digest}")
             check(announcement.manifest, task.schema)
-            check_ledger(edge.heads, announcement.attestation)
-            edge.heads.pin(site, announcement.attestation.public_key, self._desk.clock())
+            attestation, now = announcement.attestation, self._desk.clock()
+            check_ledger(edge.heads, attestation)
+            edge.heads.pin(site, attestation.public_key, now)
+            # from here on the site's bytes arrive: whatever becomes of them, its ledger has come so far
+            edge.heads.record(countersign(self._desk.key, attestation), attestation, now)
             edge.uploads.put(key, site, announcement)
         return self._missing(announcement.manifest)
 
@@ -127,14 +130,12 @@ class Intake:
             if row := self._sealed(edge, site, key, manifest.digest):
                 return self._receipt(row)
             row = self._announced(edge, site, key, manifest.digest)
-            attestation, receipt, now = row.announcement.attestation, self._receipt(row), self._desk.clock()
-            check_ledger(edge.heads, attestation)
+            check_ledger(edge.heads, row.announcement.attestation)
             edge.uploads.seal(key, site)
             edge.set_task(key, site, "SEALED")
-            edge.heads.record(receipt, attestation, now)
             detail = {"round": key.round, "phase": key.phase, "site": site, "bytes": manifest.size_bytes}
-            edge.add_event(key.run, "update_sealed", detail, now)
-        return receipt
+            edge.add_event(key.run, "update_sealed", detail, self._desk.clock())
+        return self._receipt(row)
 
     def commit(self, site: str, key: Key, digest: str) -> Countersigned:
         """Verifies and seals, right here; raises what `sealing`, `verify` and `seal` raise."""
@@ -143,7 +144,7 @@ class Intake:
         return self.seal(sealing)
 
     def head(self, site: str, population: str) -> Countersigned | None:
-        """The newest head of the site's ledger of `population` that was sealed with an update."""
+        """The newest head of the site's ledger of `population` that was announced with an update."""
         self.hear(site)
         with self._desk.store.edge() as edge:
             return edge.heads.newest(site, population)

@@ -119,7 +119,7 @@ def test_an_update_that_is_not_what_was_asked_for_is_refused_with_its_reason(ser
     good = north.update(assignment)
     with pytest.raises(error):
         north.link.send(assignment, again(change(good)))
-    north.link.send(assignment, good)  # a refusal costs the site nothing
+    north.link.send(assignment, again(good))  # a refusal closes nothing
 
 
 def test_an_update_that_holds_the_frozen_factor_is_refused(run, north):
