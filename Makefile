@@ -22,7 +22,7 @@ quickstart: .venv/.installed
 	$(BIN)/deerfield run examples/quickstart.yaml
 
 test: .venv/.installed
-	$(BIN)/python -m pytest tests/unit tests/contract tests/integration tests/golden
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests/unit tests/contract tests/integration tests/golden
 
 check: .venv/.installed
 	$(BIN)/ruff format --check .
