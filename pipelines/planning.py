@@ -115,14 +115,15 @@ def _ask(spec: RunSpec, sites: Mapping[str, tuple[Path, Path | None]], scratch: 
 def _scratch() -> Iterator[Path]:
     """A folder that goes away, unless its logs are needed to tell what went wrong."""
     folder = Path(tempfile.mkdtemp(prefix="deerfield-plan-"))
+    keeps = False
     try:
         yield folder
     except RunFailed:
+        keeps = True
         raise
-    except BaseException:
-        rmtree(folder, ignore_errors=True)
-        raise
-    rmtree(folder, ignore_errors=True)
+    finally:
+        if not keeps:
+            rmtree(folder, ignore_errors=True)
 
 
 def show(plan: Planned, *, as_json: bool, console: Console | None = None) -> bool:

@@ -5,7 +5,7 @@ engine's clipped sum is compared with plain autograd through PEFT's own layers, 
 move exactly the trained tensors. Reads no data, draws from a generator of its own, and puts every bit back.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -20,7 +20,7 @@ from deerfield.tensors import Factors, factor
 from deerfield.types import Spend
 from services.client.backbones import Inputs
 from services.client.device import reproducible
-from services.client.mechanism import Batch, Mechanism, Owners, clip_factors
+from services.client.mechanism import Batch, Engine, Mechanism, Owners, clip_factors
 from services.client.models import SHARED, Classifier, side
 from services.client.targets import refuse_batch_mixing
 from services.client.trainer import engine, optimizer, take_step
@@ -37,8 +37,15 @@ TOKENS = 8
 TOLERANCE = {"fp32": 1e-3, "bf16": 0.1}  # relative L2 error of one tensor; bf16 has 8 bits, over some tens of layers
 
 
-def check_engine(classifier: Classifier, spec: RunSpec, factors: Factors, *, slot: str = SHARED) -> None:
-    """Checks the engine that `spec` names for an exchange of `factors`.
+def check_engine(
+    classifier: Classifier,
+    spec: RunSpec,
+    factors: Factors,
+    *,
+    slot: str = SHARED,
+    engage: Callable[..., Engine] = engine,
+) -> None:
+    """Checks the engine that `engage` makes for `spec` and an exchange of `factors`, by default the trainer's own.
 
     Raises:
         EngineFault: it would not train what it should; the message names the tensor.
@@ -48,7 +55,7 @@ def check_engine(classifier: Classifier, spec: RunSpec, factors: Factors, *, slo
     classifier.trained(slot, factors)
     generator = torch.Generator().manual_seed(0)
     inputs, labels = _examples(classifier, generator)
-    check = _Check(classifier, spec, slot, factors, inputs, labels)
+    check = _Check(classifier, spec, slot, factors, inputs, labels, engage)
     with reproducible(), _scratch(classifier, slot, generator):
         if factors:
             check.adapter_counts()
@@ -96,6 +103,7 @@ class _Check:
     factors: Factors
     inputs: Inputs
     labels: Tensor  # (EXAMPLES,)
+    engage: Callable[..., Engine]
 
     @torch.no_grad()
     def adapter_counts(self) -> None:
@@ -152,7 +160,8 @@ class _Check:
         trained = self.classifier.trained(self.slot, self.factors)
         frozen = {name: (p, p._version) for name, p in self.classifier.named_parameters() if _absent(p, trained)}
         before = {name: p.detach().clone() for name, p in self.classifier.entries(self.slot).items()}
-        with engine(self.classifier, self.slot, self.factors, clip=clip, kind=self.spec.training.engine) as engaged:
+        kind = self.spec.training.engine
+        with self.engage(self.classifier, self.slot, self.factors, clip=clip, kind=kind) as engaged:
             sums, _ = engaged.clipped_sum(self.batches())
             for name, total in zip(trained, sums, strict=True):
                 expected = torch.stack([scale * one[name] for scale, one in zip(scales, each, strict=True)]).sum(0)

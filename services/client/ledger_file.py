@@ -6,6 +6,7 @@ without its end, which is cut; what is wrong in any other way stops the site.
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -86,11 +87,10 @@ class Ledger:
         """
         mounts.check_local(folder)
         ledger = cls(folder / NAME, key, clock, on_durable)
-        try:
+        with ExitStack() as stack:
+            stack.callback(ledger.close)
             ledger._begin(terms, admit)
-        except BaseException:
-            ledger.close()
-            raise
+            stack.pop_all()  # it stays open
         return ledger
 
     def __enter__(self) -> Self:

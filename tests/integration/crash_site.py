@@ -5,7 +5,6 @@ Run as `python -m tests.integration.crash_site FOLDER POINT FILTER`. Each line t
 
 import json
 import os
-import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +15,7 @@ from deerfield import keyfile
 from deerfield.tensors import Tensors, digest
 from services.client.ledger_file import Ledger
 from services.client.vault import Vault
+from tests.integration.mortal import killing
 from tests.ledgers import RENYI, TERMS, key, plan
 
 
@@ -51,19 +51,11 @@ def sent_bytes(update: Tensors) -> str:
 
 def _main() -> None:
     folder, point, terms_name = sys.argv[1:]
-    name, _, times = point.partition("#")
-    left = int(times or 1)
-
-    def kill(reached: str) -> None:
-        nonlocal left
-        left -= reached == name
-        if reached == name and left == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
 
     def tell(what: str, value: object) -> None:
         print(json.dumps([what, value]), flush=True)
 
-    work(Path(folder), terms_name, kill, tell)
+    work(Path(folder), terms_name, killing(point), tell)
 
 
 if __name__ == "__main__":

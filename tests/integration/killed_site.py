@@ -4,8 +4,6 @@
 `train`, `send` and `sent`; "never" lets it live.
 """
 
-import os
-import signal
 import sys
 from pathlib import Path
 
@@ -14,6 +12,7 @@ from deerfield.wire.channel import connect
 from deerfield.wire.client import SiteClient
 from services.client.custody import Custody
 from services.client.site import Site
+from tests.integration.mortal import killing
 from tests.unit.client.sites import Bench, policy
 
 
@@ -31,14 +30,7 @@ class Mortal(SiteClient):
 
 def main() -> None:
     address, run, state, point = sys.argv[1:]
-    name, _, times = point.partition("#")
-    left = int(times or 1)
-
-    def reach(reached: str) -> None:
-        nonlocal left
-        left -= reached == name
-        if reached == name and left == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
+    reach = killing(point)
 
     class Dying(Bench):
         def fit(self, **asked):

@@ -51,12 +51,14 @@ class Forgetful(Fused):
         return [sum(parts) for parts in zip(*(sums for sums, _ in found), strict=True)], sum(loss for _, loss in found)
 
 
-def test_an_engine_that_clips_examples_where_patients_are_protected_is_found(saved, monkeypatch):
-    monkeypatch.setattr("services.client.dplora.Fused", Forgetful)
+def test_an_engine_that_clips_examples_where_patients_are_protected_is_found(saved):
+    def engage(classifier, slot, factors, *, clip, kind):
+        return Forgetful(classifier, slot, factors, clip)
+
     classifier = load(saved("vit"), tiny.spec("vit"))
-    check_engine(classifier, tiny.spec("vit"), "B")
+    check_engine(classifier, tiny.spec("vit"), "B", engage=engage)
     with pytest.raises(EngineFault, match="off by"):
-        check_engine(classifier, tiny.spec("vit", privacy={"unit": "patient", "epsilon": 8.0}), "B")
+        check_engine(classifier, tiny.spec("vit", privacy={"unit": "patient", "epsilon": 8.0}), "B", engage=engage)
 
 
 @pytest.mark.parametrize("engine", ["fused", "opacus"])
