@@ -52,6 +52,8 @@ def _dataset(source: Source, kind: str | None, invalid: Invalid) -> Any:
             return datasets.load_dataset(source.path, **options)
         where = {"data_dir": source.path} if kind == "imagefolder" else {"data_files": {source.split: source.path}}
         extra = _texts(source, invalid) if kind == "csv" else {}
+        if kind == "csv" and _is_bare(source, extra):
+            return _without_rows(source, extra["features"], invalid)
         try:
             return datasets.load_dataset(kind, **where, **options, **extra)
         except datasets.exceptions.DatasetGenerationError as error:  # says what is wrong with the file only underneath
@@ -64,10 +66,31 @@ def _texts(source: Source, invalid: Invalid) -> dict[str, Any]:
     import pandas as pd
 
     separator = "\t" if _suffix(Path(source.path)) == ".tsv" else ","
-    names = pd.read_csv(source.path, sep=separator, nrows=0).columns
+    try:
+        names = pd.read_csv(source.path, sep=separator, nrows=0).columns
+    except pd.errors.EmptyDataError:
+        raise InvalidInput(
+            f"{source.path} is empty; it needs a line of column names, then one line for each row"
+        ) from None
     features = datasets.Features({str(name): datasets.Value("string") for name in names})
     lines = "error" if invalid == "refuse" else "skip"
     return {"sep": separator, "features": features, "keep_default_na": False, "na_values": [""], "on_bad_lines": lines}
+
+
+def _is_bare(source: Source, texts: dict[str, Any]) -> bool:
+    """Whether a csv is a header and nothing else, which `datasets` calls no data."""
+    import pandas as pd
+
+    return bool(pd.read_csv(source.path, sep=texts["sep"], nrows=1, on_bad_lines=texts["on_bad_lines"]).empty)
+
+
+def _without_rows(source: Source, features: Any, invalid: Invalid) -> Any:
+    """No example: refused while a person prepares data; at a site, one patient less may not change its answer."""
+    import datasets
+
+    if invalid == "refuse":
+        raise InvalidInput(f"{source.path} has column names and no rows; add the examples, one line each")
+    return datasets.Dataset.from_dict({name: [] for name in features}, features=features)
 
 
 def _suffix(path: Path) -> str:

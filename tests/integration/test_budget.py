@@ -5,6 +5,7 @@ import json
 import pytest
 import yaml
 
+from deerfield.privacy import noise_multiplier
 from tests.integration.federation import SITES, deerfield, write
 
 
@@ -71,3 +72,27 @@ def test_a_second_run_on_a_re_exported_copy_starts_from_what_the_first_has_spent
         kinds = [entry["kind"] for entry in shown["entries"]]
         assert (kinds.count("run"), kinds.count("task"), kinds.count("commit")) == (2, 2, 2)
         assert kinds.count("terms") == 1  # the copy is another file, of the same patients
+
+
+def test_metrics_under_noise_reach_the_result_and_are_paid_from_the_budget_of_the_run(tmp_path):
+    private = {"unit": "patient", "epsilon": 8.0, "delta": 1e-6}
+    file = write(tmp_path, strategy="head", privacy=private, embedded={"metrics": "dp", "site_validation": 0.2})
+    run = yaml.safe_load(file.read_text())
+    run["embedded"]["budget"] = {"ledgers": "ledgers", "epsilon": 8.0, "delta": 1e-5}
+    file.write_text(yaml.safe_dump(run))
+    planned = deerfield("plan", file, "--json")
+    assert planned.returncode == 0, planned.stderr
+    done = deerfield("run", file, "--out", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "out/result.json").read_text())
+    for phase in result["rounds"]:
+        assert set(phase["metrics"]) == {"accuracy", "f1"}
+        assert all(0 <= value <= 1 for value in phase["metrics"].values())
+    told = json.loads(planned.stdout)["sites"]["east"]
+    shown = json.loads(deerfield("ledger", "show", tmp_path / "ledgers/east", "--json").stdout)
+    charged = next(entry for entry in shown["entries"] if entry["kind"] == "run")
+    assert 7.9 <= charged["epsilon"] == told["epsilon"] <= 8.0
+    # a run of the same steps whose counts stay at home needs less noise for the same epsilon
+    alone = noise_multiplier(8.0, 1e-6, told["sample_rate"], told["steps"])
+    assert charged["noise_multiplier"] == told["noise_multiplier"] > alone
+    assert deerfield("ledger", "verify", tmp_path / "ledgers/east").returncode == 0

@@ -33,6 +33,7 @@ DATA = {
     "examples that cannot be used": [*ROWS, ("patient3", "", "rash"), ("patient4", "fever", "plague")],
     "fewer patients than units_low": ROWS[:12],
     "a single example": ROWS[:1],
+    "no example at all": [],
 }
 REQUESTS = {
     "BeginUpload": pb.BeginUploadRequest,

@@ -142,6 +142,19 @@ def test_an_empty_cell_is_named_with_its_row(tmp_path):
         data.read(Source(path=str(path)), LABELS, "text")
 
 
+@pytest.mark.parametrize(("text", "says"), [("", "is empty"), ("id,label,text\n", "has column names and no rows")])
+def test_a_csv_without_rows_is_refused(tmp_path, text, says):
+    (tmp_path / "notes.csv").write_text(text)
+    with pytest.raises(InvalidInput, match=f"notes.csv {says}"):
+        data.read(Source(path=str(tmp_path / "notes.csv")), ("a", "b"), "text")
+
+
+def test_at_a_site_a_csv_without_rows_has_no_example(tmp_path):
+    (tmp_path / "notes.csv").write_text("id,label,text\n")
+    table = data.read(Source(path=str(tmp_path / "notes.csv"), patient="id"), ("a", "b"), "text", invalid="drop")
+    assert (len(table.examples), len(table.examples.units)) == (0, 0)
+
+
 def test_an_unknown_format_is_refused(tmp_path):
     (tmp_path / "notes.xlsx").write_bytes(b"x")
     with pytest.raises(InvalidInput, match=r"\.xlsx is no format"):
