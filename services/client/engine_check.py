@@ -28,11 +28,8 @@ from services.client.trainer import engine, optimizer, take_step
 Gradients: TypeAlias = Mapping[str, Tensor]
 
 EXAMPLES = 3  # the fewest that tell "each clipped" from "the sum clipped" and from "the first and the last"
-PATIENTS = (
-    0,
-    1,
-    0,
-)  # whose they are under unit patient: one of two examples, apart and in two microbatches; one of one
+# whose they are under unit patient: one of two examples, apart and in two microbatches; one of one
+PATIENTS = (0, 1, 0)
 TOKENS = 8
 TOLERANCE = {"fp32": 1e-3, "bf16": 0.1}  # relative L2 error of one tensor; bf16 has 8 bits, over some tens of layers
 
