@@ -19,7 +19,7 @@ from deerfield.types import Attestation, Countersigned
 
 ATTESTATION = b"deerfield attestation v1\n"
 HEAD = b"deerfield countersigned head v1\n"
-FLOATS = ("noise_multiplier", "sample_rate", "clip", "epsilon_before", "epsilon_after")
+FLOATS = ("noise_multiplier", "sample_rate", "clip", "epsilon_before", "epsilon_after", "delta_after")
 
 
 def public_key(key: Ed25519PrivateKey) -> str:
@@ -95,6 +95,7 @@ def _record(attestation: Attestation) -> Countersigned:
         sequence=attestation.ledger_sequence,
         head=attestation.ledger_head,
         epsilon_after=attestation.epsilon_after,
+        delta_after=attestation.delta_after,
     )
 
 

@@ -14,6 +14,7 @@ FIELDS: dict[str, type | tuple[type, ...]] = {
     "sequence": int,
     "head": str,
     "epsilon_after": (int, float),
+    "delta_after": (int, float),
     "aggregator_key": str,
     "signature": str,
 }
@@ -37,7 +38,7 @@ def decode(data: bytes, where: str) -> Countersigned:
         if values["epsilon_after"] == "infinity":
             values["epsilon_after"] = inf
         formed = set(values) == set(FIELDS) and all(isinstance(values[name], kind) for name, kind in FIELDS.items())
-        if not formed or not values["epsilon_after"] >= 0 or values["sequence"] < 0:
+        if not formed or not values["epsilon_after"] >= 0 <= values["delta_after"] < inf or values["sequence"] < 0:
             raise ValueError("a field is missing or cannot be")
         return Countersigned(**values)
     except (ValueError, TypeError, KeyError) as error:

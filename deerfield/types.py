@@ -46,8 +46,9 @@ class Attestation:
     update: str  # digest of the update's tensors
     spend: Spend
     accountant: str  # what computed the epsilons
-    epsilon_before: float  # of the population, over all runs, at the delta of the site's policy
+    epsilon_before: float  # of the population, over all runs
     epsilon_after: float
+    delta_after: float  # that runs have used up; 0 under the filter `renyi`, whose epsilons are at the policy's delta
     ledger_sequence: int  # of the newest entry
     ledger_head: str  # its hash, hex
     public_key: str = ""  # of the site: Ed25519, hex; empty until it is signed
@@ -63,6 +64,7 @@ class Countersigned:
     sequence: int
     head: str  # hash of the ledger's entry `sequence`, hex
     epsilon_after: float
+    delta_after: float
     aggregator_key: str = ""  # Ed25519, hex; empty until it is signed
     signature: str = ""  # hex
 

@@ -83,9 +83,6 @@ def reconcile(
     record: Annotated[
         Path | None, typer.Option(help="The aggregator's record; default: the one that the site was shown last.")
     ] = None,
-    delta: Annotated[
-        float | None, typer.Option(help="Delta of all runs until the record, where known; default: all that is left.")
-    ] = None,
     unknown_cost: Annotated[
         bool, typer.Option("--unknown-cost", help="There is no record: charge an infinite epsilon, for ever.")
     ] = False,
@@ -100,7 +97,6 @@ def reconcile(
         operator=operator,
         reason=reason,
         record=record,
-        delta=delta,
         unknown_cost=unknown_cost,
     )
     due = reconciling.due(asked)

@@ -11,8 +11,8 @@ from pathlib import Path
 from deerfield.errors import InvalidInput
 from deerfield.ledger.account import Account, fold
 from deerfield.ledger.charging import reconcile_detail
-from deerfield.ledger.details import Known
-from deerfield.ledger.entry import Head, number
+from deerfield.ledger.details import Known, known_from
+from deerfield.ledger.entry import number
 from deerfield.ledger.reading import reading
 from deerfield.record import check, decode
 from pipelines import ledgers
@@ -28,7 +28,6 @@ class Request:
     operator: str
     reason: str
     record: Path | None
-    delta: float | None
     unknown_cost: bool
 
 
@@ -51,8 +50,6 @@ def due(request: Request) -> Due:
     for name, said in (("--operator", request.operator), ("--reason", request.reason)):
         if not said.strip():
             raise InvalidInput(f"{name} is empty, and it stands in the ledger for ever; say it in words")
-    if request.delta is not None and not 0 <= request.delta < 1:
-        raise InvalidInput(f"--delta is {request.delta:g}; it must be from 0 to below 1, such as 1e-6")
     found = ledgers.find(request.folder, request.population)
     if found.state is None:
         raise InvalidInput(f"{found.path} is not in a site's state folder, whose key must sign; name that folder")
@@ -92,8 +89,7 @@ def _known(record: Path | None, request: Request, state: Path, account: Account)
         raise InvalidInput(f"the record {record} cannot be read ({error.strerror}); name its file") from error
     key = state / "aggregator.pub"
     check(found, account.terms.site, account.terms.population, key.read_text() if key.exists() else None)
-    head = Head(sequence=found.sequence, hash=found.head)
-    return Known(head=head, epsilon=float(found.epsilon_after), delta=request.delta)
+    return known_from(found)
 
 
 def _told(account: Account, known: Known, epsilon: float, delta: float) -> str:
@@ -110,11 +106,6 @@ def _told(account: Account, known: Known, epsilon: float, delta: float) -> str:
     if terms.filter == "sum":
         rest = max(0.0, account.delta_remaining - delta)
         lines.append(f"this charges delta {delta:.3g}; of {terms.delta:.3g}, {rest:.3g} is left after it")
-        if known.delta is None:
-            lines.append(
-                "a record holds no delta, so all of it is charged and no run fits any more; if the aggregator's runs "
-                "tell the delta of all runs until the record together, say it with --delta"
-            )
     return "\n".join(lines)
 
 
@@ -124,11 +115,9 @@ def write(request: Request, due: Due) -> str:
     Raises:
         InvalidInput: the site is running, or the ledger cannot be written.
     """
-    options: dict[str, object | None] = {"--record": due.record, "--delta": request.delta}
     argv = ["--state", str(due.state), "--population", due.population]
     argv += [f"--operator={request.operator}", f"--reason={request.reason}"]  # either may begin with a dash
-    for flag, value in options.items():
-        argv += [flag, str(value)] if value is not None else []
+    argv += [] if due.record is None else ["--record", str(due.record)]
     with tempfile.TemporaryDirectory(prefix="deerfield-reconcile-") as scratch:
         log = Path(scratch) / "reconcile.log"
         with log.open("wb") as errors:

@@ -40,6 +40,7 @@ def attestation(assignment: Assignment, update: Update, spend: Spend, /, **chang
         accountant="dp-accounting PLD",
         epsilon_before=0.0,
         epsilon_after=epsilon([spend], assignment.spec.privacy.delta),
+        delta_after=assignment.spec.privacy.delta,
         ledger_sequence=number,
         ledger_head=sha256(f"entry {number}".encode()).hexdigest(),
     )

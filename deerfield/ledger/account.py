@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from math import inf
+from math import fsum, inf
 from typing import Any, TypeAlias
 
 from deerfield.errors import LedgerDamaged
@@ -81,7 +81,13 @@ class Account:
     @property
     def delta(self) -> float:
         """The delta that runs have used up; under the filter `renyi` none do."""
-        return 0.0 if self.terms.filter == "renyi" else sum(charge.delta for charge in self.charges)
+        return self.delta_until(self.head.sequence)
+
+    def delta_until(self, sequence: int) -> float:
+        """The same, once the entry of that number was written."""
+        if self.terms.filter == "renyi":
+            return 0.0
+        return fsum(charge.delta for entry, charge in self.charged.items() if entry <= sequence)
 
     @property
     def delta_remaining(self) -> float:

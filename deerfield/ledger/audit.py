@@ -150,9 +150,9 @@ def _commit(account: Account, entry: Entry, stored: Stored | None) -> Iterator[s
 
 def _reconcile(account: Account, entry: Entry) -> Iterator[str]:
     detail = entry.detail
-    due, _ = missing(account, known_of(detail))
-    if not _equal(number(detail["epsilon"]), due):
-        yield f"it charges epsilon {detail['epsilon']}, and the record that it names leaves {due:.9g} to charge"
+    for name, due in zip(("epsilon", "delta"), missing(account, known_of(detail)), strict=True):
+        if not _equal(number(detail[name]), due):
+            yield f"it charges {name} {detail[name]}, and the record that it names leaves {due:.9g} to charge"
 
 
 def _costs(before: Account, entry: Entry, after: Account) -> Iterator[str]:

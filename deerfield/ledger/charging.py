@@ -194,6 +194,7 @@ def reconcile_detail(account: Account, operator: str, reason: str, known: Known)
             "known_sequence": head and head.sequence,
             "known_head": head and head.hash,
             "known_epsilon": float(known.epsilon),
+            "known_delta": None if known.delta is None else float(known.delta),
             "epsilon": epsilon,
             "delta": delta,
         },

@@ -9,9 +9,9 @@ from deerfield.exchange import Key as TaskKey
 from deerfield.filters import Cap, Filter
 from deerfield.ledger.entry import Head, number
 from deerfield.privacy import epsilon
-from deerfield.types import Spend, Unit
+from deerfield.types import Countersigned, Spend, Unit
 
-__all__ = ["ACCOUNTANT", "Known", "RunPlan", "TaskKey", "Terms", "known_of", "run_plan", "terms_of"]
+__all__ = ["ACCOUNTANT", "Known", "RunPlan", "TaskKey", "Terms", "known_from", "known_of", "run_plan", "terms_of"]
 
 ACCOUNTANT = "dp-accounting PLD"
 
@@ -50,7 +50,7 @@ class Known:
 
     head: Head | None = None  # None: no entry is known, only that some are missing
     epsilon: float = inf  # of the population at that head
-    delta: float | None = None  # of all its runs until then; None: not known
+    delta: float | None = None  # of all its runs until then; None where no entry is known
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,10 +125,19 @@ def terms_of(detail: Mapping[str, Any]) -> Terms:
 
 
 def known_of(detail: Mapping[str, Any]) -> Known:
-    """The record in the detail of a `reconcile` entry without `flaw`; a delta is not written there."""
+    """The record in the detail of a `reconcile` entry without `flaw`."""
     sequence, value = detail["known_sequence"], detail["known_head"]
     head = None if sequence is None or value is None else Head(sequence=sequence, hash=value)
-    return Known(head=head, epsilon=number(detail["known_epsilon"]))
+    return Known(head=head, epsilon=number(detail["known_epsilon"]), delta=detail["known_delta"])
+
+
+def known_from(record: Countersigned) -> Known:
+    """What the aggregator's countersigned record says."""
+    return Known(
+        head=Head(sequence=record.sequence, hash=record.head),
+        epsilon=float(record.epsilon_after),
+        delta=float(record.delta_after),
+    )
 
 
 def run_plan(detail: Mapping[str, Any]) -> RunPlan:

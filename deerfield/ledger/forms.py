@@ -91,6 +91,7 @@ FORMS: dict[str, dict[str, _Check]] = {
         "known_sequence": _or_null(_count),
         "known_head": _or_null(_digest),
         "known_epsilon": _cost,
+        "known_delta": _or_null(_real),
         "epsilon": _cost,
         "delta": _real,
     },

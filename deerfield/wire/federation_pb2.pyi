@@ -120,7 +120,7 @@ class Spend(_message.Message):
     def __init__(self, unit: _Optional[str] = ..., noise_multiplier: _Optional[float] = ..., sample_rate: _Optional[float] = ..., steps: _Optional[int] = ..., clip: _Optional[float] = ...) -> None: ...
 
 class Attestation(_message.Message):
-    __slots__ = ("site", "population", "key", "update", "spend", "accountant", "epsilon_before", "epsilon_after", "ledger_sequence", "ledger_head", "public_key", "signature")
+    __slots__ = ("site", "population", "key", "update", "spend", "accountant", "epsilon_before", "epsilon_after", "delta_after", "ledger_sequence", "ledger_head", "public_key", "signature")
     SITE_FIELD_NUMBER: _ClassVar[int]
     POPULATION_FIELD_NUMBER: _ClassVar[int]
     KEY_FIELD_NUMBER: _ClassVar[int]
@@ -129,6 +129,7 @@ class Attestation(_message.Message):
     ACCOUNTANT_FIELD_NUMBER: _ClassVar[int]
     EPSILON_BEFORE_FIELD_NUMBER: _ClassVar[int]
     EPSILON_AFTER_FIELD_NUMBER: _ClassVar[int]
+    DELTA_AFTER_FIELD_NUMBER: _ClassVar[int]
     LEDGER_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     LEDGER_HEAD_FIELD_NUMBER: _ClassVar[int]
     PUBLIC_KEY_FIELD_NUMBER: _ClassVar[int]
@@ -141,19 +142,21 @@ class Attestation(_message.Message):
     accountant: str
     epsilon_before: float
     epsilon_after: float
+    delta_after: float
     ledger_sequence: int
     ledger_head: bytes
     public_key: bytes
     signature: bytes
-    def __init__(self, site: _Optional[str] = ..., population: _Optional[str] = ..., key: _Optional[_Union[TaskKey, _Mapping]] = ..., update: _Optional[str] = ..., spend: _Optional[_Union[Spend, _Mapping]] = ..., accountant: _Optional[str] = ..., epsilon_before: _Optional[float] = ..., epsilon_after: _Optional[float] = ..., ledger_sequence: _Optional[int] = ..., ledger_head: _Optional[bytes] = ..., public_key: _Optional[bytes] = ..., signature: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, site: _Optional[str] = ..., population: _Optional[str] = ..., key: _Optional[_Union[TaskKey, _Mapping]] = ..., update: _Optional[str] = ..., spend: _Optional[_Union[Spend, _Mapping]] = ..., accountant: _Optional[str] = ..., epsilon_before: _Optional[float] = ..., epsilon_after: _Optional[float] = ..., delta_after: _Optional[float] = ..., ledger_sequence: _Optional[int] = ..., ledger_head: _Optional[bytes] = ..., public_key: _Optional[bytes] = ..., signature: _Optional[bytes] = ...) -> None: ...
 
 class CountersignedHead(_message.Message):
-    __slots__ = ("site", "population", "sequence", "head", "epsilon_after", "aggregator_key", "signature")
+    __slots__ = ("site", "population", "sequence", "head", "epsilon_after", "delta_after", "aggregator_key", "signature")
     SITE_FIELD_NUMBER: _ClassVar[int]
     POPULATION_FIELD_NUMBER: _ClassVar[int]
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     HEAD_FIELD_NUMBER: _ClassVar[int]
     EPSILON_AFTER_FIELD_NUMBER: _ClassVar[int]
+    DELTA_AFTER_FIELD_NUMBER: _ClassVar[int]
     AGGREGATOR_KEY_FIELD_NUMBER: _ClassVar[int]
     SIGNATURE_FIELD_NUMBER: _ClassVar[int]
     site: str
@@ -161,9 +164,10 @@ class CountersignedHead(_message.Message):
     sequence: int
     head: bytes
     epsilon_after: float
+    delta_after: float
     aggregator_key: bytes
     signature: bytes
-    def __init__(self, site: _Optional[str] = ..., population: _Optional[str] = ..., sequence: _Optional[int] = ..., head: _Optional[bytes] = ..., epsilon_after: _Optional[float] = ..., aggregator_key: _Optional[bytes] = ..., signature: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, site: _Optional[str] = ..., population: _Optional[str] = ..., sequence: _Optional[int] = ..., head: _Optional[bytes] = ..., epsilon_after: _Optional[float] = ..., delta_after: _Optional[float] = ..., aggregator_key: _Optional[bytes] = ..., signature: _Optional[bytes] = ...) -> None: ...
 
 class Task(_message.Message):
     __slots__ = ("key", "factors", "epochs", "start")

@@ -4,7 +4,7 @@ Forms are checked here, signatures in `deerfield.attestation`: what is decoded h
 """
 
 from collections.abc import Mapping
-from math import isinf
+from math import inf, isinf
 from typing import get_args
 
 from deerfield.errors import BadAttestation, BadRequest
@@ -43,6 +43,7 @@ def encode_attestation(attestation: Attestation) -> pb.Attestation:
         accountant=attestation.accountant,
         epsilon_before=attestation.epsilon_before,
         epsilon_after=attestation.epsilon_after,
+        delta_after=attestation.delta_after,
         ledger_sequence=attestation.ledger_sequence,
         ledger_head=bytes.fromhex(attestation.ledger_head),
         public_key=bytes.fromhex(attestation.public_key),
@@ -68,6 +69,7 @@ def decode_attestation(message: pb.Attestation) -> Attestation:
         accountant=named(message.accountant, "an accountant's name"),
         epsilon_before=_epsilon(message.epsilon_before),
         epsilon_after=_epsilon(message.epsilon_after),
+        delta_after=_delta(message.delta_after),
         ledger_sequence=_sequence(message.ledger_sequence),
         ledger_head=sha256_name(message.ledger_head),
         public_key=exactly(KEY_BYTES, message.public_key, "a public key"),
@@ -85,6 +87,7 @@ def encode_head(record: Countersigned | None) -> pb.CountersignedHead | None:
         sequence=record.sequence,
         head=bytes.fromhex(record.head),
         epsilon_after=record.epsilon_after,
+        delta_after=record.delta_after,
         aggregator_key=bytes.fromhex(record.aggregator_key),
         signature=bytes.fromhex(record.signature),
     )
@@ -101,6 +104,7 @@ def decode_head(message: pb.CommitReply | pb.UploadStatusReply | pb.LedgerHeadRe
         sequence=_sequence(head.sequence),
         head=sha256_name(head.head),
         epsilon_after=_epsilon(head.epsilon_after),
+        delta_after=_delta(head.delta_after),
         aggregator_key=exactly(KEY_BYTES, head.aggregator_key, "a public key"),
         signature=exactly(SIGNATURE_BYTES, head.signature, "a signature"),
     )
@@ -109,6 +113,12 @@ def decode_head(message: pb.CommitReply | pb.UploadStatusReply | pb.LedgerHeadRe
 def _epsilon(value: float) -> float:
     if not value >= 0:  # NaN is not
         raise BadRequest(f"epsilon {value:g} is no number from 0 to infinity")
+    return value
+
+
+def _delta(value: float) -> float:
+    if not 0 <= value < inf:  # of a population whose epsilon is infinite they add up without end
+        raise BadRequest(f"delta {value:g} is no finite number from 0")
     return value
 
 

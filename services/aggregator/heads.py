@@ -23,6 +23,7 @@ class Heads:
             sequence=row.sequence,
             head=row.head,
             epsilon_after=row.epsilon_after,
+            delta_after=row.delta_after,
             aggregator_key=row.aggregator_key,
             signature=row.signature,
         )
@@ -36,6 +37,7 @@ class Heads:
             "sequence": receipt.sequence,
             "head": receipt.head,
             "epsilon_after": receipt.epsilon_after,
+            "delta_after": receipt.delta_after,
             "aggregator_key": receipt.aggregator_key,
             "signature": receipt.signature,
             "public_key": attestation.public_key,

@@ -95,6 +95,7 @@ heads = Table(
     Column("sequence", BigInteger, nullable=False),
     Column("head", String(64), nullable=False),
     Column("epsilon_after", Float, nullable=False),  # may be infinite
+    Column("delta_after", Float, nullable=False),
     Column("aggregator_key", String(64), nullable=False),
     Column("signature", String(128), nullable=False),  # of the aggregator
     Column("public_key", String(64), nullable=False),  # of the site, under which it was attested

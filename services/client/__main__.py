@@ -77,7 +77,6 @@ def _parser() -> argparse.ArgumentParser:
         reconcile.add_argument(flag, required=True)
     reconcile.add_argument("--state", type=Path, required=True)
     reconcile.add_argument("--record", type=Path, help="the aggregator's countersigned record; without it, infinity")
-    reconcile.add_argument("--delta", type=float, help="of all runs until the record together; default: all there is")
     reconcile.set_defaults(command=_reconcile)
 
     audit = commands.add_parser("audit", help="train with canaries and see what the releases give away")
@@ -176,7 +175,6 @@ def _reconcile(arguments: argparse.Namespace) -> None:
         operator=arguments.operator,
         reason=arguments.reason,
         record=arguments.record,
-        delta=arguments.delta,
     )
     print(json.dumps({"sequence": entry.sequence, "hash": entry.hash, **entry.detail}, allow_nan=False))
 

@@ -238,6 +238,7 @@ class RunAccount:
             accountant=run.plan.accountant,
             epsilon_before=run.epsilon_before,
             epsilon_after=reservation.epsilon_after,
+            delta_after=account.delta_until(commit.sequence),
             ledger_sequence=commit.sequence,
             ledger_head=commit.hash,
         )

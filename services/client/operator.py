@@ -13,7 +13,7 @@ from deerfield import keyfile
 from deerfield.errors import InvalidInput, LedgerBehind, NotMapped, PolicyRefused
 from deerfield.filters import Charge
 from deerfield.ledger.account import Account, fold
-from deerfield.ledger.details import Known
+from deerfield.ledger.details import Known, known_from
 from deerfield.ledger.entry import Entry, Head, plain
 from deerfield.ledger.reading import reading
 from deerfield.plan import SitePlan, Standing, plan
@@ -149,11 +149,8 @@ class Place:
         return path.read_text() if path.exists() else None
 
 
-def reconcile(place: Place, *, operator: str, reason: str, record: Path | None, delta: float | None) -> Entry:
+def reconcile(place: Place, *, operator: str, reason: str, record: Path | None) -> Entry:
     """Charges the population's ledger what the record has and it lacks; infinity where there is no record.
-
-    `delta` is of all runs until the record together; None charges all that is left.
-
     Raises:
         InvalidInput: there is no such ledger or key, the record is not of it, or nothing is missing.
         LedgerFault: the ledger cannot be used.
@@ -167,9 +164,7 @@ def reconcile(place: Place, *, operator: str, reason: str, record: Path | None, 
     if record is not None:
         found = _read_record(record)
         check(found, terms.site, place.population, place.known_key)
-        known = Known(
-            head=Head(sequence=found.sequence, hash=found.head), epsilon=float(found.epsilon_after), delta=delta
-        )
+        known = known_from(found)
     with Ledger.open(place.ledger, keyfile.load(place.state / keyfile.SITE), terms) as ledger:
         return ledger.reconcile(operator=operator, reason=reason, known=known)
 

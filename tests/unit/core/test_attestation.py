@@ -32,6 +32,7 @@ UNSIGNED = Attestation(
     accountant="dp-accounting PLD",
     epsilon_before=0.5,
     epsilon_after=1.0,
+    delta_after=1e-6,
     ledger_sequence=7,
     ledger_head="cd" * 32,
 )
@@ -41,7 +42,8 @@ HEAD = countersign(key_of("the aggregator"), SIGNED)
 
 def test_the_statement_is_these_very_bytes():
     assert statement(replace(UNSIGNED, public_key="ef" * 32, epsilon_after=inf)) == (
-        b'deerfield attestation v1\n{"accountant":"dp-accounting PLD","epsilon_after":"infinity","epsilon_before":0.5,'
+        b'deerfield attestation v1\n{"accountant":"dp-accounting PLD","delta_after":1e-06,"epsilon_after":"infinity",'
+        b'"epsilon_before":0.5,'
         b'"incarnation":1,"ledger_head":"' + b"cd" * 32 + b'","ledger_sequence":7,"phase":1,"population":"patients",'
         b'"public_key":"' + b"ef" * 32 + b'","round":2,"run":"run-1","site":"north","spend":{"clip":1.0,'
         b'"noise_multiplier":1.5,"sample_rate":0.125,"steps":8,"unit":"record"},"update":"' + b"ab" * 32 + b'"}'
@@ -49,7 +51,7 @@ def test_the_statement_is_these_very_bytes():
     assert head_statement(HEAD) == (
         b'deerfield countersigned head v1\n{"aggregator_key":"'
         + HEAD.aggregator_key.encode()
-        + b'","epsilon_after":1.0,'
+        + b'","delta_after":1e-06,"epsilon_after":1.0,'
         b'"head":"' + b"cd" * 32 + b'","population":"patients","sequence":7,"site":"north"}'
     )
 

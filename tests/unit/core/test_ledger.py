@@ -405,21 +405,22 @@ def test_what_nobody_knows_about_a_restored_ledger_costs_all_there_can_be(known:
     assert charging.missing(small().account, known)[0] == epsilon
 
 
-def test_an_unknown_delta_leaves_none() -> None:
+def test_the_delta_of_a_record_is_charged_too() -> None:
     chain = small()
-    known = Known(head=Head(sequence=30, hash=OTHER), epsilon=chain.account.epsilon)
+    known = Known(head=Head(sequence=30, hash=OTHER), epsilon=chain.account.epsilon, delta=TERMS.delta)
     chain.add("reconcile", charging.reconcile_detail(chain.account, "op", "why", known), sequence=31)
     assert chain.account.epsilon < inf
     with pytest.raises(BudgetExhausted, match="delta is used up"):
         chain.run(plan("r2"))
 
 
-def test_a_reconciliation_that_charges_too_little_is_found() -> None:
+@pytest.mark.parametrize("name", ["epsilon", "delta"])
+def test_a_reconciliation_that_charges_too_little_is_found(name: str) -> None:
     chain = small()
-    known = Known(head=Head(sequence=30, hash=OTHER), epsilon=5.0, delta=0.0)
+    known = Known(head=Head(sequence=30, hash=OTHER), epsilon=5.0, delta=5e-6)
     detail = charging.reconcile_detail(chain.account, "op", "why", known)
-    chain.add("reconcile", {**detail, "epsilon": detail["epsilon"] / 2}, sequence=31)
-    assert any("leaves" in each for each in found(chain))
+    chain.add("reconcile", {**detail, name: detail[name] / 2}, sequence=31)
+    assert any(f"it charges {name}" in each for each in found(chain))
 
 
 def test_every_kind_of_entry_has_a_form_and_no_other_key() -> None:

@@ -77,6 +77,7 @@ def record_of(folder: Path, signer=AGGREGATOR, **changes) -> Countersigned:
             "spend": plan().spend(10),
             "epsilon_before": 0.0,
             "epsilon_after": account.epsilon,
+            "delta_after": account.delta,
             "ledger_sequence": account.head.sequence,
             "ledger_head": account.head.hash,
             **changes,
@@ -272,7 +273,7 @@ def test_reconciling_charges_what_the_record_has_beyond_the_ledger(behind):
     folder, record = behind
     before = fold(chain(folder)).epsilon
     durable.replaced(folder / "records" / "lungs.json", encode(record))
-    code, said = deerfield("ledger", "reconcile", folder, *ANSWERS, "--delta", "2e-6", "--yes")
+    code, said = deerfield("ledger", "reconcile", folder, *ANSWERS, "--yes")
     assert code == 0, said
     entry = chain(folder)[-1]
     assert (entry.kind, entry.sequence) == ("reconcile", record.sequence + 1)
@@ -284,16 +285,6 @@ def test_reconciling_charges_what_the_record_has_beyond_the_ledger(behind):
     again = deerfield("ledger", "reconcile", folder, *ANSWERS, "--yes")
     assert again[0] == 2
     assert "nothing to reconcile" in again[1]
-
-
-def test_a_record_without_a_delta_leaves_none_and_says_so(behind):
-    folder, record = behind
-    path = folder / "sent.json"
-    path.write_bytes(encode(record))
-    code, said = deerfield("ledger", "reconcile", folder, *ANSWERS, "--record", path, "--yes")
-    assert code == 0
-    assert "no run fits any more" in said
-    assert fold(chain(folder)).delta_remaining == 0
 
 
 def test_reconciling_asks_first(behind):

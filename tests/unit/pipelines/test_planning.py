@@ -200,7 +200,7 @@ def test_a_site_that_is_behind_keeps_the_record_that_says_so(tmp_path):
             with pytest.raises(LedgerBehind, match="reconcile"):
                 run_account.check_head(record)
             assert (site / "records" / "lungs.json").read_bytes() == encode(record)
-    answers = ("--operator", "Ada", "--reason", "restored", "--delta", "3e-6", "--yes")
+    answers = ("--operator", "Ada", "--reason", "restored", "--yes")
     assert deerfield("ledger", "reconcile", site, *answers)[0] == 0
     with custody.Custody("alpha", policy.load(rules), site) as held, registered(site) as ledger:
         replace(run_account, custody=held, ledger=ledger).check_head(record)  # answered

@@ -30,6 +30,7 @@ ATTESTATION = sign(
         accountant="dp-accounting PLD",
         epsilon_before=0.5,
         epsilon_after=inf,
+        delta_after=1e-6,
         ledger_sequence=7,
         ledger_head="ab" * 32,
     ),

@@ -1,6 +1,6 @@
 """Attestations on the wire: what is signed arrives as it was signed, and nothing else gets through as if it were."""
 
-from math import isnan
+from math import inf, isnan
 
 import pytest
 from google.protobuf.message import DecodeError
@@ -19,6 +19,7 @@ WHOLE = st.integers(0, 2**32 - 1)
 NAMES = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=limits.NAME_CHARS)
 HASHES = st.binary(min_size=32, max_size=32).map(bytes.hex)
 EPSILONS = st.floats(0, allow_nan=False)
+DELTAS = st.floats(0, allow_nan=False, allow_infinity=False)
 SPENDS = st.builds(
     Spend,
     unit=st.sampled_from(sorted(signed.UNITS)),
@@ -40,6 +41,7 @@ ATTESTATIONS = st.builds(
     accountant=NAMES,
     epsilon_before=EPSILONS,
     epsilon_after=EPSILONS,
+    delta_after=DELTAS,
     ledger_sequence=st.integers(0, limits.LEDGER_ENTRIES),
     ledger_head=HASHES,
 )
@@ -79,6 +81,7 @@ MESSAGES = st.builds(
     accountant=ANY_TEXT,
     epsilon_before=st.floats(),
     epsilon_after=st.floats(),
+    delta_after=st.floats(),
     ledger_sequence=st.integers(0, 2**64 - 1),
     ledger_head=ANY_BYTES,
     public_key=ANY_BYTES,
@@ -147,6 +150,8 @@ def changed(**values):
         (changed(accountant=""), "accountant's name"),
         (changed(epsilon_before=float("nan")), "epsilon nan"),
         (changed(epsilon_after=-0.5), "epsilon -0.5"),
+        (changed(delta_after=-0.5), "delta -0.5"),
+        (changed(delta_after=inf), "delta inf"),
         (changed(ledger_sequence=2**64 - 1), "ledger sequence"),
         (changed(ledger_head=b"short"), "sha256 has 32 bytes"),
         (changed(public_key=b""), "public key has 32 bytes"),
