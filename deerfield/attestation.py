@@ -118,6 +118,8 @@ def _plain(value: Mapping[str, Any]) -> dict[str, Any]:
     for name, each in value.items():
         if isinstance(each, Mapping):
             found[name] = _plain(each)
+        elif isinstance(each, tuple):
+            found[name] = [_plain(one) for one in each]
         elif name in FLOATS:
             found[name] = "infinity" if each == inf else float(each)
         else:

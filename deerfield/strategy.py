@@ -8,6 +8,7 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from deerfield.errors import PolicyRefused
 from deerfield.runspec import RunSpec
 from deerfield.tensors import Factors, Shapes, Tensors, Wide
 from deerfield.types import State, Task, Unit, Update
@@ -66,6 +67,21 @@ class Declaration:
     streams: bool  # the aggregate is a linear sum: O(1) memory in the number of sites
     site_state: bool  # sites keep private state between rounds
     topology: Literal["federated", "pooled"] = "federated"  # "pooled": one site holds all the data, simulation only
+
+
+def check_task(declares: Declaration, task: Task) -> None:
+    """Holds what an aggregator asks for against what the run was declared, and paid for, as.
+
+    Raises:
+        PolicyRefused: no round of the run has such a task.
+    """
+    known = task.round < declares.rounds and task.phase < len(declares.phases)
+    if not known or (task.factors, task.epochs) != (declares.phases[task.phase], declares.epochs):
+        phases = ", ".join(repr(factors) for factors in declares.phases)
+        raise PolicyRefused(
+            f"the task is round {task.round}, phase {task.phase} on {task.factors!r} for {task.epochs} epochs; the run "
+            f"has rounds 0 to {declares.rounds - 1} with the phases {phases} of {declares.epochs} epochs each"
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -45,6 +45,7 @@ class Attestation:
     phase: int
     update: str  # digest of the update's tensors
     spend: Spend
+    beside: tuple[Spend, ...] = ()  # what the whole run releases apart from its updates: DP metrics
     accountant: str  # what computed the epsilons
     epsilon_before: float  # of the population, over all runs
     epsilon_after: float

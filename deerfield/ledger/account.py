@@ -42,6 +42,7 @@ class Reservation:
 class Taken:
     """What the tasks of a run have used of its schedule."""
 
+    tasks: int = 0  # begun, whatever became of them
     steps: int = 0
     retries: int = 0  # tasks that were reserved again
 
@@ -204,7 +205,9 @@ class _Books:
         self._attempts[key] = (*self._attempts.get(key, ()), entry.sequence)
         taken = self._taken[run.sequence]
         retried = 1 if detail["attempt"] else 0
-        self._taken[run.sequence] = Taken(steps=taken.steps + detail["steps"], retries=taken.retries + retried)
+        self._taken[run.sequence] = Taken(
+            tasks=taken.tasks + 1, steps=taken.steps + detail["steps"], retries=taken.retries + retried
+        )
         charge = task_charge(self._terms, run.plan, detail["steps"])
         if charge is not None:
             self._charged[run.sequence] = _together(self._charged.get(run.sequence), charge)

@@ -126,6 +126,8 @@ def _task(account: Account, entry: Entry) -> Iterator[str]:
     taken, attempts = account.taken[run.sequence], len(account.task(key))
     if taken.steps + detail["steps"] > run.plan.steps:
         yield f"with it the run takes {taken.steps + detail['steps']} steps, and {run.plan.steps} were reserved"
+    if taken.tasks >= run.plan.tasks:
+        yield f"it is task {taken.tasks + 1} of its run, and {run.plan.tasks} were reserved"
     if detail["attempt"] != attempts:
         yield f"it is written as attempt {detail['attempt']} of its task, and is number {attempts}, from 0"
     if attempts and taken.retries >= run.plan.spare_phases:

@@ -109,6 +109,10 @@ def task_detail(account: Account, key: TaskKey, steps: int) -> Detail:
             f"{where} was begun and never finished, which counts as spent, and none of the run's "
             f"{run.plan.spare_phases} spare phases is left; plan runs with more `spare_phases`"
         )
+    if taken.tasks >= run.plan.tasks:
+        raise BudgetExhausted(
+            f"{where} is one task more than the {run.plan.tasks} that the run was reserved for, spare phases included"
+        )
     if steps < 0 or taken.steps + steps > run.plan.steps:
         raise BudgetExhausted(
             f"{where} asks for {steps} steps, {run.plan.steps - taken.steps} are left of the {run.plan.steps} that the "

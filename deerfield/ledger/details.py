@@ -83,6 +83,11 @@ class RunPlan:
         )
 
     @property
+    def tasks(self) -> int:
+        """How many may be begun: more would also release more of what goes with each, such as DP metrics."""
+        return self.phases + self.spare_phases
+
+    @property
     def spends(self) -> tuple[Spend, ...]:
         """The whole schedule and everything beside it."""
         return (self.spend(self.steps), *self.extra)
@@ -146,9 +151,9 @@ def run_plan(detail: Mapping[str, Any]) -> RunPlan:
     values = {name: value for name, value in detail.items() if name not in charged}
     for name in ("noise_multiplier", "clip"):
         values[name] = number(detail[name])
-    # one example adds at most 1 to a count, and more is not known of it: the clip of an extra release plays no part
+    # a unit adds at most 1 to counts, whatever is counted
     extra = tuple(
-        Spend(**{**each, "noise_multiplier": number(each["noise_multiplier"])}, unit=detail["unit"], clip=inf)
+        Spend(**{**each, "noise_multiplier": number(each["noise_multiplier"])}, unit=detail["unit"], clip=1.0)
         for each in detail["extra"]
     )
     return RunPlan(**{**values, "extra": extra})

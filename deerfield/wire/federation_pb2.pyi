@@ -120,12 +120,13 @@ class Spend(_message.Message):
     def __init__(self, unit: _Optional[str] = ..., noise_multiplier: _Optional[float] = ..., sample_rate: _Optional[float] = ..., steps: _Optional[int] = ..., clip: _Optional[float] = ...) -> None: ...
 
 class Attestation(_message.Message):
-    __slots__ = ("site", "population", "key", "update", "spend", "accountant", "epsilon_before", "epsilon_after", "delta_after", "ledger_sequence", "ledger_head", "public_key", "signature")
+    __slots__ = ("site", "population", "key", "update", "spend", "beside", "accountant", "epsilon_before", "epsilon_after", "delta_after", "ledger_sequence", "ledger_head", "public_key", "signature")
     SITE_FIELD_NUMBER: _ClassVar[int]
     POPULATION_FIELD_NUMBER: _ClassVar[int]
     KEY_FIELD_NUMBER: _ClassVar[int]
     UPDATE_FIELD_NUMBER: _ClassVar[int]
     SPEND_FIELD_NUMBER: _ClassVar[int]
+    BESIDE_FIELD_NUMBER: _ClassVar[int]
     ACCOUNTANT_FIELD_NUMBER: _ClassVar[int]
     EPSILON_BEFORE_FIELD_NUMBER: _ClassVar[int]
     EPSILON_AFTER_FIELD_NUMBER: _ClassVar[int]
@@ -139,6 +140,7 @@ class Attestation(_message.Message):
     key: TaskKey
     update: str
     spend: Spend
+    beside: _containers.RepeatedCompositeFieldContainer[Spend]
     accountant: str
     epsilon_before: float
     epsilon_after: float
@@ -147,7 +149,7 @@ class Attestation(_message.Message):
     ledger_head: bytes
     public_key: bytes
     signature: bytes
-    def __init__(self, site: _Optional[str] = ..., population: _Optional[str] = ..., key: _Optional[_Union[TaskKey, _Mapping]] = ..., update: _Optional[str] = ..., spend: _Optional[_Union[Spend, _Mapping]] = ..., accountant: _Optional[str] = ..., epsilon_before: _Optional[float] = ..., epsilon_after: _Optional[float] = ..., delta_after: _Optional[float] = ..., ledger_sequence: _Optional[int] = ..., ledger_head: _Optional[bytes] = ..., public_key: _Optional[bytes] = ..., signature: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, site: _Optional[str] = ..., population: _Optional[str] = ..., key: _Optional[_Union[TaskKey, _Mapping]] = ..., update: _Optional[str] = ..., spend: _Optional[_Union[Spend, _Mapping]] = ..., beside: _Optional[_Iterable[_Union[Spend, _Mapping]]] = ..., accountant: _Optional[str] = ..., epsilon_before: _Optional[float] = ..., epsilon_after: _Optional[float] = ..., delta_after: _Optional[float] = ..., ledger_sequence: _Optional[int] = ..., ledger_head: _Optional[bytes] = ..., public_key: _Optional[bytes] = ..., signature: _Optional[bytes] = ...) -> None: ...
 
 class CountersignedHead(_message.Message):
     __slots__ = ("site", "population", "sequence", "head", "epsilon_after", "delta_after", "aggregator_key", "signature")

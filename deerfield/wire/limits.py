@@ -8,6 +8,7 @@ TENSORS = 20_000  # in one manifest
 NAME_CHARS = 256
 DIMENSIONS = 8
 METRICS = 64  # in one update or evaluation
+RELEASES = 16  # of one run beside its updates
 NOISE = (0.01, 1e6)  # multipliers that an accountant can handle, in seconds; or 0, which costs infinity
 LEDGER_ENTRIES = 2**53  # no sequence is above it: every JSON reader and database can hold it
 DETAIL_CHARS = 2000  # of a reason that a person reads

@@ -3,7 +3,7 @@
 Forms are checked here, signatures in `deerfield.attestation`: what is decoded has the very bytes that were signed.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import inf, isinf
 from typing import get_args
 
@@ -22,7 +22,6 @@ def encode_attestation(attestation: Attestation) -> pb.Attestation:
     """What a site signed; raises BadAttestation where it did not."""
     if not attestation.signature:
         raise BadAttestation("the attestation is not signed; sign it with the site's key")
-    spend = attestation.spend
     return pb.Attestation(
         site=attestation.site,
         population=attestation.population,
@@ -33,13 +32,8 @@ def encode_attestation(attestation: Attestation) -> pb.Attestation:
             phase=attestation.phase,
         ),
         update=attestation.update,
-        spend=pb.Spend(
-            unit=spend.unit,
-            noise_multiplier=spend.noise_multiplier,
-            sample_rate=spend.sample_rate,
-            steps=spend.steps,
-            clip=spend.clip,
-        ),
+        spend=_encode_spend(attestation.spend),
+        beside=map(_encode_spend, attestation.beside),
         accountant=attestation.accountant,
         epsilon_before=attestation.epsilon_before,
         epsilon_after=attestation.epsilon_after,
@@ -66,6 +60,7 @@ def decode_attestation(message: pb.Attestation) -> Attestation:
         phase=message.key.phase,
         update=sha256_hex(message.update),
         spend=_spend(message.spend),
+        beside=_beside(message.beside),
         accountant=named(message.accountant, "an accountant's name"),
         epsilon_before=_epsilon(message.epsilon_before),
         epsilon_after=_epsilon(message.epsilon_after),
@@ -126,6 +121,22 @@ def _sequence(number: int) -> int:
     if number > limits.LEDGER_ENTRIES:
         raise BadRequest(f"ledger sequence {number} is above {limits.LEDGER_ENTRIES}")
     return number
+
+
+def _encode_spend(spend: Spend) -> pb.Spend:
+    return pb.Spend(
+        unit=spend.unit,
+        noise_multiplier=spend.noise_multiplier,
+        sample_rate=spend.sample_rate,
+        steps=spend.steps,
+        clip=spend.clip,
+    )
+
+
+def _beside(messages: Sequence[pb.Spend]) -> tuple[Spend, ...]:
+    if len(messages) > limits.RELEASES:
+        raise BadRequest(f"{len(messages)} releases beside an update are above {limits.RELEASES}")
+    return tuple(map(_spend, messages))
 
 
 def _spend(message: pb.Spend) -> Spend:

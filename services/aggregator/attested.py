@@ -1,11 +1,10 @@
 """Whether an attestation is about the update that it comes with, and goes on where the site's ledger was last seen."""
 
-from math import isinf
-
 from deerfield.attestation import verify
 from deerfield.errors import BadAttestation
 from deerfield.exchange import Key
 from deerfield.types import Attestation
+from services.aggregator.budget import ROUNDING
 from services.aggregator.heads import Heads
 
 SHOWN = 16  # characters of a key in a message
@@ -35,15 +34,14 @@ def check_attestation(attestation: Attestation, site: str, population: str, key:
     before, after = attestation.epsilon_before, attestation.epsilon_after
     if after < before:
         raise BadAttestation(f"the attested epsilon falls from {before:g} to {after:g}; what is spent stays spent")
-    if attestation.spend.unit == "none" and not isinf(after):
-        raise BadAttestation(f"unit none promises nothing, so it costs infinity, not the attested epsilon {after:g}")
 
 
 def check_ledger(heads: Heads, attestation: Attestation) -> None:
     """Holds an attestation against the key and the head that are on record for its site.
 
     Raises:
-        BadAttestation: another key, or a ledger entry that is neither the newest one attested before nor after it.
+        BadAttestation: another key, a ledger entry that is neither the newest one attested before nor after it, or
+            less spent than before.
     """
     site, population = attestation.site, attestation.population
     pinned, known = heads.pinned(site), heads.newest(site, population)
@@ -58,4 +56,12 @@ def check_ledger(heads: Heads, attestation: Attestation) -> None:
         raise BadAttestation(
             f"entry {attestation.ledger_sequence} of the ledger of {population} at {site} is not after entry "
             f"{known.sequence}, which was attested before; if an old copy was restored, reconcile it"
+        )
+    # under the filter `renyi` no delta is used up, and its epsilon may fall with another delta of the policy
+    fell = attestation.epsilon_after < known.epsilon_after * (1 - ROUNDING) and known.delta_after > 0
+    if fell or attestation.delta_after < known.delta_after * (1 - ROUNDING):
+        raise BadAttestation(
+            f"the ledger of {population} at {site} falls from epsilon {known.epsilon_after:g}, delta "
+            f"{known.delta_after:g} to {attestation.epsilon_after:g}, {attestation.delta_after:g}; what is spent stays "
+            "spent"
         )

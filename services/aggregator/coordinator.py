@@ -185,7 +185,7 @@ class Coordinator:
             tasks=edge.tasks(phase.key),
             sealed=edge.uploads.sealed(phase.key),
             noise_key=phase.noise_key,
-            spends=charged(run.spec, edge.uploads.spends(run), edge.taken(run)),
+            spends=charged(run.spec, edge.uploads.attested(run), edge.taken(run)),
             uploads=self._desk.uploads,
             published=self._desk.published,
         )

@@ -9,7 +9,7 @@ from deerfield.manifest import Manifest, check, verify
 from deerfield.types import Attestation, Countersigned
 from services.aggregator.attested import check_attestation, check_ledger
 from services.aggregator.blobs import Blobs
-from services.aggregator.budget import check_spend
+from services.aggregator.budget import check_account, check_spend
 from services.aggregator.desk import Desk
 from services.aggregator.membership import member, open_task
 from services.aggregator.records import UploadRow
@@ -42,7 +42,7 @@ class Intake:
         """Checks the attestation against call and run; may take a second, and may run on any thread.
 
         Raises:
-            BadAttestation: it is not signed, or not about this update.
+            BadAttestation: it is not signed, not about this update, or its epsilon cannot be.
             BadRequest, BudgetExhausted: the spend is not what the run allows.
         """
         with self._desk.store.edge() as edge:
@@ -51,7 +51,9 @@ class Intake:
         if task is not None:
             attestation, spec = announcement.attestation, run.spec
             check_attestation(attestation, site, spec.population, key, announcement.manifest.digest)
-            check_spend(spec, self._desk.make(spec).declares, task.epochs, attestation.spend)
+            declares = self._desk.make(spec).declares
+            check_spend(spec, declares, task.epochs, attestation.spend, attestation.beside)
+            check_account(spec, attestation)
 
     def begin(self, site: str, key: Key, announcement: Announcement) -> frozenset[str]:
         """Keeps the announcement of an update, and answers the chunks that are not here yet.

@@ -110,7 +110,8 @@ def schema_of(text: str) -> Shapes:
 def attestation_of(text: str) -> Attestation:
     """A stored attestation."""
     raw = json.loads(text)
-    return Attestation(**{**raw, "spend": Spend(**raw["spend"])})
+    beside = tuple(Spend(**each) for each in raw["beside"])
+    return Attestation(**{**raw, "spend": Spend(**raw["spend"]), "beside": beside})
 
 
 def _manifest(raw: Mapping[str, Any]) -> Manifest:

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, insert, select, update
 
 from deerfield.exchange import Announcement, Key
-from deerfield.types import Spend
+from deerfield.types import Attestation
 from services.aggregator.records import RunRow, UploadRow, attestation_of, manifest_of, to_text
 from services.aggregator.tables import of_phase, uploads
 
@@ -54,12 +54,12 @@ class Uploads:
         query = select(uploads).where(*of_phase(uploads, key), uploads.c.sealed).order_by(uploads.c.site)
         return [_upload(row) for row in self._connection.execute(query)]
 
-    def spends(self, run: RunRow) -> Mapping[str, tuple[Spend, ...]]:
-        """Every sealed spend of a run, by site, in the order of the phases."""
+    def attested(self, run: RunRow) -> Mapping[str, tuple[Attestation, ...]]:
+        """What came with the sealed updates of a run, by site, in the order of the phases."""
         query = select(uploads.c.site, uploads.c.attestation).where(uploads.c.run == run.run, uploads.c.sealed)
-        found: dict[str, tuple[Spend, ...]] = {}
+        found: dict[str, tuple[Attestation, ...]] = {}
         for site, text in self._connection.execute(query.order_by(uploads.c.round, uploads.c.phase)):
-            found[site] = (*found.get(site, ()), attestation_of(text).spend)
+            found[site] = (*found.get(site, ()), attestation_of(text))
         return found
 
 

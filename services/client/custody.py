@@ -28,6 +28,7 @@ from deerfield.plan import schedule
 from deerfield.record import encode
 from deerfield.runspec import RunSpec
 from deerfield.strategies import make
+from deerfield.strategy import check_task
 from deerfield.tensors import Tensors
 from deerfield.types import Attestation, Countersigned, Spend, Update
 from services.client import dp_metrics
@@ -191,10 +192,12 @@ class RunAccount:
         """Charges the run, once, and the task, before a record is read; metrics in the clear cost infinity.
 
         Raises:
+            PolicyRefused: the run has no such task.
             BudgetExhausted: it does not fit; nothing was charged.
             AlreadySealed: the task was begun before, and there is no spare phase.
             LedgerUnwritable: the charge cannot be made to last.
         """
+        check_task(make(self.spec).declares, assignment.task)
         if self.custody.policy.metrics == "clear":
             self.ledger.make_infinite("metrics: clear")
         self.ledger.reserve_run(self.plan)
@@ -235,6 +238,7 @@ class RunAccount:
             phase=key.phase,
             update=digest,
             spend=reservation.spend,
+            beside=run.plan.extra,
             accountant=run.plan.accountant,
             epsilon_before=run.epsilon_before,
             epsilon_after=reservation.epsilon_after,

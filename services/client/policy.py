@@ -106,7 +106,7 @@ class Policy(Section):
                 f"population {spec.population!r} is not in this site's policy ({', '.join(sorted(self.populations))})"
             )
         population = self.populations[spec.population]
-        for refusal in (self._unit(spec, population), self._strategy(spec), _required(spec, population)):
+        for refusal in (self._unit(spec, population), self._strategy(spec), self._required(spec, population)):
             if refusal is not None:
                 raise PolicyRefused(refusal)
         return population
@@ -138,6 +138,25 @@ class Policy(Section):
             )
         return None
 
+    def _required(self, spec: RunSpec, population: Population) -> str | None:
+        """What the consortium asks of every site's policy, and this one does not keep."""
+        required = spec.federation.lifetime_epsilon
+        if required is None:
+            return None
+        if population.unprotected or self.metrics == "clear":
+            what = "`unprotected: true`" if population.unprotected else "`metrics: clear`"
+            return (
+                f"the consortium requires a lifetime epsilon of at most {required:g}, and {what} lets population "
+                f"{spec.population!r} spend more than any; take it out of the policy to take part"
+            )
+        if population.epsilon is None or population.epsilon > required:
+            allowed = "no limit" if population.epsilon is None else f"{population.epsilon:g}"
+            return (
+                f"the consortium requires a lifetime epsilon of at most {required:g}, population {spec.population!r} "
+                f"allows {allowed}; lower it in the policy to take part"
+            )
+        return None
+
     def base(self, spec: RunSpec) -> str:
         """Where the run's base model is.
 
@@ -147,20 +166,6 @@ class Policy(Section):
         if spec.model.digest not in self.models:
             raise NotMapped(f"base model {spec.model.base!r} ({spec.model.digest}) is not in this site's policy")
         return self.models[spec.model.digest or ""]
-
-
-def _required(spec: RunSpec, population: Population) -> str | None:
-    """What the consortium asks of every site's policy, and this one does not keep."""
-    required = spec.federation.lifetime_epsilon
-    if required is None:
-        return None
-    if population.epsilon is None or population.epsilon > required:
-        allowed = "no limit" if population.epsilon is None else f"{population.epsilon:g}"
-        return (
-            f"the consortium requires a lifetime epsilon of at most {required:g}, population {spec.population!r} "
-            f"allows {allowed}; lower it in the policy to take part"
-        )
-    return None
 
 
 def load(path: Path) -> Policy:

@@ -1,6 +1,7 @@
 """The noised updates that a site has committed to, each under its digest: a retry sends these bytes and no others."""
 
 import re
+import time
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from deerfield.durable import OnDurable, create, ignore, make_folder
 from deerfield.errors import DeerfieldError, LedgerDamaged, LedgerUnwritable
 from deerfield.tensors import Tensors, digest
 
+ABANDONED_S = 24 * 3600.0
 DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 
 
@@ -22,8 +24,9 @@ class Vault:
         self._folder, self._on_durable = folder, on_durable
         try:
             make_folder(folder)
-            for left in folder.glob("*.part"):  # of a process that died while it wrote
-                left.unlink()
+            for left in folder.glob("*.part"):  # of a process that died while it wrote, and of none that is writing
+                if time.time() - left.stat().st_mtime > ABANDONED_S:
+                    left.unlink(missing_ok=True)
         except OSError as error:
             raise LedgerUnwritable(
                 f"the vault {folder} cannot be used ({error.strerror}); give the site a folder that it may write to"

@@ -92,6 +92,7 @@ def test_metrics_under_noise_reach_the_result_and_are_paid_from_the_budget_of_th
     shown = json.loads(deerfield("ledger", "show", tmp_path / "ledgers/east", "--json").stdout)
     charged = next(entry for entry in shown["entries"] if entry["kind"] == "run")
     assert 7.9 <= charged["epsilon"] == told["epsilon"] <= 8.0
+    assert result["sites"]["east"]["epsilon"] == pytest.approx(charged["epsilon"], rel=1e-9)  # metrics included
     # a run of the same steps whose counts stay at home needs less noise for the same epsilon
     alone = noise_multiplier(8.0, 1e-6, told["sample_rate"], told["steps"])
     assert charged["noise_multiplier"] == told["noise_multiplier"] > alone

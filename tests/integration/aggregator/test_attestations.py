@@ -16,7 +16,8 @@ from deerfield.attestation import countersign, head_statement, public_key, sign
 from deerfield.errors import BadAttestation, BadRequest, BudgetExhausted, InvalidInput, NotFinite
 from deerfield.exchange import announce
 from deerfield.manifest import pieces
-from deerfield.runspec import Privacy
+from deerfield.runspec import Federation, Privacy
+from deerfield.types import Spend
 from deerfield.wire import codec, signed
 from deerfield.wire import federation_pb2 as pb
 from deerfield.wire.backoff import Backoff
@@ -62,6 +63,10 @@ def unsigned_after(**changes):
     return lambda update: replace(update, attestation=replace(update.attestation, **changes))
 
 
+def spent(**changes):
+    return replace(Spend(unit="record", noise_multiplier=0.5, sample_rate=1.0, steps=1, clip=1.0), **changes)
+
+
 REFUSED = {
     "changed after it was signed": (unsigned_after(epsilon_after=0.1), BadAttestation, "not signed by the key"),
     "signed by nobody": (unsigned_after(signature="00" * 64), BadAttestation, "not signed by the key"),
@@ -73,8 +78,11 @@ REFUSED = {
     "another phase": (lambda u: again(u, phase=1), BadAttestation, "of phase 1"),
     "another update": (lambda u: again(u, update="0" * 64), BadAttestation, "of update 000"),
     "a falling epsilon": (lambda u: again(u, epsilon_before=9.0), BadAttestation, "falls from 9 to"),
-    "another unit": (spend(unit="none"), BadAttestation, "unit none promises nothing"),
-    "another unit, honestly": (
+    "an epsilon below its own cost": (lambda u: again(u, epsilon_after=0.01), BadAttestation, "this task alone costs"),
+    "an accountant of its own": (lambda u: again(u, accountant="guess"), BadAttestation, "counted by 'guess'"),
+    "metrics of another unit": (lambda u: again(u, beside=(spent(unit="patient"),)), BadRequest, "another unit"),
+    "metrics beyond the budget": (lambda u: again(u, beside=(spent(),)), BudgetExhausted, "the run allows 3"),
+    "another unit": (
         lambda u: again(u, spend=replace(u.attestation.spend, unit="none"), epsilon_after=inf),
         BadRequest,
         "the run says",
@@ -119,9 +127,34 @@ def test_unit_none_costs_infinity_and_says_so(aggregator):
     north = local(aggregator, "north", open_run, noise_multiplier=0.0)
     assignment = north.link.next_task()
     good = north.update(assignment)
-    with pytest.raises(BadAttestation, match="costs infinity, not the attested epsilon 3"):
+    with pytest.raises(BadAttestation, match="attested epsilon 3 is below the inf"):
         north.link.send(assignment, again(good, epsilon_after=3.0))
     assert north.link.send(assignment, good).epsilon_after == inf
+
+
+@pytest.mark.parametrize("less", [{"epsilon_after": 6.9}, {"delta_after": 1e-7}])
+def test_a_ledger_that_has_less_than_it_had_is_refused(aggregator, run, less):
+    north, south = local(aggregator, "north", run), local(aggregator, "south", run)
+    assignment = north.link.next_task()
+    north.link.send(assignment, again(north.update(assignment), epsilon_before=6.0, epsilon_after=7.0))
+    south.step()
+    aggregator.coordinator.close_due()
+    assignment = north.link.next_task()
+    good = again(north.update(assignment), epsilon_before=6.0, epsilon_after=7.0)
+    with pytest.raises(BadAttestation, match="falls from epsilon 7"):
+        north.link.send(assignment, again(good, **less))
+    north.link.send(assignment, again(good))
+
+
+def test_a_population_that_has_spent_more_than_the_consortium_allows_is_refused(aggregator):
+    federation = Federation(sites=("north",), lifetime_epsilon=5.0)
+    spec = run_spec("north", privacy=PRIVACY).model_copy(update={"federation": federation})
+    north = local(aggregator, "north", aggregator.runs.start(spec, "capped"))
+    assignment = north.link.next_task()
+    for epsilon in (5.1, inf):
+        with pytest.raises(BadAttestation, match="requires a lifetime epsilon of 5"):
+            north.link.send(assignment, again(north.update(assignment), epsilon_after=epsilon))
+    north.link.send(assignment, again(north.update(assignment), epsilon_after=5.0))
 
 
 def test_a_site_keeps_the_key_of_its_first_attestation(server, run):

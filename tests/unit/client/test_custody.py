@@ -1,6 +1,7 @@
 """What a site holds in trust: the budget over runs, the only update of a task, a ledger that cannot be rolled back."""
 
 import shutil
+from dataclasses import replace
 from math import inf, isinf
 
 import pytest
@@ -139,6 +140,8 @@ def test_a_forked_ledger_is_behind_even_at_the_same_length(tmp_path):
             {"federation": {"lifetime_epsilon": 10.0}},
             "at most 10, population 'p' allows 50",
         ),
+        ({"population": {"unprotected": True}}, {"federation": {"lifetime_epsilon": 50.0}}, "`unprotected: true` lets"),
+        ({"metrics": "clear"}, {"federation": {"lifetime_epsilon": 50.0}}, "`metrics: clear` lets"),
     ],
 )
 def test_what_the_policy_does_not_allow_is_refused_in_one_sentence_before_anything_is_opened(
@@ -154,6 +157,20 @@ def test_what_the_policy_does_not_allow_is_refused_in_one_sentence_before_anythi
         custody.account("r", 0, asked)
     assert says in str(refused.value)
     assert not (tmp_path / "ledgers").exists()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"epochs": 0}, {"epochs": 2}, {"factors": "A"}, {"factors": ""}, {"round": 2}, {"phase": 2}, {"round": 40}],
+)
+def test_a_task_that_the_run_does_not_have_is_refused_before_a_charge(tmp_path, changes):
+    odd = replace(assigned(), task=replace(assigned().task, **changes))
+    with opened(tmp_path) as custody:
+        account = custody.account(odd.run, odd.incarnation, odd.spec)
+        with pytest.raises(PolicyRefused, match="the run has rounds 0 to 1 with the phases 'B', 'A' of 1 epochs"):
+            account.reserve(odd)
+        assert account.ledger.account.epsilon == 0
+        account.reserve(assigned())
 
 
 def test_a_population_that_is_not_mapped_is_refused(tmp_path):

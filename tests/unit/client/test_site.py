@@ -55,7 +55,7 @@ def test_data_are_not_read_for_a_task_beyond_the_schedule(served):
     link = FakeLink([assigned(number) for number in range(5)])
     order = served(link)
     assert order == ["check", "trainer"] * (len(order) // 2) + ["check"] * (order.count("check") * 2 - len(order))
-    assert {reason for reason, _ in link.declined} == {"BUDGET_EXHAUSTED"}
+    assert {reason for reason, _ in link.declined} == {"POLICY_REFUSED"}
 
 
 def test_a_run_that_the_policy_refuses_loads_no_model(served):

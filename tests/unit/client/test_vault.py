@@ -1,6 +1,7 @@
 """The signing key and the stored updates of a site."""
 
 import os
+import time
 from pathlib import Path
 
 import numpy as np
@@ -93,10 +94,12 @@ def test_the_same_update_is_written_once_and_leftovers_go(tmp_path: Path) -> Non
     vault = Vault(tmp_path)
     name = vault.put(UPDATE)
     written = os.stat(tmp_path / f"{name}.safetensors")
-    (tmp_path / "x.part").write_bytes(b"half")
+    for leftover, hours in (("old.part", 25), ("of_a_process_that_writes_now.part", 1)):
+        (tmp_path / leftover).write_bytes(b"half")
+        os.utime(tmp_path / leftover, (time.time() - hours * 3600,) * 2)
     assert Vault(tmp_path).put(UPDATE) == name
     assert os.stat(tmp_path / f"{name}.safetensors") == written
-    assert len(list(tmp_path.iterdir())) == 1
+    assert {path.name for path in tmp_path.iterdir()} == {f"{name}.safetensors", "of_a_process_that_writes_now.part"}
 
 
 def test_any_change_to_a_stored_update_is_seen(tmp_path: Path) -> None:

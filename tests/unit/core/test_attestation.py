@@ -20,6 +20,7 @@ from deerfield.types import Attestation, Countersigned, Spend
 from tests.attesting import key_of
 
 SPEND = Spend(unit="record", noise_multiplier=1.5, sample_rate=0.125, steps=8, clip=1.0)
+COUNTS = Spend(unit="record", noise_multiplier=4.0, sample_rate=1, steps=3, clip=1.0)
 UNSIGNED = Attestation(
     site="north",
     population="patients",
@@ -29,6 +30,7 @@ UNSIGNED = Attestation(
     phase=1,
     update="ab" * 32,
     spend=SPEND,
+    beside=(COUNTS,),
     accountant="dp-accounting PLD",
     epsilon_before=0.5,
     epsilon_after=1.0,
@@ -42,9 +44,10 @@ HEAD = countersign(key_of("the aggregator"), SIGNED)
 
 def test_the_statement_is_these_very_bytes():
     assert statement(replace(UNSIGNED, public_key="ef" * 32, epsilon_after=inf)) == (
-        b'deerfield attestation v1\n{"accountant":"dp-accounting PLD","delta_after":1e-06,"epsilon_after":"infinity",'
-        b'"epsilon_before":0.5,'
-        b'"incarnation":1,"ledger_head":"' + b"cd" * 32 + b'","ledger_sequence":7,"phase":1,"population":"patients",'
+        b'deerfield attestation v1\n{"accountant":"dp-accounting PLD","beside":[{"clip":1.0,"noise_multiplier":4.0,'
+        b'"sample_rate":1.0,"steps":3,"unit":"record"}],"delta_after":1e-06,"epsilon_after":"infinity",'
+        b'"epsilon_before":0.5,"incarnation":1,"ledger_head":"' + b"cd" * 32 + b'",'
+        b'"ledger_sequence":7,"phase":1,"population":"patients",'
         b'"public_key":"' + b"ef" * 32 + b'","round":2,"run":"run-1","site":"north","spend":{"clip":1.0,'
         b'"noise_multiplier":1.5,"sample_rate":0.125,"steps":8,"unit":"record"},"update":"' + b"ab" * 32 + b'"}'
     )
@@ -72,6 +75,8 @@ def test_what_was_signed_verifies_and_signing_it_again_is_the_same():
 
 def another(value):
     """A value of the same type that is not the same."""
+    if isinstance(value, tuple):
+        return (another(value[0]), *value[1:])
     if isinstance(value, Spend):
         return replace(value, steps=value.steps + 1)
     if isinstance(value, str):

@@ -347,6 +347,18 @@ def test_no_task_takes_a_step_beyond_its_run() -> None:
     chain.task(1, steps=5)
 
 
+def test_a_run_has_no_more_tasks_than_were_reserved_even_without_a_step() -> None:
+    chain = Chain()
+    chain.run(plan())
+    for number in range(plan().tasks):
+        chain.task(number, steps=0)
+    with pytest.raises(BudgetExhausted, match=f"one task more than the {plan().tasks}"):
+        chain.task(plan().tasks, steps=0)
+    known = {**chain.entries[-1].detail, "round": 90}
+    chain.add("task", known)
+    assert any("and 4 were reserved" in each for each in found(chain))
+
+
 def test_a_task_is_tried_again_only_on_a_spare_phase_and_only_its_last_try_is_sent() -> None:
     chain = Chain()
     chain.run(plan())

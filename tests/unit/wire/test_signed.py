@@ -38,6 +38,7 @@ ATTESTATIONS = st.builds(
     phase=WHOLE,
     update=HASHES,
     spend=SPENDS,
+    beside=st.lists(SPENDS, max_size=limits.RELEASES).map(tuple),
     accountant=NAMES,
     epsilon_before=EPSILONS,
     epsilon_after=EPSILONS,
