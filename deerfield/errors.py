@@ -178,6 +178,12 @@ class LedgerBehind(Refusal):
     reason = "LEDGER_BEHIND"
 
 
+class LedgerUnusable(Refusal):
+    """The site's ledger is damaged or cannot be written: nothing is trained until its operator has acted."""
+
+    reason = "LEDGER_UNUSABLE"
+
+
 class PolicyRefused(Refusal):
     """The site's policy does not allow the run."""
 

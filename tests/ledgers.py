@@ -1,10 +1,12 @@
 """Ledgers in memory and on disk for tests: terms, plans, and a chain that is written as a site writes it."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from math import inf
 from pathlib import Path
 
 from deerfield.ledger.details import RunPlan, TaskKey, Terms
+from deerfield.ledger.reading import is_stored
 from services.client.ledger_file import NAME, Ledger
 from tests.attesting import key_of
 
@@ -65,3 +67,8 @@ def eight(folder: Path, terms: Terms = TERMS) -> bytes:
 
 
 NONE_RUN = plan("open", unit="none", noise_multiplier=0.0, clip=inf)
+
+
+def stored_in(vault: Path) -> Callable[[str], bool]:
+    """What `verify` asks of a site's vault."""
+    return lambda name: is_stored(lambda each: (vault / f"{each}.safetensors").read_bytes(), name)

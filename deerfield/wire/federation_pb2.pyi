@@ -32,6 +32,7 @@ class Reason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     LEDGER_BEHIND: _ClassVar[Reason]
     POLICY_REFUSED: _ClassVar[Reason]
     BAD_ATTESTATION: _ClassVar[Reason]
+    LEDGER_UNUSABLE: _ClassVar[Reason]
 
 class Dtype(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -60,6 +61,7 @@ INVALID_INPUT: Reason
 LEDGER_BEHIND: Reason
 POLICY_REFUSED: Reason
 BAD_ATTESTATION: Reason
+LEDGER_UNUSABLE: Reason
 DTYPE_UNSPECIFIED: Dtype
 FLOAT32: Dtype
 

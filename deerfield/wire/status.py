@@ -32,6 +32,7 @@ TABLE: Mapping[type[errors.DeerfieldError], tuple[grpc.StatusCode, str]] = {  # 
     errors.BudgetExhausted: (Code.FAILED_PRECONDITION, "calibrate the noise to the epsilon of the run"),
     errors.NotMapped: (Code.FAILED_PRECONDITION, "name the population and base model in the site's policy"),
     errors.EngineFault: (Code.FAILED_PRECONDITION, "see the site's log: nothing was trained"),
+    errors.LedgerUnusable: (Code.FAILED_PRECONDITION, "the hospital looks at the site's log, and mends its ledger"),
     errors.LedgerBehind: (Code.FAILED_PRECONDITION, "the hospital reconciles its ledger: deerfield ledger reconcile"),
     errors.PolicyRefused: (Code.FAILED_PRECONDITION, "the hospital's policy decides; ask for what it allows"),
     errors.BadAttestation: (Code.FAILED_PRECONDITION, "compare the site's ledger and key with the aggregator's record"),

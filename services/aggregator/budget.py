@@ -32,8 +32,8 @@ def check_spend(
     agreed = (privacy.unit, spec.release_rate, spec.releases(epochs), privacy.clip or inf)
     if told != agreed:
         raise BadRequest(f"the update spent (unit, sample_rate, steps, clip) = {told}; the run says {agreed}")
-    if any(each.unit != privacy.unit for each in beside):
-        raise BadRequest(f"what is released beside the update counts by another unit than the run, {privacy.unit}")
+    if any((each.unit, each.sample_rate) != (privacy.unit, 1.0) for each in beside):
+        raise BadRequest(f"what is released beside the update must count every {privacy.unit}, at sample rate 1")
     if privacy.unit == "none" or privacy.epsilon is None:
         return
     if privacy.unit == "site":

@@ -34,6 +34,7 @@ UNTRAINED = (  # reasons to decline before anything leaves the site
     "NOT_MAPPED",
     "ENGINE_FAULT",
     "LEDGER_BEHIND",
+    "LEDGER_UNUSABLE",
     "POLICY_REFUSED",
 )
 

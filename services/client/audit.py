@@ -19,8 +19,8 @@ from deerfield.tensors import Tensors, digest, factor, trained
 from deerfield.types import Spend, Task, Unit, Update
 from services.client import workbench
 from services.client.canaries import Plant
-from services.client.custody import evaluations
 from services.client.policy import Policy
+from services.client.run_account import evaluations
 from services.client.trainer import TorchTrainer
 
 SITE = "audit"  # in updates that go nowhere

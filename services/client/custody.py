@@ -1,49 +1,36 @@
 """What a site holds in trust for its hospital: the ledgers, the signing key, the stored updates and the policy.
 
-The order of every task is here: reserve before a record is read, store and commit the noised update, and only then hand
-it over to be sent. Whatever is asked again, after any crash, is answered with the same bytes.
+One process at a time has them. What it does with a ledger for one run is in `run_account`.
 """
 
-import json
+import fcntl
 import os
 import time
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from math import ceil
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from deerfield import durable, keyfile
-from deerfield.attestation import sign
-from deerfield.errors import InvalidInput, LedgerBehind
+from deerfield.errors import LedgerBusy, LedgerUnwritable
 from deerfield.ledger import charging
-from deerfield.ledger.account import Reservation
-from deerfield.ledger.details import RunPlan
-from deerfield.ledger.entry import Head
-from deerfield.link import Assignment
-from deerfield.plan import schedule
-from deerfield.record import encode
 from deerfield.runspec import RunSpec
-from deerfield.strategies import make
-from deerfield.strategy import check_task
-from deerfield.tensors import Tensors
-from deerfield.types import Attestation, Countersigned, Spend, Update
-from services.client import dp_metrics
 from services.client.commitment import commitment, salt
 from services.client.ledger_file import NAME, Ledger
 from services.client.policy import Policy, Population
 from services.client.register import admit, terms
+from services.client.run_account import RunAccount, run_plan
 from services.client.vault import Vault
 
 
 @dataclass
 class Custody:
-    """The state folder of one site, this process' alone while a ledger in it is open; use it with `with`.
+    """The state folder of one site, this process' alone; use it with `with`.
 
-    `site.key`, `ledgers/POPULATION/ledger.jsonl`, `vault/`, `metrics/`, `split.key`, `commitment.salt`,
+    `lock`, `site.key`, `ledgers/POPULATION/ledger.jsonl`, `vault/`, `metrics/`, `split.key`, `commitment.salt`,
     `aggregator.pub`, `records/`.
     """
 
@@ -56,11 +43,18 @@ class Custody:
     _stack: ExitStack = field(default_factory=ExitStack)
 
     def __enter__(self) -> Self:
+        """Raises LedgerBusy if another process has the folder, so that a second one answers no task of the first."""
+        with ExitStack() as stack:
+            stack.enter_context(_alone(self.folder))
+            self._prepare()
+            self._stack = stack.pop_all()
+        return self
+
+    def _prepare(self) -> None:
         self.key = keyfile.load(self.folder / keyfile.SITE)
         self.vault = Vault(self.folder / "vault", on_durable=self.on_durable)
         self.salt = salt(self.folder)
         self.split_key = durable.kept(self.folder / "split.key", os.urandom(32))
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -68,7 +62,7 @@ class Custody:
         self._stack.close()
         self._open.clear()
 
-    def account(self, run: str, incarnation: int, spec: RunSpec) -> "RunAccount":
+    def account(self, run: str, incarnation: int, spec: RunSpec) -> RunAccount:
         """A run's account with its population, once the policy allows the run.
 
         Reads no record: the data's bytes are hashed, once for each process, to see that they are those registered.
@@ -84,7 +78,16 @@ class Custody:
         plan = run_plan(run, incarnation, spec, self.policy, population)
         if (held := ledger.account.runs.get((run, incarnation))) is not None:
             charging.check_same(held, plan)
-        return RunAccount(custody=self, spec=spec, ledger=ledger, plan=plan)
+        return RunAccount(
+            site=self.site,
+            key=self.key,
+            folder=self.folder,
+            vault=self.vault,
+            in_the_clear=self.policy.metrics == "clear",
+            spec=spec,
+            ledger=ledger,
+            plan=plan,
+        )
 
     def _ledger(self, name: str, population: Population) -> Ledger:
         if name not in self._open:
@@ -104,163 +107,19 @@ class Custody:
         return self._open[name]
 
 
-def run_plan(run: str, incarnation: int, spec: RunSpec, policy: Policy, population: Population) -> RunPlan:
-    """Everything that the run may do to the population, calibrated as a whole before its first phase."""
-    declares, privacy = make(spec).declares, spec.privacy
-    extra = evaluations(spec, policy)
-    spend = schedule(spec, declares, extra)
-    return RunPlan(
-        run=run,
-        incarnation=incarnation,
-        spec=spec.sha256,
-        unit=privacy.unit,
-        noise_multiplier=spend.noise_multiplier,
-        sample_rate=spend.sample_rate,
-        steps=spend.steps,
-        clip=spend.clip,
-        delta=privacy.delta,
-        phases=declares.rounds * len(declares.phases),
-        spare_phases=privacy.spare_phases,
-        extra=extra,
-        infinite_allowed=population.unprotected or population.unit == "none" or policy.metrics == "clear",
-    )
-
-
-def evaluations(spec: RunSpec, policy: Policy) -> tuple[Spend, ...]:
-    """What the validation counts of a whole run cost, under `metrics: dp`."""
-    if policy.metrics != "dp" or spec.privacy.unit == "none":
-        return ()
-    declares = make(spec).declares
-    phases = ceil(declares.rounds * len(declares.phases) / policy.dp_metrics.every)
-    times = phases + spec.privacy.spare_phases  # each may repeat a phase that was evaluated
-    return (dp_metrics.spend(spec.privacy.unit, policy.dp_metrics.noise_multiplier, times=times),)
-
-
-def record_path(state: Path, population: str) -> Path:
-    """Where a site keeps the aggregator's record that its own ledger of the population did not hold."""
-    return state / "records" / f"{population}.json"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunAccount:
-    """One run's dealings with one population: `site.Account`."""
-
-    custody: Custody
-    spec: RunSpec
-    ledger: Ledger
-    plan: RunPlan
-
-    def check_head(self, record: Countersigned | None) -> None:
-        """Holds the aggregator's record of this ledger against the ledger itself.
-
-        Raises:
-            LedgerBehind: the aggregator has seen an entry that is not in it.
-            InvalidInput: the record is signed by another aggregator than the one this site knows.
-        """
-        if record is None:
-            return
-        self._pin(record.aggregator_key)
-        if not self.ledger.account.knows(Head(sequence=record.sequence, hash=record.head)):
-            self._keep_record(record)
-            raise LedgerBehind(
-                f"the aggregator has seen entry {record.sequence} of the ledger of {record.population!r}, and this "
-                f"ledger, which ends at {self.ledger.head.sequence}, does not hold it: an old copy was restored; put "
-                "the newest copy back, or run `deerfield ledger reconcile`"
-            )
-
-    def _keep_record(self, record: Countersigned) -> None:
-        """Keeps what `deerfield ledger reconcile` will charge by; a site that cannot refuses all the same."""
-        with suppress(OSError):
-            durable.replaced(record_path(self.custody.folder, record.population), encode(record))
-
-    def _pin(self, key: str) -> None:
-        path = self.custody.folder / "aggregator.pub"
-        if (known := durable.kept(path, key.encode()).decode()) != key:
-            raise InvalidInput(
-                f"the aggregator signs with key {key[:16]}..., this site knows {known[:16]}... ({path}); if its "
-                "operator confirms the new key, remove that file and start the site again"
-            )
-
-    def stored(self, assignment: Assignment) -> Update | None:
-        """The update that answers a task, exactly as it was committed; None if none was."""
-        digest = self.ledger.committed(assignment.key)
-        if digest is None:
-            return None
-        return self._update(assignment, self.custody.vault.get(digest), digest)
-
-    def reserve(self, assignment: Assignment) -> Reservation:
-        """Charges the run, once, and the task, before a record is read; metrics in the clear cost infinity.
-
-        Raises:
-            PolicyRefused: the run has no such task.
-            BudgetExhausted: it does not fit; nothing was charged.
-            AlreadySealed: the task was begun before, and there is no spare phase.
-            LedgerUnwritable: the charge cannot be made to last.
-        """
-        check_task(make(self.spec).declares, assignment.task)
-        if self.custody.policy.metrics == "clear":
-            self.ledger.make_infinite("metrics: clear")
-        self.ledger.reserve_run(self.plan)
-        return self.ledger.reserve_task(assignment.key, self.spec.releases(assignment.task.epochs))
-
-    def commit(
-        self, reservation: Reservation, assignment: Assignment, delta: Tensors, metrics: Mapping[str, float]
-    ) -> Update:
-        """Stores the noised update, binds it to its reservation, and answers what may now be sent."""
-        self._keep_metrics(assignment, metrics)
-        digest = self.custody.vault.put(delta)
-        self.ledger.commit(reservation, digest)
-        return self._update(assignment, delta, digest)
-
-    def _update(self, assignment: Assignment, delta: Tensors, digest: str) -> Update:
-        task = assignment.task
-        return Update(
-            site=self.custody.site,
-            round=task.round,
-            phase=task.phase,
-            base=assignment.base,
-            delta=delta,
-            attestation=self._attest(assignment, digest),
-            metrics=self._metrics(assignment),
-        )
-
-    def _attest(self, assignment: Assignment, digest: str) -> Attestation:
-        account, key = self.ledger.account, assignment.key
-        reservation = next(each for each in account.task(key) if each.sequence in account.commits)
-        run = account.runs[key.run, key.incarnation]
-        commit = account.commits[reservation.sequence]
-        unsigned = Attestation(
-            site=self.custody.site,
-            population=self.spec.population,
-            run=key.run,
-            incarnation=key.incarnation,
-            round=key.round,
-            phase=key.phase,
-            update=digest,
-            spend=reservation.spend,
-            beside=run.plan.extra,
-            accountant=run.plan.accountant,
-            epsilon_before=run.epsilon_before,
-            epsilon_after=reservation.epsilon_after,
-            delta_after=account.delta_until(commit.sequence),
-            ledger_sequence=commit.sequence,
-            ledger_head=commit.hash,
-        )
-        return sign(self.custody.key, unsigned)
-
-    def _keep_metrics(self, assignment: Assignment, metrics: Mapping[str, float]) -> None:
-        if metrics:
-            path = self._metrics_path(assignment)
-            durable.make_folder(path.parent)
-            durable.kept(path, json.dumps(dict(metrics), sort_keys=True).encode())
-
-    def _metrics(self, assignment: Assignment) -> Mapping[str, float]:
-        path = self._metrics_path(assignment)
-        found: dict[str, float] = json.loads(path.read_text()) if path.exists() else {}
-        return found
-
-    def _metrics_path(self, assignment: Assignment) -> Path:
-        """Metrics are noised once, like the update: what is sent again is what was stored."""
-        key, task = assignment.key, assignment.task
-        name = f"{key.run}-{key.incarnation}-{task.round}-{task.phase}.json"
-        return self.custody.folder / "metrics" / name
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    try:
+        durable.make_folder(folder)
+        handle = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise LedgerUnwritable(
+            f"{folder} cannot be used ({error.strerror}); give the site a folder that it may write to"
+        ) from error
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise LedgerBusy(f"another process of this site has {folder} open; let it end, or stop it") from None
+    finally:
+        os.close(handle)

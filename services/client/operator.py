@@ -23,9 +23,9 @@ from deerfield.runspec import RunSpec
 from deerfield.strategies import make
 from deerfield.types import Countersigned
 from services.client import policy
-from services.client.custody import evaluations, record_path
 from services.client.ledger_file import NAME, Ledger, account_of
 from services.client.policy import Policy, Population
+from services.client.run_account import evaluations, record_path
 
 UNREGISTERED = "the population is not registered, and no run uses it before; run `deerfield register`"
 

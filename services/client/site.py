@@ -16,6 +16,8 @@ from deerfield.errors import (
     DeerfieldError,
     EngineFault,
     InvalidInput,
+    LedgerFault,
+    LedgerUnusable,
     NotMapped,
     Refusal,
     RoundClosed,
@@ -38,6 +40,7 @@ DECLINED = {  # all that the aggregator learns: one fixed sentence for each reas
     "BUDGET_EXHAUSTED": "the run or the task is beyond what is left of this population's budget",
     "ENGINE_FAULT": "the check of the clipping engine failed; see the site's log",
     "LEDGER_BEHIND": "this site's ledger lacks an entry that the aggregator has seen; its operator must reconcile it",
+    "LEDGER_UNUSABLE": "this site's ledger cannot be read or written; its operator must look at the site's log",
     "NOT_FINITE": "training at this site gave numbers that are not finite; lower the learning rates",
     "NOT_MAPPED": "this site's policy, model or data do not fit what the run names; see the site's log",
     "POLICY_REFUSED": "this site's policy does not allow what the run asks for; see the site's log",
@@ -144,8 +147,9 @@ class Site:
         except Refusal as refusal:
             self._decline(assignment, refusal.reason, str(refusal))
         except InvalidInput as error:
+            reason = LedgerUnusable.reason if isinstance(error, LedgerFault) else NotMapped.reason
             with suppress(DeerfieldError):  # whatever becomes of the answer, this site cannot go on
-                self._decline(assignment, NotMapped.reason, str(error))
+                self._decline(assignment, reason, str(error))
             raise
         except Exception as error:  # not to go on, but to say so: others would wait for this site until the deadline
             with suppress(DeerfieldError):

@@ -1,18 +1,16 @@
 """The noised updates that a site has committed to, each under its digest: a retry sends these bytes and no others."""
 
 import re
-import time
 from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load, save
+from safetensors.numpy import save
 
 from deerfield.durable import OnDurable, create, ignore, make_folder
-from deerfield.errors import DeerfieldError, LedgerDamaged, LedgerUnwritable
+from deerfield.errors import LedgerDamaged, LedgerUnwritable
+from deerfield.ledger.reading import update_of
 from deerfield.tensors import Tensors, digest
 
-ABANDONED_S = 24 * 3600.0
 DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 
 
@@ -24,9 +22,8 @@ class Vault:
         self._folder, self._on_durable = folder, on_durable
         try:
             make_folder(folder)
-            for left in folder.glob("*.part"):  # of a process that died while it wrote, and of none that is writing
-                if time.time() - left.stat().st_mtime > ABANDONED_S:
-                    left.unlink(missing_ok=True)
+            for left in folder.glob("*.part"):  # of a process that died while it wrote
+                left.unlink()
         except OSError as error:
             raise LedgerUnwritable(
                 f"the vault {folder} cannot be used ({error.strerror}); give the site a folder that it may write to"
@@ -60,29 +57,18 @@ class Vault:
             LedgerDamaged: it is not here, or its content has changed.
         """
         try:
-            update = load(self._path(name).read_bytes())
+            return update_of(self._path(name).read_bytes(), name)
         except FileNotFoundError:
             raise LedgerDamaged(
                 f"the update {name} is not in {self._folder}, and the ledger says that it was committed; restore the "
                 "folder from a copy"
             ) from None
-        except (OSError, SafetensorError, ValueError) as error:
-            raise LedgerDamaged(f"the update {name} in {self._folder} cannot be read: {error}; restore it") from error
-        if digest(update) != name or any(array.dtype != np.float32 for array in update.values()):
-            raise LedgerDamaged(f"the update {name} in {self._folder} has changed since it was stored; restore it")
-        return update
+        except (OSError, ValueError) as error:
+            raise LedgerDamaged(f"the update {name} in {self._folder} cannot be used: {error}; restore it") from error
 
     def has(self, name: str) -> bool:
         """Whether an update of this digest was stored."""
         return self._path(name).exists()
-
-    def intact(self, name: str) -> bool:
-        """Whether `get` would answer: what `ledger.audit.verify` asks."""
-        try:
-            self.get(name)
-        except DeerfieldError:
-            return False
-        return True
 
     def _path(self, name: str) -> Path:
         if DIGEST.match(name) is None:

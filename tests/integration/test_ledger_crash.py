@@ -13,9 +13,8 @@ from deerfield.filters import Charge, spent
 from deerfield.ledger.audit import verify
 from deerfield.ledger.chain import first_damage
 from services.client.ledger_file import read
-from services.client.vault import Vault
 from tests.integration.crash_site import work
-from tests.ledgers import RENYI, plan
+from tests.ledgers import RENYI, plan, stored_in
 
 POINTS = [
     *(f"{kind}:{when}" for kind in ("open", "run", "task", "commit") for when in ("before_fsync", "after_fsync")),
@@ -40,7 +39,7 @@ def test_a_killed_site_understates_nothing_and_answers_no_task_twice(tmp_path: P
         work(tmp_path, filter, lambda reached: None, lambda what, value: again.append((what, value)))
 
     lines = read(tmp_path)
-    report = verify(lines, Vault(tmp_path / "vault").intact)
+    report = verify(lines, stored_in(tmp_path / "vault"))
     assert report.findings == ()
     assert report.epsilon >= charged
     sent: dict[int, set[tuple[str, str]]] = {0: set(), 1: set()}

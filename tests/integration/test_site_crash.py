@@ -10,9 +10,9 @@ import pytest
 from deerfield.ledger.audit import verify
 from deerfield.ledger.chain import first_damage
 from services.client.ledger_file import read
-from services.client.vault import Vault
 from tests.fakes import Clock
 from tests.integration.aggregator.conftest import open_aggregator, served
+from tests.ledgers import stored_in
 from tests.unit.client.sites import spec
 
 POINTS = [
@@ -64,7 +64,7 @@ def test_a_site_killed_anywhere_sends_one_update_for_each_task_and_understates_n
     assert server.runs.get(run).state == "FINISHED", server.runs.get(run).reason
 
     lines = read(state / "ledgers" / "p")
-    report = verify(lines, Vault(state / "vault").intact)
+    report = verify(lines, stored_in(state / "vault"))
     assert report.findings == ()
     assert report.epsilon >= before
     entries, _ = first_damage(lines)

@@ -80,7 +80,8 @@ REFUSED = {
     "a falling epsilon": (lambda u: again(u, epsilon_before=9.0), BadAttestation, "falls from 9 to"),
     "an epsilon below its own cost": (lambda u: again(u, epsilon_after=0.01), BadAttestation, "this task alone costs"),
     "an accountant of its own": (lambda u: again(u, accountant="guess"), BadAttestation, "counted by 'guess'"),
-    "metrics of another unit": (lambda u: again(u, beside=(spent(unit="patient"),)), BadRequest, "another unit"),
+    "metrics of another unit": (lambda u: again(u, beside=(spent(unit="patient"),)), BadRequest, "every record"),
+    "metrics at a rate": (lambda u: again(u, beside=(spent(sample_rate=0.001),)), BadRequest, "at sample rate 1"),
     "metrics beyond the budget": (lambda u: again(u, beside=(spent(),)), BudgetExhausted, "the run allows 3"),
     "another unit": (
         lambda u: again(u, spend=replace(u.attestation.spend, unit="none"), epsilon_after=inf),

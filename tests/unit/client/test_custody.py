@@ -9,7 +9,15 @@ import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from deerfield.attestation import countersign, verify
-from deerfield.errors import AlreadySealed, BudgetExhausted, InvalidInput, LedgerBehind, NotMapped, PolicyRefused
+from deerfield.errors import (
+    AlreadySealed,
+    BudgetExhausted,
+    InvalidInput,
+    LedgerBehind,
+    LedgerBusy,
+    NotMapped,
+    PolicyRefused,
+)
 from deerfield.runspec import RunSpec
 from services.client.custody import Custody
 from tests.unit.client.sites import START, FakeLink, assigned, policy, serve, spec
@@ -157,6 +165,15 @@ def test_what_the_policy_does_not_allow_is_refused_in_one_sentence_before_anythi
         custody.account("r", 0, asked)
     assert says in str(refused.value)
     assert not (tmp_path / "ledgers").exists()
+
+
+def test_a_second_process_of_a_site_is_refused_before_it_asks_for_a_task(tmp_path):
+    with opened(tmp_path) as custody:
+        with pytest.raises(LedgerBusy, match="another process of this site has"), opened(tmp_path):
+            pass
+        answer(custody, assigned())
+    with opened(tmp_path) as custody:
+        answer(custody, assigned(1))
 
 
 @pytest.mark.parametrize(

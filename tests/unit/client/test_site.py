@@ -8,6 +8,7 @@ from deerfield.errors import (
     BadRequest,
     EngineFault,
     InvalidInput,
+    LedgerDamaged,
     NotFinite,
     RoundClosed,
     RunEnded,
@@ -85,6 +86,16 @@ def test_data_that_cannot_be_read_stop_the_site_even_when_nobody_listens(served)
     with pytest.raises(InvalidInput, match="no column"):
         served(link, fails=InvalidInput("no column 'x'"))
     assert link.declined == [("NOT_MAPPED", site.DECLINED["NOT_MAPPED"])]
+
+
+def test_a_ledger_that_cannot_be_used_stops_the_site_under_a_reason_of_its_own(served, tmp_path):
+    served(FakeLink([assigned()]))
+    ledger = next(tmp_path.rglob("ledger.jsonl"))
+    ledger.write_bytes(ledger.read_bytes().replace(b'"kind":"run"', b'"kind":"ran"'))
+    link = FakeLink([assigned(1)])
+    with pytest.raises(LedgerDamaged, match="entry 1"):
+        served(link)
+    assert link.declined == [("LEDGER_UNUSABLE", site.DECLINED["LEDGER_UNUSABLE"])]
 
 
 def test_an_interrupt_is_not_an_answer(served):

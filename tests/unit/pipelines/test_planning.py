@@ -15,7 +15,7 @@ from deerfield.ledger.account import Account, fold
 from deerfield.ledger.chain import first_damage, lines_of
 from deerfield.record import encode
 from deerfield.runfile import load_spec
-from services.client import custody, policy
+from services.client import custody, policy, run_account
 from services.client.ledger_file import NAME, Ledger
 from services.client.operator import plan_sites
 from tests.ledgers import TERMS, key, plan
@@ -70,7 +70,7 @@ def reserved(folder: Path, site: Path, **changes):
     with registered(site, **changes.get("population", {})) as ledger:
         if loaded.metrics == "clear":
             ledger.make_infinite("metrics: clear")
-        return ledger.reserve_run(custody.run_plan("the-run", 0, spec, loaded, loaded.population(spec)))
+        return ledger.reserve_run(run_account.run_plan("the-run", 0, spec, loaded, loaded.population(spec)))
 
 
 def registered(site: Path, **changes) -> Ledger:
@@ -189,20 +189,23 @@ def test_a_site_that_is_behind_keeps_the_record_that_says_so(tmp_path):
     run, rules = write(tmp_path)
     site = tmp_path / "state"
     with custody.Custody("alpha", policy.load(rules), site) as held, registered(site) as ledger:
-        run_account = custody.RunAccount(custody=held, spec=load_spec(run), ledger=ledger, plan=plan("the-run"))
-        ledger.reserve_run(run_account.plan)
+        account = run_account.RunAccount(
+            site="alpha", key=held.key, folder=site, vault=held.vault, in_the_clear=False,
+            spec=load_spec(run), ledger=ledger, plan=plan("the-run"),
+        )  # fmt: skip
+        ledger.reserve_run(account.plan)
         seen = record_of(site)
-        run_account.check_head(seen)
+        account.check_head(seen)
         assert not (site / "records").exists()
         newer = record_of(site, ledger_sequence=seen.sequence + 3, ledger_head="ab" * 32, epsilon_after=5.0)
         newest = record_of(site, ledger_sequence=seen.sequence + 4, ledger_head="cd" * 32, epsilon_after=6.0)
         for record in (newer, newest):
             with pytest.raises(LedgerBehind, match="reconcile"):
-                run_account.check_head(record)
+                account.check_head(record)
             assert (site / "records" / "lungs.json").read_bytes() == encode(record)
     answers = ("--operator", "Ada", "--reason", "restored", "--yes")
     assert deerfield("ledger", "reconcile", site, *answers)[0] == 0
-    with custody.Custody("alpha", policy.load(rules), site) as held, registered(site) as ledger:
-        replace(run_account, custody=held, ledger=ledger).check_head(record)  # answered
+    with custody.Custody("alpha", policy.load(rules), site), registered(site) as ledger:
+        replace(account, ledger=ledger).check_head(record)  # answered
         assert ledger.account.epsilon == pytest.approx(6.0)
         ledger.reserve_task(key(run="the-run"), 8)
