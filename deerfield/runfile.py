@@ -97,6 +97,11 @@ class Embedded(Section):
             raise ValueError(
                 "site_validation: metrics dp needs a share above 0, such as 0.1, and nothing else uses one"
             )
+        if self.site_validation and self.source.patient is None:
+            raise ValueError(
+                "source: patient: site_validation keeps each patient, or record, in or out by its own name; name the "
+                "column that has it"
+            )
         return self
 
     @model_validator(mode="after")
@@ -133,7 +138,7 @@ def load(path: Path) -> RunFile:
     Raises:
         InvalidInput: one sentence that names the key, its value, the limit and what to do.
     """
-    return resolve(parse(RunFile, _read(path), str(path)), path.resolve().parent)
+    return resolve(parse(RunFile, _run(path), str(path)), path.resolve().parent)
 
 
 def load_spec(path: Path) -> RunSpec:
@@ -142,22 +147,38 @@ def load_spec(path: Path) -> RunSpec:
     Raises:
         InvalidInput: as in `load`.
     """
-    public = {key: value for key, value in _read(path).items() if key != "embedded"}
+    public = {key: value for key, value in _run(path).items() if key != "embedded"}
     return parse(RunSpec, public, str(path))
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _run(path: Path) -> dict[str, Any]:
+    return mapping(path, "a run file", "name")
+
+
+def mapping(path: Path, what: str, key: str) -> dict[str, Any]:
+    """The keys and values of a YAML file that ought to be `what`, which has a `key`.
+
+    Raises:
+        InvalidInput: it cannot be read, or is no mapping; broken YAML is named by line and column.
+    """
     try:
         data = yaml.load(path.read_text("utf-8"), Loader=_Yaml)
     except OSError as error:
-        raise InvalidInput(f"{path} cannot be read: {error.strerror}") from error
+        raise InvalidInput(f"{path} cannot be read: {error.strerror}; it ought to be {what}") from error
     except UnicodeDecodeError as error:
         raise InvalidInput(f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8") from error
-    except yaml.YAMLError as error:
-        raise InvalidInput(f"{path} is not YAML: {str(error).splitlines()[0]}") from error
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date such as 2026-02-30
+        raise InvalidInput(f"{path}{_broken(error)}") from error
     if not isinstance(data, dict):
-        raise InvalidInput(f"{path} holds no run: it must be a mapping of keys such as name, strategy and model")
+        found = "empty" if data is None else "a list" if isinstance(data, list) else f"{data!r}"
+        raise InvalidInput(f"{path}: {what} is a mapping of keys, such as {key}:, and this is {found}")
     return data
+
+
+def _broken(error: Exception) -> str:
+    if isinstance(error, yaml.MarkedYAMLError) and (mark := error.problem_mark) is not None:
+        return f", line {mark.line + 1}, column {mark.column + 1}: not YAML: {error.problem}"
+    return f": not YAML: {str(error).splitlines()[0]}"
 
 
 def parse(model: type[T], data: Any, where: str) -> T:
@@ -197,6 +218,8 @@ def _sentence(model: type[BaseModel], error: ValidationError) -> str:
         return f"unknown key {where!r}; {hint}"
     if first["type"] == "missing":
         return f"{where} is missing"
+    if first["type"] == "model_type":  # pydantic would name our class
+        return f"{where or 'this'} is {first['input']!r}: it must be a mapping of keys"
     message = first["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
     if first["type"] == "value_error":
         return f"{where}: {message}" if where else message

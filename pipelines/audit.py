@@ -5,21 +5,19 @@ of it may be published where the data are real.
 """
 
 import json
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from shutil import rmtree
 from typing import Any
 
 from rich.console import Console
 
-from deerfield.errors import InvalidInput, RunFailed
+from deerfield.errors import InvalidInput
 from deerfield.runfile import RunFile, load
 from deerfield.strategies import make
 from pipelines import embedded
 from pipelines.processes import failure, preloader
+from pipelines.site_process import scratch
 
 VIOLATION = 1  # exit code
 TRAIN_S = 24 * 3600.0  # a round of a large model on a small machine
@@ -47,8 +45,8 @@ def audit(request: Request, *, as_json: bool) -> int:
     """
     file = load(request.file)
     waiting = Console(stderr=True).status(f"training {file.name} with canaries at one site")
-    with _scratch() as scratch, waiting:
-        site, found = _train(request, file, scratch)
+    with scratch("audit") as folder, waiting:
+        site, found = _train(request, file, folder)
     found = {"run": file.name, "site": site, "noise": "off" if request.noiseless else "on", **found}
     if as_json:
         print(json.dumps(found, indent=2, sort_keys=True))
@@ -75,21 +73,6 @@ def _train(request: Request, file: RunFile, folder: Path) -> tuple[str, dict[str
         if code := processes.wait(processes.start(argv, log), TRAIN_S):
             raise failure(code, log)
         return site, json.loads(answer.read_text())
-
-
-@contextmanager
-def _scratch() -> Iterator[Path]:
-    """A folder that goes away, unless its logs are needed to tell what went wrong."""
-    folder = Path(tempfile.mkdtemp(prefix="deerfield-audit-"))
-    keep = False
-    try:
-        yield folder
-    except RunFailed:
-        keep = True
-        raise
-    finally:
-        if not keep:
-            rmtree(folder, ignore_errors=True)
 
 
 def verdict(found: Mapping[str, Any]) -> str:

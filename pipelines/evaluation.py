@@ -1,11 +1,6 @@
 """`deerfield evaluate`: finds the model, lets a client process score it, prints the metrics."""
 
 import json
-import os
-import shutil
-import subprocess
-import sys
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from deerfield.errors import InvalidInput
-from pipelines.processes import failure
+from pipelines.site_process import answer, scratch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,9 +33,8 @@ def evaluate(request: Request, *, as_json: bool) -> None:
     """
     if request.rows is not None and not request.rows.is_file():
         raise InvalidInput(f"--rows {request.rows}: there is no such file")
-    with tempfile.TemporaryDirectory(prefix="deerfield-evaluate-") as scratch:
-        folder = _folder(request, Path(scratch))
-        scored = _score(request, folder, Path(scratch) / "evaluate.log")
+    with scratch("evaluate") as folder:
+        scored = _score(request, _adapter(request, folder), folder)
     if as_json:
         print(json.dumps(scored, indent=2, sort_keys=True))
         return
@@ -50,7 +44,7 @@ def evaluate(request: Request, *, as_json: bool) -> None:
     Console().print(grid)
 
 
-def _folder(request: Request, scratch: Path) -> Path:
+def _adapter(request: Request, into: Path) -> Path:
     """The adapter folder of a model, downloaded from the registry where it is a models:/ URI."""
     if not request.model.startswith("models:/"):
         folder = Path(request.model)
@@ -64,7 +58,7 @@ def _folder(request: Request, scratch: Path) -> Path:
         raise InvalidInput(f"{request.model} is in a registry: say which with --tracking or MLFLOW_TRACKING_URI")
     mlflow.set_tracking_uri(request.tracking)
     try:
-        local = Path(mlflow.artifacts.download_artifacts(request.model, dst_path=str(scratch)))
+        local = Path(mlflow.artifacts.download_artifacts(request.model, dst_path=str(into)))
     except MlflowException as error:
         raise InvalidInput(f"{request.model} is not in {request.tracking}: {error.message}") from error
     found = next(local.rglob("adapter_config.json"), None)
@@ -73,20 +67,9 @@ def _folder(request: Request, scratch: Path) -> Path:
     return found.parent
 
 
-def _kept(log: Path) -> Path:
-    """The log where it outlives the scratch folder."""
-    return Path(shutil.copy(log, Path(tempfile.gettempdir()) / f"deerfield-evaluate-{os.getpid()}.log"))
-
-
-def _score(request: Request, folder: Path, log: Path) -> dict[str, Any]:
+def _score(request: Request, adapter: Path, folder: Path) -> dict[str, Any]:
     """Runs the scoring where torch is: in a process of services.client."""
-    argv = ["--adapter", str(folder), "--data", request.data, "--label", request.label]
+    argv = ["--adapter", str(adapter), "--data", request.data, "--label", request.label]
     for flag, value in (("--base", request.base), ("--input", request.input), ("--rows", request.rows)):
         argv += [flag, str(value)] if value is not None else []
-    with log.open("wb") as errors:
-        command = [sys.executable, "-m", "services.client", "evaluate", *argv]
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=errors, check=False)
-    if done.returncode:
-        raise failure(done.returncode, _kept(log))
-    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return answer
+    return answer("evaluate", argv, folder)

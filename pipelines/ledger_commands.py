@@ -103,4 +103,4 @@ def reconcile(
     typer.echo(due.told)
     if not yes:
         typer.confirm("Write this entry? It cannot be taken back.", abort=True)
-    typer.echo(reconciling.write(asked, due))
+    typer.echo(reconciling.write(due))

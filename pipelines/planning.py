@@ -1,14 +1,9 @@
 """`deerfield plan`: what a run will cost each site, by its policy and ledger, before anything runs."""
 
 import json
-import subprocess
-import sys
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from shutil import rmtree
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -16,13 +11,14 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from deerfield.errors import InvalidInput, RunFailed
+from deerfield.errors import InvalidInput
 from deerfield.runfile import load, load_spec
 from deerfield.runspec import RunSpec
 from deerfield.strategies import make
 from pipelines import embedded
-from pipelines.processes import failure, preloader
+from pipelines.processes import preloader
 from pipelines.report import number
+from pipelines.site_process import answer, scratch
 
 NAME_WIDTH = 18  # of a site in the table, on a narrow screen; a longer name is folded
 THIS = "this site"  # of a policy without a ledger: nothing names it yet
@@ -60,70 +56,49 @@ def planned(request: Request) -> Planned:
     """
     if request.policy is None and request.state is not None:
         raise InvalidInput("--state is the folder of one site: name that site's policy too, with --policy")
-    with _scratch() as scratch:
-        return _one_site(request, request.policy, scratch) if request.policy else _all_sites(request, scratch)
+    with scratch("plan") as folder:
+        return _one_site(request, request.policy, folder) if request.policy else _all_sites(request, folder)
 
 
-def _one_site(request: Request, policy: Path, scratch: Path) -> Planned:
+def _one_site(request: Request, policy: Path, folder: Path) -> Planned:
     spec = load_spec(request.file)
     make(spec)
     state = request.state
     if state is not None and not state.is_dir():
         raise InvalidInput(f"--state {state}: there is no such folder; leave it out if the site never ran")
-    found = _ask(spec, {THIS: (policy, state)}, scratch)[THIS]
+    found = _ask(spec, {THIS: (policy, state)}, folder)[THIS]
     return Planned(spec=spec, sites={found.pop("site") or THIS: found}, kept=True)
 
 
-def _all_sites(request: Request, scratch: Path) -> Planned:
+def _all_sites(request: Request, folder: Path) -> Planned:
     """Splits the data and describes the adapter as `deerfield run` does, in a folder that goes away."""
     file = load(request.file)
     pooled = make(file.spec).declares.topology == "pooled"  # refuses a bad strategy or unit before anything starts
-    (scratch / "logs").mkdir()
+    (folder / "logs").mkdir()
     waiting = Console(stderr=True).status("reading the data and the base model")
-    with waiting, preloader(scratch) as processes:
-        spec, prepared = embedded.prepare(file, scratch, processes, pooled=pooled)
+    with waiting, preloader(folder) as processes:
+        spec, prepared = embedded.prepare(file, folder, processes, pooled=pooled)
     kept = file.embedded.budget is not None
     sites = {
-        site: (scratch / "sites" / site / "policy.yaml", embedded.site_state(file, scratch, site) if kept else None)
+        site: (folder / "sites" / site / "policy.yaml", embedded.site_state(file, folder, site) if kept else None)
         for site in prepared["sites"]
     }
-    found = _ask(spec, sites, scratch)
+    found = _ask(spec, sites, folder)
     for name, site in found.items():
         if site.pop("site") not in (None, name):
             raise InvalidInput(f"{sites[name][1]} holds the ledger of another site than {name}; name another folder")
     return Planned(spec=spec, sites=found, kept=kept)
 
 
-def _ask(spec: RunSpec, sites: Mapping[str, tuple[Path, Path | None]], scratch: Path) -> dict[str, dict[str, Any]]:
+def _ask(spec: RunSpec, sites: Mapping[str, tuple[Path, Path | None]], folder: Path) -> dict[str, dict[str, Any]]:
     """Lets the site's own code read policies and ledgers, in a process that imports no torch."""
     asked = {
         site: {"policy": str(policy), "state": None if state is None else str(state)}
         for site, (policy, state) in sites.items()
     }
-    path, log = scratch / "request.json", scratch / "plan.log"
+    path = folder / "request.json"
     path.write_text(json.dumps({"spec": spec.model_dump(mode="json"), "sites": asked}))
-    with log.open("wb") as errors:
-        command = [sys.executable, "-m", "services.client", "plan", "--request", str(path)]
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=errors, check=False)
-    if done.returncode:
-        raise failure(done.returncode, log)
-    answer: dict[str, dict[str, Any]] = json.loads(done.stdout.splitlines()[-1])
-    return answer
-
-
-@contextmanager
-def _scratch() -> Iterator[Path]:
-    """A folder that goes away, unless its logs are needed to tell what went wrong."""
-    folder = Path(tempfile.mkdtemp(prefix="deerfield-plan-"))
-    keeps = False
-    try:
-        yield folder
-    except RunFailed:
-        keeps = True
-        raise
-    finally:
-        if not keeps:
-            rmtree(folder, ignore_errors=True)
+    return answer("plan", ["--request", str(path)], folder)
 
 
 def show(plan: Planned, *, as_json: bool, console: Console | None = None) -> bool:

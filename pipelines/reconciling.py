@@ -1,22 +1,15 @@
 """`deerfield ledger reconcile`: shows what will be charged, then lets the site's own code write and sign the entry."""
 
-import json
-import subprocess
-import sys
-import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
-from math import isinf
 from pathlib import Path
+from typing import Any
 
 from deerfield.errors import InvalidInput
-from deerfield.ledger.account import Account, fold
-from deerfield.ledger.charging import reconcile_detail
-from deerfield.ledger.details import Known, known_from
-from deerfield.ledger.entry import number
+from deerfield.ledger.entry import INFINITY
 from deerfield.ledger.reading import reading
-from deerfield.record import check, decode
 from pipelines import ledgers
-from pipelines.processes import failure
+from pipelines.site_process import answer, scratch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,11 +26,9 @@ class Request:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Due:
-    """What will be charged, to what, by which record."""
+    """What will be charged, and how to have the site's code do it."""
 
-    state: Path
-    population: str
-    record: Path | None
+    arguments: tuple[str, ...]
     told: str
 
 
@@ -57,17 +48,19 @@ def due(request: Request) -> Due:
     if not read.is_usable or not read.entries:
         what = f"entry {read.damage.entry}: {read.damage.what}" if read.damage else "it is empty"
         raise InvalidInput(f"{found.path} is damaged ({what}); restore it from a copy, then reconcile that")
-    account = fold(read.entries)
-    record = _record(request, found.state, account)
-    known = _known(record, request, found.state, account)
-    detail = reconcile_detail(account, request.operator, request.reason, known)
-    told = _told(account, known, number(detail["epsilon"]), detail["delta"])
-    return Due(state=found.state, population=account.terms.population, record=record, told=told)
+    population = found.path.parent.name
+    record = _record(request, found.state, population)
+    # either of what the operator says may begin with a dash
+    arguments = ["--state", str(found.state), "--population", population]
+    arguments += [f"--operator={request.operator}", f"--reason={request.reason}"]
+    arguments += [] if record is None else ["--record", str(record)]
+    with scratch("reconcile") as folder:
+        told = answer("reconcile", arguments, folder)
+    return Due(arguments=tuple(arguments), told=_told(population, told))
 
 
-def _record(request: Request, state: Path, account: Account) -> Path | None:
+def _record(request: Request, state: Path, population: str) -> Path | None:
     """The file that says what is missing."""
-    population = account.terms.population
     shown = state / "records" / f"{population}.json"
     record = request.record or (shown if shown.exists() else None)
     if record is not None and request.unknown_cost:
@@ -80,50 +73,28 @@ def _record(request: Request, state: Path, account: Account) -> Path | None:
     return record
 
 
-def _known(record: Path | None, request: Request, state: Path, account: Account) -> Known:
-    if record is None:
-        return Known()
-    try:
-        found = decode(record.read_bytes(), str(record))
-    except OSError as error:
-        raise InvalidInput(f"the record {record} cannot be read ({error.strerror}); name its file") from error
-    key = state / "aggregator.pub"
-    check(found, account.terms.site, account.terms.population, key.read_text() if key.exists() else None)
-    return known_from(found)
-
-
-def _told(account: Account, known: Known, epsilon: float, delta: float) -> str:
-    terms = account.terms
+def _told(population: str, due: Mapping[str, Any]) -> str:
+    known, agreed = due["known_sequence"], due["agreed_sequence"]
     lines = [
-        f"population {terms.population} at {terms.site}: the ledger ends at entry {account.head.sequence}"
-        + (f", the record is of entry {known.head.sequence}" if known.head else ", and nothing is known beyond"),
+        f"population {population} at {due['site']}: the ledger ends at entry {due['ends_at']}, "
+        + ("and nothing is known beyond" if known is None else f"the record is of entry {known}")
     ]
-    if isinf(epsilon):
+    if due["epsilon"] == INFINITY:
         lines.append("this charges an infinite epsilon: no private run fits the population any more, ever")
         return "\n".join(lines)
-    left = max(0.0, account.remaining - epsilon)
-    lines.append(f"this charges epsilon {epsilon:.6g}; of {terms.epsilon:g}, {left:.6g} is left after it")
-    if terms.filter == "sum":
-        rest = max(0.0, account.delta_remaining - delta)
-        lines.append(f"this charges delta {delta:.3g}; of {terms.delta:.3g}, {rest:.3g} is left after it")
+    since = "the whole record" if agreed is None else f"what the record has since entry {agreed}, which both have"
+    for name in ("epsilon", "delta") if due["filter"] == "sum" else ("epsilon",):
+        charged, limit, left = due[name], due[f"{name}_limit"], due[f"{name}_left"]
+        lines.append(f"this charges {name} {charged:.6g}, {since}; of {limit:.6g}, {left:.6g} is left after it")
     return "\n".join(lines)
 
 
-def write(request: Request, due: Due) -> str:
+def write(due: Due) -> str:
     """Lets a process of the site write the entry; says what it did.
 
     Raises:
         InvalidInput: the site is running, or the ledger cannot be written.
     """
-    argv = ["--state", str(due.state), "--population", due.population]
-    argv += [f"--operator={request.operator}", f"--reason={request.reason}"]  # either may begin with a dash
-    argv += [] if due.record is None else ["--record", str(due.record)]
-    with tempfile.TemporaryDirectory(prefix="deerfield-reconcile-") as scratch:
-        log = Path(scratch) / "reconcile.log"
-        with log.open("wb") as errors:
-            command = [sys.executable, "-m", "services.client", "reconcile", *argv]
-            done = subprocess.run(command, stdout=subprocess.PIPE, stderr=errors, check=False)
-        if done.returncode:
-            raise failure(done.returncode, log)
-    entry = json.loads(done.stdout.splitlines()[-1])
+    with scratch("reconcile") as folder:
+        entry = answer("reconcile", [*due.arguments, "--write"], folder)
     return f"wrote entry {entry['sequence']}: epsilon {entry['epsilon']}, delta {entry['delta']:g}"

@@ -1,11 +1,6 @@
 """`deerfield register`: a client process looks at the data and writes the ledger; this prints what it found."""
 
 import json
-import os
-import shutil
-import subprocess
-import sys
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from pipelines.processes import failure
+from pipelines.site_process import ended, scratch
 
 HOSPITAL_ONLY = "for this hospital only: no count of it ever leaves"
 
@@ -47,33 +42,22 @@ def register(request: Request, *, as_json: bool) -> None:
     Raises:
         InvalidInput: something must be, and then no ledger has changed; what was found is printed all the same.
     """
-    with tempfile.TemporaryDirectory(prefix="deerfield-register-") as scratch:
-        log = Path(scratch) / "register.log"
-        code, reports = _ask(request, log)
+    with scratch("register") as folder:
+        said, error = ended("register", _arguments(request), folder)
+        reports = json.loads(said) if said else []  # it could not look
         if as_json:
-            print(json.dumps({"site": request.site, "registered": code == 0, "populations": reports}, indent=2))
+            print(json.dumps({"site": request.site, "registered": error is None, "populations": reports}, indent=2))
         else:
             show(reports, Console(soft_wrap=True, highlight=False))
-        if code:
-            raise failure(code, _kept(log))
+        if error is not None:
+            raise error
     if not as_json:
         print(f"registered at {request.site}: {', '.join(report['population'] for report in reports)}")
 
 
-def _ask(request: Request, log: Path) -> tuple[int, list[dict[str, Any]]]:
-    """The exit code of the client process, and its reports; there are none if it could not look."""
+def _arguments(request: Request) -> list[str]:
     argv = ["--policy", str(request.policy), "--site", request.site, "--state", str(request.state)]
-    argv += ["--population", request.population] if request.population is not None else []
-    with log.open("wb") as errors:
-        command = [sys.executable, "-m", "services.client", "register", *argv]
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=errors, check=False)
-    said = done.stdout.splitlines()
-    return done.returncode, json.loads(said[-1]) if said else []
-
-
-def _kept(log: Path) -> Path:
-    """The log where it outlives the scratch folder."""
-    return Path(shutil.copy(log, Path(tempfile.gettempdir()) / f"deerfield-register-{os.getpid()}.log"))
+    return argv + (["--population", request.population] if request.population is not None else [])
 
 
 def show(reports: Sequence[Mapping[str, Any]], console: Console) -> None:

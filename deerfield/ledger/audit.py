@@ -12,7 +12,7 @@ from deerfield.filters import ROUNDING
 from deerfield.ledger.account import Account, extend, opened
 from deerfield.ledger.chain import Finding, walk
 from deerfield.ledger.charging import missing
-from deerfield.ledger.details import TaskKey, known_of, run_plan, terms_of
+from deerfield.ledger.details import Known, TaskKey, known_of, run_plan, terms_of
 from deerfield.ledger.entry import Entry, Head, number
 from deerfield.ledger.forms import flaw
 
@@ -152,7 +152,8 @@ def _commit(account: Account, entry: Entry, stored: Stored | None) -> Iterator[s
 
 def _reconcile(account: Account, entry: Entry) -> Iterator[str]:
     detail = entry.detail
-    for name, due in zip(("epsilon", "delta"), missing(account, known_of(detail)), strict=True):
+    known, agreed = known_of("known", detail) or Known(), known_of("agreed", detail)
+    for name, due in zip(("epsilon", "delta"), missing(account, known, agreed), strict=True):
         if not _equal(number(detail[name]), due):
             yield f"it charges {name} {detail[name]}, and the record that it names leaves {due:.9g} to charge"
 

@@ -10,7 +10,7 @@ from typing import Any
 from deerfield.errors import AlreadySealed, BudgetExhausted, InvalidInput, PolicyRefused
 from deerfield.filters import Charge, fits, refusal, spent
 from deerfield.ledger.account import Account, Reservation, RunCharge, run_charge, task_charge
-from deerfield.ledger.details import Known, RunPlan, TaskKey, Terms
+from deerfield.ledger.details import Known, RunPlan, TaskKey, Terms, known_detail
 from deerfield.ledger.entry import Entry, plain
 from deerfield.ledger.forms import flaw
 
@@ -177,8 +177,8 @@ def check_update(held: Entry, update: str) -> None:
         )
 
 
-def reconcile_detail(account: Account, operator: str, reason: str, known: Known) -> Detail:
-    """The detail of a `reconcile` entry: it charges what the record has and the chain lacks.
+def reconcile_detail(account: Account, operator: str, reason: str, known: Known, agreed: Known | None) -> Detail:
+    """The detail of a `reconcile` entry: it charges what the record has and the chain may lack.
 
     Raises:
         InvalidInput: the chain lacks nothing.
@@ -189,38 +189,28 @@ def reconcile_detail(account: Account, operator: str, reason: str, known: Known)
             f"the ledger of population {account.terms.population!r} holds entry {head.sequence} as it is on record; "
             "there is nothing to reconcile"
         )
-    epsilon, delta = missing(account, known)
-    return _formed(
-        "reconcile",
-        {
-            "operator": operator,
-            "reason": reason,
-            "known_sequence": head and head.sequence,
-            "known_head": head and head.hash,
-            "known_epsilon": float(known.epsilon),
-            "known_delta": None if known.delta is None else float(known.delta),
-            "epsilon": epsilon,
-            "delta": delta,
-        },
-    )
+    epsilon, delta = missing(account, known, agreed)
+    said = {"operator": operator, "reason": reason, "epsilon": epsilon, "delta": delta}
+    return _formed("reconcile", {**said, **known_detail("known", known), **known_detail("agreed", agreed)})
 
 
-def missing(account: Account, known: Known) -> tuple[float, float]:
-    """(epsilon, delta) that a record has and the account lacks; what is not known counts as all there can be.
+def missing(account: Account, known: Known, agreed: Known | None) -> tuple[float, float]:
+    """(epsilon, delta) that a record has and the account may lack; what is not known counts as all there can be.
 
-    A chain that is as long as the record and does not hold it has parted from it at a place that nobody knows: then
-    nothing of the record may be taken as counted.
+    Nothing proves how far a chain and a record are the same history but a head that both have seen: `agreed`, where
+    the chain holds it. What the record has beyond that is charged, whatever else the chain has come to since: a copy
+    that was restored may have gone on before anybody missed its entries.
     """
-    parted = known.head is not None and known.head.sequence <= account.head.sequence
+    common = agreed if agreed is not None and agreed.head is not None and account.knows(agreed.head) else None
     if known.head is None or isinf(known.epsilon) or isinf(account.epsilon):
         epsilon = inf
     else:
-        epsilon = max(0.0, float(known.epsilon) - (0.0 if parted else account.epsilon))
+        epsilon = max(0.0, float(known.epsilon) - (common.epsilon if common else 0.0))
     if account.terms.filter == "renyi":
         return epsilon, 0.0
     if known.delta is None:
         return epsilon, account.delta_remaining
-    return epsilon, max(0.0, float(known.delta) - (0.0 if parted else account.delta))
+    return epsilon, max(0.0, float(known.delta) - ((common.delta or 0.0) if common else 0.0))
 
 
 def infinite_detail(reason: str) -> Detail:

@@ -11,7 +11,18 @@ from deerfield.ledger.entry import Head, number
 from deerfield.privacy import epsilon
 from deerfield.types import Countersigned, Spend, Unit
 
-__all__ = ["ACCOUNTANT", "Known", "RunPlan", "TaskKey", "Terms", "known_from", "known_of", "run_plan", "terms_of"]
+__all__ = [
+    "ACCOUNTANT",
+    "Known",
+    "RunPlan",
+    "TaskKey",
+    "Terms",
+    "known_detail",
+    "known_from",
+    "known_of",
+    "run_plan",
+    "terms_of",
+]
 
 ACCOUNTANT = "dp-accounting PLD"
 
@@ -129,11 +140,24 @@ def terms_of(detail: Mapping[str, Any]) -> Terms:
     return Terms(**{**values, "epsilon": number(detail["epsilon"])})
 
 
-def known_of(detail: Mapping[str, Any]) -> Known:
-    """The record in the detail of a `reconcile` entry without `flaw`."""
-    sequence, value = detail["known_sequence"], detail["known_head"]
+def known_detail(name: str, known: Known | None) -> dict[str, Any]:
+    """What a `reconcile` entry says about a record, under keys that begin with `name`."""
+    head, epsilon, delta = (None, None, None) if known is None else (known.head, float(known.epsilon), known.delta)
+    return {
+        f"{name}_sequence": head and head.sequence,
+        f"{name}_head": head and head.hash,
+        f"{name}_epsilon": epsilon,
+        f"{name}_delta": None if delta is None else float(delta),
+    }
+
+
+def known_of(name: str, detail: Mapping[str, Any]) -> Known | None:
+    """The record under the keys that begin with `name`, in the detail of a `reconcile` entry without `flaw`."""
+    sequence, value, epsilon = (detail[f"{name}_{key}"] for key in ("sequence", "head", "epsilon"))
+    if epsilon is None:
+        return None
     head = None if sequence is None or value is None else Head(sequence=sequence, hash=value)
-    return Known(head=head, epsilon=number(detail["known_epsilon"]), delta=detail["known_delta"])
+    return Known(head=head, epsilon=number(epsilon), delta=detail[f"{name}_delta"])
 
 
 def known_from(record: Countersigned) -> Known:

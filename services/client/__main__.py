@@ -77,6 +77,7 @@ def _parser() -> argparse.ArgumentParser:
         reconcile.add_argument(flag, required=True)
     reconcile.add_argument("--state", type=Path, required=True)
     reconcile.add_argument("--record", type=Path, help="the aggregator's countersigned record; without it, infinity")
+    reconcile.add_argument("--write", action="store_true", help="charge it; without this, say what it would be")
     reconcile.set_defaults(command=_reconcile)
 
     audit = commands.add_parser("audit", help="train with canaries and see what the releases give away")
@@ -168,15 +169,20 @@ def _register(arguments: argparse.Namespace) -> None:
 
 
 def _reconcile(arguments: argparse.Namespace) -> None:
-    from services.client import operator
+    from services.client import reconcile
 
-    entry = operator.reconcile(
-        operator.Place(state=arguments.state, population=arguments.population),
+    request = reconcile.Request(
+        state=arguments.state,
+        population=arguments.population,
         operator=arguments.operator,
         reason=arguments.reason,
         record=arguments.record,
     )
-    print(json.dumps({"sequence": entry.sequence, "hash": entry.hash, **entry.detail}, allow_nan=False))
+    if arguments.write:
+        entry = reconcile.write(request)
+        print(json.dumps({"sequence": entry.sequence, "hash": entry.hash, **entry.detail}, allow_nan=False))
+    else:
+        print(json.dumps(reconcile.due(request), allow_nan=False))
 
 
 def _audit(arguments: argparse.Namespace) -> None:

@@ -163,15 +163,15 @@ class Ledger:
             return held
         return self._append("infinite", charging.infinite_detail(reason))
 
-    def reconcile(self, *, operator: str, reason: str, known: Known) -> Entry:
-        """Charges what a record has and a restored ledger lacks; `charging.missing` says how much that is.
+    def reconcile(self, *, operator: str, reason: str, known: Known, agreed: Known | None) -> Entry:
+        """Charges what a record has and a restored ledger may lack; `charging.missing` says how much that is.
 
         Its number is beyond every one on record, so that none stands for two entries.
 
         Raises:
             InvalidInput: the ledger lacks nothing.
         """
-        return self._append("reconcile", charging.reconcile_detail(self.account, operator, reason, known))
+        return self._append("reconcile", charging.reconcile_detail(self.account, operator, reason, known, agreed))
 
     def _begin(self, terms: Terms, admit: Callable[[Terms | None], None]) -> None:
         mine = public_key(self._key)

@@ -1,29 +1,27 @@
-"""What an operator asks of a site between runs: what a run would cost, and to answer for a ledger that is behind.
+"""What an operator asks of a site between runs: what a run would cost it.
 
 Here, so that a plan goes by the policy and the ledger exactly as the site will read them. Imports no torch.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, fields
 from math import inf, isinf
 from pathlib import Path
 from typing import Any
 
-from deerfield import keyfile
 from deerfield.errors import InvalidInput, LedgerBehind, NotMapped, PolicyRefused
 from deerfield.filters import Charge
 from deerfield.ledger.account import Account, fold
-from deerfield.ledger.details import Known, known_from
-from deerfield.ledger.entry import Entry, Head, plain
+from deerfield.ledger.entry import Head, plain
 from deerfield.ledger.reading import reading
 from deerfield.plan import SitePlan, Standing, plan
-from deerfield.record import check, decode
+from deerfield.record import decode
 from deerfield.runfile import parse
 from deerfield.runspec import RunSpec
 from deerfield.strategies import make
 from deerfield.types import Countersigned
 from services.client import policy
-from services.client.ledger_file import NAME, Ledger, account_of
+from services.client.ledger_file import NAME, account_of
 from services.client.policy import Policy, Population
 from services.client.run_account import evaluations, record_path
 
@@ -77,10 +75,10 @@ def _account(state: Path | None, population: str) -> Account | None:
     """What the population's ledger adds up to; None if it was never opened."""
     if state is None or not (path := state / "ledgers" / population / NAME).exists():
         return None
-    return _read_account(path)
+    return read_account(path)
 
 
-def _read_account(path: Path) -> Account | None:
+def read_account(path: Path) -> Account | None:
     """The account of a ledger that is there; a last line that a crash has torn plays no part, as when a site starts."""
     try:
         found = reading(path.read_bytes())
@@ -129,48 +127,3 @@ def _standing(spec: RunSpec, rules: Policy, population: Population, account: Acc
         charges=charges,
         metrics=evaluations(spec, rules),
     )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
-    """One population in a site's state folder."""
-
-    state: Path
-    population: str
-
-    @property
-    def ledger(self) -> Path:
-        return self.state / "ledgers" / self.population
-
-    @property
-    def known_key(self) -> str | None:
-        """The aggregator's, as this site knows it."""
-        path = self.state / "aggregator.pub"
-        return path.read_text() if path.exists() else None
-
-
-def reconcile(place: Place, *, operator: str, reason: str, record: Path | None) -> Entry:
-    """Charges the population's ledger what the record has and it lacks; infinity where there is no record.
-    Raises:
-        InvalidInput: there is no such ledger or key, the record is not of it, or nothing is missing.
-        LedgerFault: the ledger cannot be used.
-    """
-    account = _read_account(place.ledger / NAME)
-    if account is None:
-        raise InvalidInput(f"{place.ledger / NAME} has no entry, so there is nothing to reconcile; restore a copy")
-    if not (key := place.state / keyfile.SITE).exists():  # `keyfile.load` would make one, which signs nothing here
-        raise InvalidInput(f"{key} is missing, and nothing else signs this ledger; restore it from a copy")
-    known, terms = Known(), account.terms
-    if record is not None:
-        found = _read_record(record)
-        check(found, terms.site, place.population, place.known_key)
-        known = known_from(found)
-    with Ledger.open(place.ledger, keyfile.load(place.state / keyfile.SITE), terms) as ledger:
-        return ledger.reconcile(operator=operator, reason=reason, known=known)
-
-
-def _read_record(path: Path) -> Countersigned:
-    try:
-        return decode(path.read_bytes(), str(path))
-    except OSError as error:
-        raise InvalidInput(f"the record {path} cannot be read ({error.strerror}); name the file it is in") from error

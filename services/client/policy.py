@@ -3,16 +3,16 @@
 Everything in it is decided before a run is known, and a run that asks for more is refused before data is read.
 """
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-import yaml
 from pydantic import Field, model_validator
 
-from deerfield.errors import InvalidInput, NotMapped, PolicyRefused
+from deerfield.errors import NotMapped, PolicyRefused
 from deerfield.filters import Cap
-from deerfield.runfile import Source, parse
+from deerfield.runfile import Source, mapping, parse
 from deerfield.runspec import DELTA_LIMIT, Name, RunSpec, Section
 from deerfield.types import Unit
 
@@ -40,6 +40,15 @@ class Population(Section):
         description="required: `deerfield register` comes first, and again when the data change; "
         "on_start: whatever is there when a run starts, for a trial on one machine",
     )
+
+    @model_validator(mode="after")
+    def _knows_whom_to_keep_out(self) -> "Population":
+        if self.validation and self.source.patient is None:
+            raise ValueError(
+                "validation: who is kept out of training is decided by each one's own name, and not by a row's number; "
+                "name the column of the patient, or of the record's id, in `source: patient:`"
+            )
+        return self
 
     @model_validator(mode="after")
     def _is_a_promise(self) -> "Population":
@@ -92,6 +101,29 @@ class Policy(Section):
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes a GPU where there is one")
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto takes bf16 autocast on a GPU")
     threads: int = Field(1, ge=1, description="CPU threads of the site")
+
+    @model_validator(mode="after")
+    def _reports_on_something(self) -> "Policy":
+        for name, population in self.populations.items():
+            if self.metrics == "dp" and population.unit in ("record", "patient") and not population.validation:
+                raise ValueError(
+                    f"populations: {name}: metrics dp reports on what `validation` keeps out of training, which is "
+                    "nothing; write a share, such as validation: 0.1"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _gives_nobody_two_budgets(self) -> "Policy":
+        found: dict[tuple[str, str, str | None], str] = {}
+        for name, population in self.populations.items():
+            source = population.source
+            place = os.path.realpath(source.path), source.split, source.rows
+            if (other := found.setdefault(place, name)) != name:
+                raise ValueError(
+                    f"populations: {other} and {name} have the same source, {source.path}, and the same people would "
+                    "have two budgets; let runs name one of them"
+                )
+        return self
 
     def population(self, spec: RunSpec) -> Population:
         """The population that the run names, once everything about the run is allowed.
@@ -174,11 +206,4 @@ def load(path: Path) -> Policy:
     Raises:
         InvalidInput: it is not there, or not a policy.
     """
-    try:
-        return parse(Policy, yaml.safe_load(path.read_text("utf-8")), str(path))
-    except OSError as error:
-        raise InvalidInput(
-            f"policy {path} cannot be read: {error.strerror}; a site does nothing without one"
-        ) from error
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InvalidInput(f"policy {path} is not YAML: {str(error).splitlines()[0]}") from error
+    return parse(Policy, mapping(path, "a policy", "populations"), str(path))

@@ -20,7 +20,7 @@ from deerfield.errors import InvalidInput, NotMapped
 from deerfield.ledger.details import Terms
 from deerfield.ledger.entry import Head
 from services.client.commitment import commitment, salt
-from services.client.ledger_file import Ledger
+from services.client.ledger_file import NAME, Ledger, account_of, read
 from services.client.policy import Policy, Population
 from services.client.survey import Report, survey
 
@@ -43,7 +43,7 @@ def record(site: str, policy: Policy, name: str, state: Path) -> Head:
     """Notes in the population's ledger which data it is from now on; begins the ledger if there is none.
 
     Raises:
-        InvalidInput: the data cannot be read, or the ledger is another site's.
+        InvalidInput: the data cannot be read, are those of another population, or the ledger is another site's.
         LedgerFault: the ledger cannot be used.
     """
 
@@ -55,8 +55,20 @@ def record(site: str, policy: Policy, name: str, state: Path) -> Head:
             )
 
     agreed = terms(site, policy, name, commitment(policy.populations[name].source, salt(state)))
+    _check_new(agreed, state)
     with Ledger.open(state / "ledgers" / name, keyfile.load(state / keyfile.SITE), agreed, admit=check_site) as ledger:
         return ledger.head
+
+
+def _check_new(agreed: Terms, state: Path) -> None:
+    """The very same data have one budget, whatever they are called; a changed copy nobody can recognise."""
+    for path in sorted(state.glob(f"ledgers/*/{NAME}")):
+        held = account_of(read(path.parent), path).terms
+        if held.population != agreed.population and held.commitment == agreed.commitment:
+            raise InvalidInput(
+                f"the data of population {agreed.population!r} are those of {held.population!r}, byte for byte, and "
+                f"the same people would have two budgets; let runs name {held.population!r}"
+            )
 
 
 def terms(site: str, policy: Policy, name: str, data_commitment: str) -> Terms:

@@ -28,6 +28,7 @@ from deerfield.strategy import check_task
 from deerfield.tensors import Tensors
 from deerfield.types import Attestation, Countersigned, Spend, Update
 from services.client import dp_metrics
+from services.client.agreed import Agreed
 from services.client.ledger_file import Ledger
 from services.client.policy import Policy, Population
 from services.client.vault import Vault
@@ -91,6 +92,7 @@ class RunAccount:
             InvalidInput: the record is signed by another aggregator than the one this site knows.
         """
         if record is None:
+            self._agreed.compare(None)
             return
         self._pin(record.aggregator_key)
         if not self.ledger.account.knows(Head(sequence=record.sequence, hash=record.head)):
@@ -100,6 +102,15 @@ class RunAccount:
                 f"ledger, which ends at {self.ledger.head.sequence}, does not hold it: an old copy was restored; put "
                 "the newest copy back, or run `deerfield ledger reconcile`"
             )
+        self._agreed.compare(record)
+
+    def confirmed(self, receipt: Countersigned) -> None:
+        """Keeps the aggregator's word on the head that an update was sealed with."""
+        self._agreed.advance(receipt)
+
+    @property
+    def _agreed(self) -> Agreed:
+        return Agreed(self.folder / "ledgers" / self.spec.population)
 
     def _keep_record(self, record: Countersigned) -> None:
         """Keeps what `deerfield ledger reconcile` will charge by; a site that cannot refuses all the same."""
@@ -183,9 +194,7 @@ class RunAccount:
 
     def _keep_metrics(self, assignment: Assignment, metrics: Mapping[str, float]) -> None:
         if metrics:
-            path = self._metrics_path(assignment)
-            durable.make_folder(path.parent)
-            durable.kept(path, json.dumps(dict(metrics), sort_keys=True).encode())
+            durable.kept(self._metrics_path(assignment), json.dumps(dict(metrics), sort_keys=True).encode())
 
     def _metrics(self, assignment: Assignment) -> Mapping[str, float]:
         path = self._metrics_path(assignment)

@@ -83,6 +83,9 @@ class Account(Protocol):
         """The update that was committed for a task: the only one that may ever be sent for it."""
         ...
 
+    def confirmed(self, receipt: Countersigned) -> None:
+        """Keeps the aggregator's word on the head that an update was sealed with."""
+
     def reserve(self, assignment: Assignment) -> Reservation:
         """Charges a task before a record is read; raises BudgetExhausted or AlreadySealed."""
         ...
@@ -196,7 +199,7 @@ class Site:
     def _send(self, assignment: Assignment, update: Update) -> None:
         """Delivers the update; one that is refused is declined, because its steps are spent and never taken again."""
         try:
-            self.link.send(assignment, update)
+            self._run(assignment).account.confirmed(self.link.send(assignment, update))
         except RunEnded:
             raise
         except RoundClosed as closed:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from deerfield.attestation import countersign
 from deerfield.errors import RunEnded
 from deerfield.link import Assignment
 from deerfield.runspec import RunSpec
@@ -14,7 +15,9 @@ from deerfield.types import Countersigned, Task
 from services.client.custody import Custody
 from services.client.policy import Policy
 from services.client.site import Site
+from tests.attesting import key_of
 
+AGGREGATOR = key_of("the aggregator")
 SHAPES = {"q.lora_A.weight": (2, 4), "q.lora_B.weight": (4, 2), "head.weight": (3, 4), "head.bias": (3,)}
 START = {name: np.zeros(shape, np.float32) for name, shape in SHAPES.items()}
 # 150 notes of 50 patients, by np.savez_compressed(NOTES, text=..., label=..., patient=...): read without `datasets`
@@ -71,6 +74,7 @@ class FakeLink:
         self.sent.append(update)
         if self.refuses and (error := self.refuses.pop(0)) is not None:
             raise error
+        return countersign(AGGREGATOR, update.attestation)
 
     def head(self, population):
         return self.record

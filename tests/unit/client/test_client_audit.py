@@ -43,6 +43,18 @@ class World:
         return examine(self.spec, self.build, claim=self.claim, taken=replace(self.claim, **taken), request=request)
 
 
+class Partly:
+    """The system's noise, without that of the coordinates for which `noised(step, n)`, (n,) of 0 and 1, has 0."""
+
+    def __init__(self, noised):
+        self.noised, self.steps = noised, 0
+
+    def normal(self, n):
+        draws = SystemRandomness().normal(n) * self.noised(self.steps, n)
+        self.steps += 1
+        return draws
+
+
 @pytest.mark.parametrize("unit", ["record", "patient"])
 def test_a_run_as_claimed_stays_below_its_claim(saved, unit):
     report = World(saved, unit).examine()
@@ -74,7 +86,23 @@ def test_sampling_everyone_in_every_step_is_a_violation(saved):
     assert report.violation
 
 
-def test_noise_that_one_step_in_two_or_one_tensor_lacks_is_a_violation(saved): ...
+def test_one_step_of_sixteen_without_noise_is_a_violation(saved):
+    world = World(saved, noise=Partly(lambda step, n: np.full(n, step != 5)))
+    report = world.examine()
+    print(report)
+    assert world.noise.steps == 16
+    assert report.violation
+
+
+def test_every_other_tensor_without_noise_is_a_violation(saved):
+    def noised(step, n):
+        sizes = [entry.numel() for entry in world.classifier.trained("shared", "BA"[step // 8]).values()]
+        return np.repeat(np.arange(len(sizes)) % 2, sizes)
+
+    world = World(saved, noise=Partly(noised))
+    report = world.examine()
+    print(report)
+    assert report.violation
 
 
 def test_a_clip_ten_times_too_wide_is_a_violation(saved):

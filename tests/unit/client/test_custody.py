@@ -15,14 +15,13 @@ from deerfield.errors import (
     InvalidInput,
     LedgerBehind,
     LedgerBusy,
+    LedgerUnwritable,
     NotMapped,
     PolicyRefused,
 )
 from deerfield.runspec import RunSpec
 from services.client.custody import Custody
-from tests.unit.client.sites import START, FakeLink, assigned, policy, serve, spec
-
-AGGREGATOR = Ed25519PrivateKey.generate()
+from tests.unit.client.sites import AGGREGATOR, START, FakeLink, assigned, policy, serve, spec
 
 
 @pytest.fixture(autouse=True)
@@ -224,6 +223,27 @@ def test_validation_counts_are_paid_from_the_runs_epsilon(tmp_path):
         assert (extra.noise_multiplier, extra.sample_rate, extra.steps) == (8.0, 1.0, 2)  # four phases, every other
         account.reserve(assigned())
         assert account.ledger.account.epsilon <= 2.0
+
+
+@pytest.mark.parametrize(("every", "spare", "steps"), [(2, 1, 3), (3, 0, 2), (3, 2, 4)])
+def test_each_spare_phase_pays_for_the_counts_of_the_phase_that_it_repeats(tmp_path, every, spare, steps):
+    rules = policy(metrics="dp", population={"validation": 0.2}, dp_metrics={"every": every})
+    with opened(tmp_path, rules) as custody:
+        (extra,) = custody.account("r", 0, spec(privacy={"spare_phases": spare})).plan.extra
+        assert extra.steps == steps  # four phases
+
+
+@pytest.mark.parametrize(
+    "in_the_way", [lambda path: path.touch(), lambda path: path.symlink_to("nowhere")], ids=["file", "broken link"]
+)
+def test_metrics_that_cannot_be_kept_seal_nothing(tmp_path, in_the_way):
+    in_the_way(tmp_path / "metrics")
+    with opened(tmp_path) as custody:
+        account = custody.account("r", 0, spec())
+        reservation = account.reserve(assigned())
+        with pytest.raises(LedgerUnwritable, match="give the site a folder that it may write to"):
+            account.commit(reservation, assigned(), {"head.bias": START["head.bias"]}, {"accuracy": 0.5})
+        assert account.stored(assigned()) is None
 
 
 def test_metrics_that_were_noised_are_kept_with_the_update(tmp_path):

@@ -285,13 +285,13 @@ def test_a_restored_ledger_is_reconciled_and_its_numbers_are_new(tmp_path: Path)
     with opened(tmp_path) as ledger:
         assert not ledger.account.knows(head)
         known = Known(head=head, epsilon=spent, delta=2e-6)
-        entry = ledger.reconcile(operator="ops", reason="restored from a copy", known=known)
+        entry = ledger.reconcile(operator="ops", reason="restored from a copy", known=known, agreed=None)
         assert entry.sequence == head.sequence + 1
         assert ledger.account.knows(head)
         assert ledger.account.epsilon >= spent
         assert ledger.reserve_run(plan("r3")).sequence == entry.sequence + 1
         with pytest.raises(InvalidInput, match="nothing to reconcile"):
-            ledger.reconcile(operator="ops", reason="twice", known=known)
+            ledger.reconcile(operator="ops", reason="twice", known=known, agreed=None)
     with opened(tmp_path) as ledger:
         assert ledger.account.knows(head)
     assert verify(lines(tmp_path)).sound

@@ -175,7 +175,10 @@ SIZED = "populations: {{p: {{source: {{path: x}}, {}}}}}\nmodels: {{}}"
         (SIZED.format("unit: record, epsilon: 1, units_low: 5, units_high: 99999"), "delta: 1e-05 is above"),
         (SIZED.format("unit: record, epsilon: 1, filter: renyi, units_low: 5, units_high: 9"), "renyi filter needs"),
         (SIZED.format("unit: site, epsilon: 1, units_low: 1, units_high: 9"), "a site is one unit; write 1 for both"),
-        ("populations: [", "is not YAML"),
+        ("- populations", r"policy\.yaml: a policy is a mapping of keys, such as populations:, and this is a list$"),
+        ("", r"policy\.yaml: a policy is a mapping of keys, such as populations:, and this is empty$"),
+        ("models: {}\npopulations: [", r"policy\.yaml, line 2, column 15: not YAML: expected the node content, but"),
+        ("populations: {p: [1]}\nmodels: {}", r"populations\.p is \[1\]: it must be a mapping of keys$"),
     ],
 )
 def test_a_policy_that_cannot_be_used_is_named(tmp_path, text, says):

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -239,13 +240,28 @@ def test_what_must_be_mended_leaves_the_ledger_as_it_was(hospital, capsys):
 def test_one_population_that_must_be_mended_holds_up_all_that_are_asked_for(hospital, tmp_path):
     rules, file, state, _ = hospital
     two = rules.model_dump(mode="json")
-    two["populations"]["q"] = {**two["populations"]["p"], "units_low": 15}
+    other = {"path": str(write(tmp_path / "other.csv", ROWS[:10])), "patient": "patient"}
+    two["populations"]["q"] = {**two["populations"]["p"], "source": other, "units_low": 15, "units_high": 20}
     file.write_text(yaml.safe_dump(two))
     assert registered(file, state) == 2
     assert not (state / "ledgers").exists()
     assert registered(file, state, "--population", "p") == 0
     assert [each.name for each in (state / "ledgers").iterdir()] == ["p"]
     assert registered(file, state, "--population", "none of it") == 2
+
+
+def test_the_same_data_are_registered_under_one_name_only(hospital, tmp_path, capsys):
+    rules, file, state, _ = hospital
+    two = rules.model_dump(mode="json")
+    source = two["populations"]["p"]["source"]
+    (tmp_path / "copy.csv").write_bytes(Path(source["path"]).read_bytes())
+    for path, code in ((source["path"], 2), (str(tmp_path / "copy.csv"), 2)):
+        two["populations"]["q"] = {**two["populations"]["p"], "source": {**source, "path": path}}
+        file.write_text(yaml.safe_dump(two))
+        registered(file, state, "--population", "p")
+        assert registered(file, state, "--population", "q") == code
+        assert "would have two budgets" in capsys.readouterr().err
+    assert [each.name for each in (state / "ledgers").iterdir()] == ["p"]
 
 
 def test_the_salt_is_never_said(hospital, capsys, logged):

@@ -94,6 +94,36 @@ def test_one_bad_record_does_not_decide_whether_a_site_answers(tmp_path, saved):
     assert trainer.score(split="train").labels.tolist() == [1, 2]
 
 
+@pytest.mark.parametrize("unit", ["record", "patient"])
+@pytest.mark.parametrize("count", [3, 16])
+def test_a_step_is_divided_by_what_the_policy_promises_however_many_there_are(tmp_path, saved, unit, count):
+    (tmp_path / "notes.csv").write_text(
+        "patient,text,label\n" + "".join(f"patient{i},fever,fever\n" for i in range(count))
+    )
+    source = {"path": str(tmp_path / "notes.csv"), "patient": "patient"}
+    rules = policy(populations={"p": {**POPULATION, "source": source, "unit": unit, "units_low": 7}})
+    bench = TorchWorkbench(
+        site="north", spec=tiny.spec("bert", privacy={"unit": unit, "epsilon": 8.0}), policy=rules,
+        population=rules.populations["p"], classifier=tiny.build("bert", saved("bert")), split_key=b"secret",
+    )  # fmt: skip
+    spend = Spend(unit=unit, noise_multiplier=1, sample_rate=0.5, steps=8, clip=1.0)
+    mechanism = bench.trainer(TASK, spend, print).mechanism
+    assert mechanism.denominator == 0.5 * 7
+    assert mechanism.spend == spend
+
+
+def test_counts_of_the_same_examples_have_other_noise_each_time(tmp_path, saved):
+    rows = [f"patient{i},fever,{tiny.LABELS[i % 3]}" for i in range(60)]
+    (tmp_path / "notes.csv").write_text("patient,text,label\n" + "\n".join(rows) + "\n")
+    found = []
+    for _ in range(2):
+        bench = _validating({"path": str(tmp_path / "notes.csv"), "patient": "patient"}, saved("bert"), noise=0.1)
+        for _ in range(2):  # the noise of a task is no more to be foreseen than that of a site
+            bench.trainer(TASK, Spend(unit="patient", noise_multiplier=1, sample_rate=0.5, steps=8, clip=1.0), print)
+            found.append(bench.metrics()["accuracy"])
+    assert len(set(found)) == 4
+
+
 def test_who_is_kept_out_of_training_is_decided_by_the_secret_and_each_patient_alone(tmp_path, saved):
     rows = [f"patient{i % 30},fever {i},fever" for i in range(60)]
     scored = []
@@ -110,11 +140,11 @@ def test_who_is_kept_out_of_training_is_decided_by_the_secret_and_each_patient_a
     assert (train - train_without, held - held_without) in ((2, 0), (0, 2))
 
 
-def _validating(source, folder):
+def _validating(source, folder, noise=10.0):
     classifier = tiny.build("bert", folder)
     spec = tiny.spec("bert", privacy={"unit": "patient", "epsilon": 8.0})
     population = {**POPULATION, "source": source, "unit": "patient", "validation": 0.3}
-    rules = policy(metrics="dp", populations={"p": population}, dp_metrics={"every": 1})
+    rules = policy(metrics="dp", populations={"p": population}, dp_metrics={"noise_multiplier": noise})
     return TorchWorkbench(
         site="north", spec=spec, policy=rules, population=rules.populations["p"], classifier=classifier,
         split_key=b"secret",

@@ -278,7 +278,7 @@ def test_what_is_infinite_stays_infinite(terms: Terms) -> None:
     chain.add("infinite", charging.infinite_detail("metrics: clear"))
     chain.add("terms", replace(terms, epsilon=1e6).detail(public_key(KEY)))
     known = Known(head=Head(sequence=90, hash=OTHER), epsilon=1.0, delta=0.0)
-    detail = charging.reconcile_detail(chain.account, "op", "restored", known)
+    detail = charging.reconcile_detail(chain.account, "op", "restored", known, None)
     chain.add("reconcile", detail, sequence=91)
     assert chain.account.epsilon == inf
     assert chain.account.remaining == 0
@@ -393,7 +393,9 @@ def test_a_restored_ledger_is_charged_what_the_record_has_and_it_lacks() -> None
     old = small()
     before = old.account.epsilon
     head = Head(sequence=30, hash=OTHER)
-    detail = charging.reconcile_detail(old.account, "op", "why", Known(head=head, epsilon=before + 1.5, delta=3e-6))
+    known = Known(head=head, epsilon=before + 1.5, delta=3e-6)
+    agreed = Known(head=old.account.head, epsilon=before, delta=1e-6)
+    detail = charging.reconcile_detail(old.account, "op", "why", known, agreed)
     assert isclose(detail["epsilon"], 1.5)
     assert isclose(detail["delta"], 2e-6)
     entry = old.add("reconcile", detail, sequence=31)
@@ -402,7 +404,7 @@ def test_a_restored_ledger_is_charged_what_the_record_has_and_it_lacks() -> None
     assert entry.sequence > head.sequence
     assert found(old) == []
     with pytest.raises(InvalidInput, match="nothing to reconcile"):
-        charging.reconcile_detail(old.account, "op", "again", Known(head=head, epsilon=9.0))
+        charging.reconcile_detail(old.account, "op", "again", Known(head=head, epsilon=9.0), None)
 
 
 @pytest.mark.parametrize(
@@ -414,13 +416,32 @@ def test_a_restored_ledger_is_charged_what_the_record_has_and_it_lacks() -> None
     ],
 )
 def test_what_nobody_knows_about_a_restored_ledger_costs_all_there_can_be(known: Known, epsilon: float) -> None:
-    assert charging.missing(small().account, known)[0] == epsilon
+    assert charging.missing(small().account, known, None)[0] == epsilon
+
+
+def test_what_a_restored_copy_has_spent_since_is_never_taken_for_what_the_record_has() -> None:
+    chain = small()
+    agreed = Known(head=chain.account.head, epsilon=chain.account.epsilon, delta=chain.account.delta)
+    lost = Known(head=Head(sequence=30, hash=OTHER), epsilon=agreed.epsilon + 1.5, delta=agreed.delta + 1e-6)
+    chain.run(plan("elsewhere"))  # under an aggregator that had lost its memory
+    since = chain.account.epsilon - agreed.epsilon
+    chain.add("reconcile", charging.reconcile_detail(chain.account, "op", "why", lost, agreed), sequence=31)
+    assert chain.account.epsilon == pytest.approx(agreed.epsilon + since + 1.5)
+    assert chain.account.delta == pytest.approx(agreed.delta + 2e-6)
+    assert found(chain) == []
+
+
+def test_a_head_that_the_chain_does_not_hold_is_not_agreed_on() -> None:
+    account = small().account
+    known = Known(head=Head(sequence=30, hash=OTHER), epsilon=5.0, delta=5e-6)
+    foreign = Known(head=Head(sequence=1, hash=OTHER), epsilon=4.0, delta=1e-6)
+    assert charging.missing(account, known, foreign) == charging.missing(account, known, None) == (5.0, 5e-6)
 
 
 def test_the_delta_of_a_record_is_charged_too() -> None:
     chain = small()
-    known = Known(head=Head(sequence=30, hash=OTHER), epsilon=chain.account.epsilon, delta=TERMS.delta)
-    chain.add("reconcile", charging.reconcile_detail(chain.account, "op", "why", known), sequence=31)
+    known = Known(head=Head(sequence=30, hash=OTHER), epsilon=chain.account.epsilon, delta=TERMS.delta - 1e-6)
+    chain.add("reconcile", charging.reconcile_detail(chain.account, "op", "why", known, None), sequence=31)
     assert chain.account.epsilon < inf
     with pytest.raises(BudgetExhausted, match="delta is used up"):
         chain.run(plan("r2"))
@@ -430,7 +451,7 @@ def test_the_delta_of_a_record_is_charged_too() -> None:
 def test_a_reconciliation_that_charges_too_little_is_found(name: str) -> None:
     chain = small()
     known = Known(head=Head(sequence=30, hash=OTHER), epsilon=5.0, delta=5e-6)
-    detail = charging.reconcile_detail(chain.account, "op", "why", known)
+    detail = charging.reconcile_detail(chain.account, "op", "why", known, None)
     chain.add("reconcile", {**detail, name: detail[name] / 2}, sequence=31)
     assert any(f"it charges {name}" in each for each in found(chain))
 

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from deerfield.errors import InvalidInput
-from deerfield.runfile import load
+from deerfield.runfile import load, load_spec
 
 RUN: dict[str, Any] = {
     "name": "trial",
@@ -47,6 +47,7 @@ def test_defaults_fill_a_small_file(tmp_path):
     [
         ("privcy", {}, "did you mean 'privacy'"),
         ("model.lora.rnk", 4, "did you mean 'rank'"),
+        ("privacy", [1], "privacy is [1]: it must be a mapping of keys"),
         ("privacy.epsilon", 0, "greater than 0"),
         ("privacy.epsilon", -1, "greater than 0"),
         ("privacy.delta", 1e-4, "less than or equal to 0.00001"),
@@ -85,11 +86,23 @@ def test_privacy_needs_an_epsilon_and_none_refuses_one(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "says"), [("[1, 2", "is not YAML"), ("- a\n- b", "holds no run"), ("", "holds no run")]
+    ("text", "says"),
+    [
+        ("- a\n- b", ": a run file is a mapping of keys, such as name:, and this is a list"),
+        ("", ": a run file is a mapping of keys, such as name:, and this is empty"),
+        ("hello", ": a run file is a mapping of keys, such as name:, and this is 'hello'"),
+        ("name: r\nlabels: [a, b", ", line 2, column 14: not YAML: expected ',' or ']', but got '<stream end>'"),
+        ("name: a: b", ", line 1, column 8: not YAML: mapping values are not allowed here"),
+        ("name: \x01", ": not YAML: unacceptable character #x0001: special characters are not allowed"),
+        ("name: 2026-02-30", ": not YAML: day is out of range for month"),
+    ],
 )
 def test_a_file_that_is_no_run_is_said_to_be_none(tmp_path, text, says):
-    with pytest.raises(InvalidInput, match=says):
-        load(write(tmp_path, text))
+    path = write(tmp_path, text)
+    for read in (load, load_spec):
+        with pytest.raises(InvalidInput) as refusal:
+            read(path)
+        assert str(refusal.value) == f"{path}{says}"
 
 
 def test_a_file_that_is_not_there_is_said_to_be_missing(tmp_path):

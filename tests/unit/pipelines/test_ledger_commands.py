@@ -20,6 +20,7 @@ from deerfield.ledger.statement import rows
 from deerfield.record import decode, encode
 from deerfield.types import Attestation, Countersigned
 from pipelines import cli
+from services.client.agreed import Agreed
 from services.client.ledger_file import NAME, Ledger
 from services.client.vault import Vault
 from tests.attesting import key_of
@@ -259,6 +260,7 @@ def behind(tmp_path):
     """A site restored from a copy that lacks its second run, and the aggregator's record of the whole."""
     state(tmp_path)
     copy = ledger_of(tmp_path).read_bytes()
+    Agreed(ledger_of(tmp_path).parent).advance(record_of(tmp_path))
     with Ledger.open(ledger_of(tmp_path).parent, keyfile.load(tmp_path / keyfile.SITE), TERMS) as ledger:
         ledger.reserve_run(plan("r2", noise_multiplier=1.5))
     record = record_of(tmp_path)

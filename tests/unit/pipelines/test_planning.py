@@ -37,6 +37,7 @@ LUNGS = {
     "delta": 1e-5,
     "units_low": 800,
     "units_high": 1000,
+    "validation": 0.1,
 }
 
 
@@ -170,7 +171,7 @@ def test_what_a_person_wrote_wrong_is_one_sentence_and_exit_code_2(tmp_path):
     run, rules = write(tmp_path)
     cases = {
         (tmp_path / "nowhere.yaml", "--policy", rules): "cannot be read",
-        (run, "--policy", tmp_path / "nowhere.yaml"): "a site does nothing without one",
+        (run, "--policy", tmp_path / "nowhere.yaml"): "it ought to be a policy",
         (run, "--policy", rules, "--state", tmp_path / "nowhere"): "there is no such folder",
         (run, "--state", tmp_path): "with --policy",
         (run,): "embedded is missing",

@@ -1,0 +1,48 @@
+"""What a command's process leaves behind."""
+
+from pathlib import Path
+
+import pytest
+
+from deerfield.errors import InvalidInput, RunFailed
+from pipelines.site_process import answer, ended, scratch
+
+
+@pytest.fixture(autouse=True)
+def temporary(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+
+
+def left_by(error, say):
+    """Whether a scratch folder is there after a block that raised `error`, which says `say(folder)`."""
+    with pytest.raises(error), scratch("plan") as folder:
+        raise error(say(folder))
+    return folder.exists()
+
+
+def test_a_scratch_folder_goes_away_unless_it_is_needed_to_tell_what_went_wrong():
+    with scratch("plan") as folder:
+        assert folder.name.startswith("deerfield-plan-")
+    assert not folder.exists()
+    assert not left_by(InvalidInput, lambda folder: "--site x: there is no such site")
+    assert not left_by(KeyboardInterrupt, str)
+    assert left_by(RunFailed, lambda folder: "it ended")
+    assert left_by(InvalidInput, lambda folder: f"usage (whole log: {folder / 'plan.log'})")
+
+
+def test_a_process_ends_with_its_own_sentence_and_says_nothing(tmp_path):
+    missing = tmp_path / "policy.yaml"
+    arguments = ["--site", "north", "--policy", str(missing), "--state", str(tmp_path)]
+    said, error = ended("register", arguments, tmp_path)
+    assert said == b""
+    assert isinstance(error, InvalidInput)
+    assert str(missing) in str(error)
+
+
+def test_a_log_that_an_error_names_is_there():
+    with (
+        pytest.raises(InvalidInput, match=r"required: --request \(whole log: .*plan\.log\)") as caught,
+        scratch("plan") as folder,
+    ):
+        answer("plan", [], folder)
+    assert Path(str(caught.value).split("whole log: ")[1].rstrip(")")).is_file()
