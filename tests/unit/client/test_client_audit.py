@@ -6,58 +6,20 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.audit_faults import Partly, World, in_steps, on_tensors, partly
 from deerfield.errors import InvalidInput
-from deerfield.plan import schedule
 from deerfield.randomness import SystemRandomness
 from deerfield.strategies import make
-from deerfield.strategy import completed
-from services.client.audit import Request, examine
+from services.client.audit import Request
 from services.client.canaries import LOUD, Directions, Plant
 from services.client.mechanism import Mechanism
-from services.client.models import load
 from services.client.units import Records
 from tests.unit.client import tiny
-
-WIDE = {"rank": 12, "scale": 0.5, "targets": ("query", "key", "value", "dense")}  # 3000 coordinates in each factor
-
-DEFAULT = Request()
-
-
-class World:
-    """A tiny run that claims epsilon 1 for a round of DEeR, B then A, and a way to train it otherwise than claimed."""
-
-    def __init__(self, saved, unit="record", noise=None):
-        privacy = {"unit": unit, "epsilon": 1.0, "sample_rate": 0.125}
-        spec = tiny.spec("bert", lora=WIDE, privacy=privacy)
-        self.classifier = load(saved("bert"), spec)
-        spec = spec.model_copy(update={"adapter": self.classifier.schema(), "rounds": 1})
-        self.spec = completed(spec, make(spec).declares)
-        self.noise = noise or SystemRandomness()
-        self.claim = schedule(self.spec, make(self.spec).declares)
-
-    def build(self, task, spend):
-        mechanism = Mechanism(spend=spend, units_low=30, sampling=SystemRandomness(), noise=self.noise)
-        return tiny.trainer(self.classifier, "bert", self.spec, mechanism, each=2)
-
-    def examine(self, request=DEFAULT, **taken):
-        return examine(self.spec, self.build, claim=self.claim, taken=replace(self.claim, **taken), request=request)
-
-
-class Partly:
-    """The system's noise, without that of the coordinates for which `noised(step, n)`, (n,) of 0 and 1, has 0."""
-
-    def __init__(self, noised):
-        self.noised, self.steps = noised, 0
-
-    def normal(self, n):
-        draws = SystemRandomness().normal(n) * self.noised(self.steps, n)
-        self.steps += 1
-        return draws
 
 
 @pytest.mark.parametrize("unit", ["record", "patient"])
 def test_a_run_as_claimed_stays_below_its_claim(saved, unit):
-    report = World(saved, unit).examine()
+    report = World(saved("bert"), unit).examine()
     print(report)
     assert report.claimed == pytest.approx(1.0, rel=0.005)
     assert report.bound <= report.claimed < report.ceiling
@@ -67,27 +29,27 @@ def test_a_run_as_claimed_stays_below_its_claim(saved, unit):
 
 @pytest.mark.parametrize("unit", ["record", "patient"])
 def test_missing_noise_is_a_clear_violation(saved, unit):
-    report = World(saved, unit).examine(noise_multiplier=0.0)
+    report = World(saved("bert"), unit).examine(noise_multiplier=0.0)
     assert report.violation
     assert report.bound > 3
     assert report.correct == report.guesses  # nothing hides who was there
 
 
 def test_a_quarter_of_the_noise_is_a_violation(saved):
-    world = World(saved)
+    world = World(saved("bert"))
     report = world.examine(Request(canaries=1400), noise_multiplier=world.claim.noise_multiplier / 4)
     print(report)
     assert report.violation  # 12 of 12 measured, the least bound 1.25
 
 
 def test_sampling_everyone_in_every_step_is_a_violation(saved):
-    report = World(saved).examine(sample_rate=1.0)
+    report = World(saved("bert")).examine(sample_rate=1.0)
     print(report)
     assert report.violation
 
 
 def test_one_step_of_sixteen_without_noise_is_a_violation(saved):
-    world = World(saved, noise=Partly(lambda step, n: np.full(n, step != 5)))
+    world = World(saved("bert"), noise=Partly(in_steps(lambda step: step != 5)))
     report = world.examine(Request(canaries=1400))
     print(report)
     assert world.noise.steps == 16
@@ -95,19 +57,15 @@ def test_one_step_of_sixteen_without_noise_is_a_violation(saved):
 
 
 def test_every_other_tensor_without_noise_is_a_violation(saved):
-    def noised(step, n):
-        sizes = [entry.numel() for entry in world.classifier.trained("shared", "BA"[step // 8]).values()]
-        return np.repeat(np.arange(len(sizes)) % 2, sizes)
-
-    world = World(saved, noise=Partly(noised))
-    report = world.examine()
+    world = World(saved("bert"))
+    report = partly(world, on_tensors(world, lambda number: number % 2 == 1))
     print(report)
     assert report.violation
 
 
 def test_a_clip_ten_times_too_wide_is_a_violation(saved):
     """Canaries are ten clips long: with noise for one clip they would be seen if they were not clipped to it."""
-    world = World(saved)
+    world = World(saved("bert"))
     wide = LOUD * world.claim.clip
     report = world.examine(clip=wide, noise_multiplier=world.claim.noise_multiplier / LOUD)
     print(report)
@@ -116,7 +74,7 @@ def test_a_clip_ten_times_too_wide_is_a_violation(saved):
 
 def test_canaries_pass_the_engines_own_clip_beside_the_sites_units(saved):
     """Without noise, what the optimizer is handed is the clipped sum of the units, plus one clip along each canary."""
-    world = World(saved)
+    world = World(saved("bert"))
     plant = Plant(200, world.claim.clip)
     task = make(world.spec).plan(make(world.spec).init(_start(world)), "site")
     spend = replace(world.claim, noise_multiplier=0.0, sample_rate=1.0, steps=world.spec.steps(1))
@@ -172,7 +130,7 @@ def test_a_step_draws_canaries_and_units_by_one_rule():
     ],
 )
 def test_what_cannot_be_audited_is_refused(saved, change, request_, advice):
-    world = World(saved)
+    world = World(saved("bert"))
     world.spec = type(world.spec).model_validate({**world.spec.model_dump(), **change})
     with pytest.raises(InvalidInput, match=advice):
         world.examine(request_)

@@ -3,12 +3,13 @@
 import pytest
 import torch
 
+from benchmarks.audit_faults import Apart
 from deerfield.errors import EngineFault, InvalidInput
 from deerfield.tensors import digest
 from services.client.device import Device
 from services.client.dplora import Fused
 from services.client.engine_check import check_engine
-from services.client.mechanism import Batch, clip_factors
+from services.client.mechanism import Batch
 from services.client.models import load
 from tests.unit.client import tiny
 
@@ -59,17 +60,6 @@ def test_an_engine_that_clips_examples_where_patients_are_protected_is_found(sav
     check_engine(classifier, tiny.spec("vit"), "B", engage=engage)
     with pytest.raises(EngineFault, match="off by"):
         check_engine(classifier, tiny.spec("vit", privacy={"unit": "patient", "epsilon": 8.0}), "B", engage=engage)
-
-
-class Apart(Fused):
-    """Clips every tensor for itself, so that all of them together are above the clip."""
-
-    def _sums(self):
-        each = [self._taken[name].flatten(1) for name in self._shapes]
-        return [
-            torch.mv(g.t(), clip_factors(torch.linalg.vector_norm(g, dim=1), self._clip)).view(shape)
-            for g, shape in zip(each, self._shapes.values(), strict=True)
-        ]
 
 
 @pytest.mark.parametrize("factors", ["A", "B", "AB"])
