@@ -18,11 +18,19 @@ def _one_thread():
 
 
 @pytest.mark.parametrize(
-    ("strategy", "epsilon", "accuracy", "f1"),
-    [("head", 3.0, 0.72, 0.68), ("deer", 3.0, 0.72, 0.68), ("deer", 8.0, 0.75, 0.72), ("deer", None, 0.77, 0.0)],
+    ("strategy", "epsilon", "accuracy", "f1", "passes"),
+    [
+        ("head", 3.0, 0.72, 0.68, 6),
+        ("deer", 3.0, 0.72, 0.68, 1),
+        ("deer", 8.0, 0.75, 0.72, 2),
+        ("deer", None, 0.77, 0.0, 1),
+    ],
 )
-def test_brain_mri_over_four_even_sites(strategy, epsilon, accuracy, f1):
-    results = [run_cell(Cell("brain-mri", "iid", strategy, epsilon, seed))[0] for seed in range(3)]
+def test_brain_mri_over_four_even_sites(strategy, epsilon, accuracy, f1, passes):
+    """Noise is never seeded: one pass over the seeds moves by .01, so where the bound is near there are several."""
+    cells = [Cell("brain-mri", "iid", strategy, epsilon, seed) for seed in range(3)] * passes
+    results = [run_cell(cell)[0] for cell in cells]
+    print([round(result.final["accuracy"], 3) for result in results])
     assert fmean(result.final["accuracy"] for result in results) >= accuracy
     assert fmean(result.final["f1"] for result in results) >= f1
     assert max(phase["deviation"] for result in results for phase in result.phases) < 1e-6
