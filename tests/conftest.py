@@ -1,9 +1,16 @@
-"""Prints the seconds that each level of tests took."""
+"""Prints the seconds that each level of tests took; lets tests interrupt what they start, however they were started."""
 
+import signal
 from collections import defaultdict
 from pathlib import Path
 
 import pytest
+
+
+def pytest_configure() -> None:
+    """A shell starts jobs in the background with SIGINT ignored, and whatever they start would inherit that."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
