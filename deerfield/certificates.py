@@ -144,7 +144,10 @@ def ending(certificate: x509.Certificate, where: str, now: datetime) -> tuple[st
 
 def open_to_others(key: Path) -> tuple[str, ...]:
     """A sentence if others than its owner may use the key; no error, because a mounted secret cannot always help it."""
-    mode = key.stat().st_mode & 0o777
+    try:
+        mode = key.stat().st_mode & 0o777
+    except OSError as error:  # it was there a moment ago, and is being replaced
+        raise InvalidInput(f"{key} cannot be read ({error.strerror})") from None
     return (f"{key} is open to others (mode {mode:04o}), and is a private key; run chmod 600 on it",) * bool(
         mode & OTHERS
     )
