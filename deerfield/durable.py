@@ -1,5 +1,6 @@
 """Bytes that are still there after a power cut: written, fsynced, and their folder with them."""
 
+import errno
 import os
 from collections.abc import Callable
 from contextlib import suppress
@@ -51,6 +52,22 @@ def replaced(path: Path, data: bytes) -> None:
         os.replace(aside, path)
     finally:
         aside.unlink(missing_ok=True)
+    sync_folder(path.parent)
+
+
+def appended(path: Path, line: bytes) -> None:
+    """Adds a line to a file that has whole lines, or makes the file; a line torn by a crash stays alone on its own.
+
+    Raises:
+        OSError: it is not there to last.
+    """
+    with open(os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600), "r+b", buffering=0) as file:
+        size = file.seek(0, os.SEEK_END)
+        torn = size > 0 and os.pread(file.fileno(), 1, size - 1) != b"\n"
+        data = (b"\n" if torn else b"") + line + b"\n"
+        if file.write(data) != len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        os.fsync(file.fileno())
     sync_folder(path.parent)
 
 

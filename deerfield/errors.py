@@ -8,7 +8,7 @@ DeerfieldError                 exit code 1
 ├── Unreachable                the other side does not answer: worth another try
 ├── Malfunction                the other side answered that it is broken: its log says how
 └── Refusal                    a typed answer on the wire; `reason` is the enum value it travels as
-    ├── NotMember, UnknownRun, RunEnded, VersionMismatch, BadRequest
+    ├── NotAuthenticated, NotMember, UnknownRun, RunEnded, VersionMismatch, BadRequest
     ├── RoundClosed, StaleBase, AlreadySealed, ChunksMissing
     ├── UnknownTensor, WrongShape, WrongDtype, NotFinite, TooLarge, DigestMismatch
     ├── BudgetExhausted, NotMapped, EngineFault
@@ -62,6 +62,12 @@ class Refusal(DeerfieldError):
     """The aggregator or a site says no, in terms that the other side can act on."""
 
     reason: ClassVar[str] = "REASON_UNSPECIFIED"
+
+
+class NotAuthenticated(Refusal):
+    """The caller's certificate is revoked, has expired, or names nobody who may call."""
+
+    reason = "NOT_AUTHENTICATED"
 
 
 class NotMember(Refusal):

@@ -10,7 +10,7 @@ from deerfield.runspec import RunSpec
 from deerfield.tensors import Factors
 from deerfield.types import Attestation, Countersigned, Update
 
-Role: TypeAlias = Literal["site", "operator"]
+Role: TypeAlias = Literal["site", "operator", "observer"]
 RunState: TypeAlias = Literal["RUNNING", "FINISHED", "FAILED", "ABORTED"]
 
 

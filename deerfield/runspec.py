@@ -14,7 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from deerfield.types import Unit
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._ -]{0,62}$")]
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._ -]{0,62}$"
+Name = Annotated[str, Field(pattern=NAME)]
 EXAMPLES_PER_UNIT = 4  # of one patient in one step: about the notes or images of one visit
 DELTA_LIMIT = 1e-5  # privacy.md: delta <= min(1e-5, 1 / (10 n_high)); the second bound is checked where n_high is known
 

@@ -8,7 +8,7 @@ import typer
 
 from deerfield import __version__
 from deerfield.errors import DeerfieldError
-from pipelines import ledger_commands, register
+from pipelines import ledger_commands, pki_commands, register
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
@@ -19,6 +19,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(ledger_commands.app, name="ledger")
+app.add_typer(pki_commands.app, name="pki")
 app.command("register")(register.command)
 
 

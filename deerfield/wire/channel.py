@@ -1,7 +1,7 @@
 """Opens a channel to the aggregator, and says on every call who is calling.
 
-Over plaintext, which the aggregator serves on loopback alone, the caller's identity is two metadata keys. It travels in
-no message, so that a certificate can take their place without a change anywhere else.
+Over TLS the caller is who its certificate says. Over plaintext, which the aggregator serves on loopback alone, two
+metadata keys say it. It travels in no message.
 """
 
 from collections.abc import Callable
@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import grpc
 
+from deerfield.certificates import Credentials
 from deerfield.exchange import Role
 from deerfield.wire.limits import CHANNEL_OPTIONS
 
@@ -20,6 +21,12 @@ def connect(address: str, *, role: Role, site: str = "") -> grpc.Channel:
     """A plaintext channel to `address` (host:port) for one caller; it connects when it is first used."""
     channel = grpc.insecure_channel(address, options=CHANNEL_OPTIONS)
     return grpc.intercept_channel(channel, _Identified(((ROLE_KEY, role), (SITE_KEY, site))))
+
+
+def connect_tls(address: str, own: Credentials) -> grpc.Channel:
+    """A channel to `address` (host:port, a name in the aggregator's certificate) for the owner of a certificate."""
+    secret = grpc.ssl_channel_credentials(own.authority, own.key, own.certificate)
+    return grpc.secure_channel(address, secret, options=CHANNEL_OPTIONS)
 
 
 class _CallDetails(NamedTuple):

@@ -14,6 +14,7 @@ DOMAIN = "deerfield"
 Code = grpc.StatusCode
 
 TABLE: Mapping[type[errors.DeerfieldError], tuple[grpc.StatusCode, str]] = {  # error: status, hint for a person
+    errors.NotAuthenticated: (Code.UNAUTHENTICATED, "look at the certificate: deerfield pki show; request another"),
     errors.NotMember: (Code.PERMISSION_DENIED, "check which site this certificate or address names"),
     errors.UnknownRun: (Code.NOT_FOUND, "list the runs"),
     errors.RunEnded: (Code.FAILED_PRECONDITION, "there is nothing left to do for this run"),

@@ -14,12 +14,14 @@ import structlog
 
 from deerfield import keyfile
 from deerfield.attestation import public_key
+from deerfield.certificates import utc_now
 from deerfield.errors import DeerfieldError
 from deerfield.strategies import make
 from services.aggregator.assembly import Aggregator, assemble_aggregator
 from services.aggregator.blobs import FolderBlobs
 from services.aggregator.database import open_database
 from services.aggregator.desk import Desk
+from services.aggregator.gate import Gate
 from services.aggregator.identity import from_metadata
 from services.aggregator.recorder import Tracking, Untracked
 from services.aggregator.server import Ports, serving
@@ -49,10 +51,12 @@ async def _run(settings: Settings) -> None:
         loop.add_signal_handler(number, stop.set)
     if settings.while_stdin:
         _when_stdin_closes(lambda: loop.call_soon_threadsafe(stop.set))
+    gate = Gate(settings.tls, settings.revoked, utc_now) if settings.tls else None  # refuses before anything is opened
     aggregator = build(settings)
     asked = Ports(listening=settings.listen, health=settings.health)
     try:
-        async with serving(aggregator, build_tracking(settings, aggregator.desk), from_metadata, asked) as ports:
+        tracking, identify = build_tracking(settings, aggregator.desk), gate.identify if gate else from_metadata
+        async with serving(aggregator, tracking, identify, asked, gate) as ports:
             print(json.dumps(asdict(ports)), flush=True)
             log.info("signs heads of ledgers", key=public_key(aggregator.desk.key))
             await stop.wait()

@@ -16,7 +16,7 @@ ROLES: Mapping[str, Role] = {word: word for word in get_args(Role)}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
-    """A caller: a site by its name, or an operator."""
+    """A caller: a site by its name, an operator, or an observer, who may only look at runs."""
 
     role: Role
     site: str = ""
@@ -25,11 +25,11 @@ class Identity:
 Identify: TypeAlias = Callable[[Context], Identity]
 
 
-def caller(identify: Identify, context: Context, role: Role) -> str:
-    """The name of a caller that must have `role`; empty for an operator. Raises NotMember for any other caller."""
+def caller(identify: Identify, context: Context, *roles: Role) -> str:
+    """The site of a caller that must have one of `roles`; empty for people. Raises NotMember for any other caller."""
     identity = identify(context)
-    if identity.role != role:
-        raise NotMember(f"this call is for a caller of role {role}, not {identity.role}")
+    if identity.role not in roles:
+        raise NotMember(f"this call is for a caller of role {' or '.join(roles)}, not {identity.role}")
     return identity.site
 
 
@@ -39,5 +39,5 @@ def from_metadata(context: Context) -> Identity:
     role = ROLES.get(str(metadata.get(ROLE_KEY, "")))
     site = str(metadata.get(SITE_KEY, ""))
     if role is None or (role == "site" and not site):
-        raise NotMember(f"the call names no caller; set {ROLE_KEY} (site or operator) and, for a site, {SITE_KEY}")
+        raise NotMember(f"the call names no caller; set {ROLE_KEY} ({', '.join(ROLES)}) and, for a site, {SITE_KEY}")
     return Identity(role=role, site=site)

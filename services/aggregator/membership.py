@@ -31,6 +31,8 @@ def check_readable(store: Store, role: Role, site: str, wanted: Iterable[str]) -
     """Raises NotMember unless the start tensors of the site's own tasks hold every chunk; an operator reads all."""
     if role == "operator":
         return
+    if role != "site":
+        raise NotMember(f"a caller of role {role} reads no tensors")
     left = set(wanted)
     with store.edge() as edge:
         for start in edge.starts(site):

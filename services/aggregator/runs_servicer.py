@@ -32,20 +32,20 @@ class RunsServicer(rpc.RunsServicer):
     @refuses_stream
     async def Watch(self, request: pb.WatchRequest, context: Context) -> AsyncIterator[pb.Event]:
         """Streams what happens to a run until it has ended."""
-        self._operator(context)
+        self._onlooker(context)
         async for event in follow(self._runs, self._pulse, checks.run_id(request.run), request.after):
             yield codec.encode_event(event)
 
     @refuses
     async def Get(self, request: pb.GetRequest, context: Context) -> pb.Run:
         """Shows a run."""
-        self._operator(context)
+        self._onlooker(context)
         return codec.encode_view(self._runs.get(checks.run_id(request.run), codec.decode_published(request)))
 
     @refuses
     async def List(self, request: pb.ListRequest, context: Context) -> pb.ListReply:
         """Shows every run."""
-        self._operator(context)
+        self._onlooker(context)
         return pb.ListReply(runs=[codec.encode_view(view) for view in self._runs.list()])
 
     @refuses
@@ -67,6 +67,9 @@ class RunsServicer(rpc.RunsServicer):
 
     def _operator(self, context: Context) -> None:
         caller(self._identify, context, "operator")
+
+    def _onlooker(self, context: Context) -> None:
+        caller(self._identify, context, "operator", "observer")
 
 
 async def follow(runs: Runs, pulse: Pulse, run: str, after: int) -> AsyncIterator[Event]:

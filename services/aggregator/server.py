@@ -13,7 +13,9 @@ from deerfield.errors import InvalidInput
 from deerfield.wire import federation_pb2_grpc as rpc
 from deerfield.wire.limits import SERVER_OPTIONS
 from services.aggregator.assembly import Aggregator
+from services.aggregator.checked import Checked
 from services.aggregator.driver import drive
+from services.aggregator.gate import Gate
 from services.aggregator.health import add_health, add_reflection, set_serving
 from services.aggregator.identity import Identify
 from services.aggregator.pulse import Pulse
@@ -34,20 +36,23 @@ class Ports:
 
 
 @asynccontextmanager
-async def serving(aggregator: Aggregator, tracking: Tracking, identify: Identify, asked: Ports) -> AsyncIterator[Ports]:
-    """Serves for as long as the block runs; hands it the ports that were bound.
+async def serving(
+    aggregator: Aggregator, tracking: Tracking, identify: Identify, asked: Ports, gate: Gate | None = None
+) -> AsyncIterator[Ports]:
+    """Serves for as long as the block runs, over TLS behind a gate; hands it the ports that were bound.
 
     Raises:
         InvalidInput: a port is in use or cannot be bound.
     """
     pulse, loop, health = Pulse(), asyncio.get_running_loop(), HealthServicer()
-    data, probes = grpc.aio.server(options=SERVER_OPTIONS), grpc.aio.server(options=SERVER_OPTIONS)
+    data = grpc.aio.server(options=SERVER_OPTIONS, interceptors=[Checked(gate.check)] if gate else [])
+    probes = grpc.aio.server(options=SERVER_OPTIONS)
     rpc.add_FederationServicer_to_server(FederationServicer(aggregator, pulse, identify), data)
     rpc.add_RunsServicer_to_server(RunsServicer(aggregator, pulse, identify), data)
     add_reflection(data)
     for server in (data, probes):
         add_health(server, health)
-    ports = Ports(listening=_bind(data, asked.listening), health=_bind(probes, asked.health))
+    ports = Ports(listening=_bind(data, asked.listening, gate), health=_bind(probes, asked.health))
     desk = aggregator.desk
     recorder = Recorder(desk.store, tracking, desk.clock, lambda: _beat_from_thread(loop, pulse))
     await asyncio.gather(data.start(), probes.start())
@@ -66,11 +71,12 @@ async def serving(aggregator: Aggregator, tracking: Tracking, identify: Identify
         await asyncio.to_thread(recorder.stop, RECORDER_GRACE_S)
 
 
-def _bind(server: grpc.aio.Server, address: str) -> str:
+def _bind(server: grpc.aio.Server, address: str, gate: Gate | None = None) -> str:
     host, _, port = address.rpartition(":")
     try:
         _try_to_bind(host.strip("[]"), int(port))  # first, because gRPC writes complaints of its own to stderr
-        return f"{host}:{server.add_insecure_port(address)}"
+        bound = server.add_secure_port(address, gate.credentials()) if gate else server.add_insecure_port(address)
+        return f"{host}:{bound}"
     except (OSError, RuntimeError, ValueError):
         raise InvalidInput(
             f"{address} is in use or cannot be bound; choose another port, or 0 for a free one"

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from math import isfinite
 from pathlib import Path
 
+from deerfield.certificates import Files
 from deerfield.errors import InvalidInput
 from services.aggregator.assembly import LOST_AFTER_S
 
@@ -29,6 +30,8 @@ class Settings:
     artifacts: str  # where MLflow keeps models of new experiments; empty: the tracking server's default
     mlflow_run_id: str  # the MLflow run that the first run adopts; empty: each run makes its own
     lost_after_s: float
+    tls: Files | None  # certificate, key and CA of the data port; None: plaintext on loopback
+    revoked: Path | None  # the list of serials that are let in no more
     while_stdin: bool
 
     def as_json(self) -> str:
@@ -55,12 +58,18 @@ def read_settings(argv: Sequence[str], environment: Mapping[str, str] = os.envir
     option("key", "", "file of the signing key; empty: beside an SQLite database, else beside the blobs")
     option("tracking", "", "MLflow tracking URI; empty: nothing is tracked")
     option("artifacts", "", "folder or URI for the models of new MLflow experiments")
+    option("tls-certificate", "", "PEM file of the aggregator's certificate; with it, callers must have one too")
+    option("tls-key", "", "PEM file of its private key")
+    option("tls-ca", "", "PEM file of the CA that callers' certificates are checked against")
+    option("revoked", "", "revoked.json of deerfield pki revoke")
     option("lost-after", str(LOST_AFTER_S), "seconds of silence after which a site is not waited for")
     parser.add_argument("--while-stdin", action="store_true", help="shut down when stdin closes")
     flags = parser.parse_args(argv)
     for flag, address in (("listen", flags.listen), ("health", flags.health)):
         _check_address(flag, address)
-    check_loopback(flags.listen)
+    tls = _files(flags)
+    if tls is None:
+        check_loopback(flags.listen)
     return Settings(
         listen=flags.listen,
         health=flags.health,
@@ -72,6 +81,8 @@ def read_settings(argv: Sequence[str], environment: Mapping[str, str] = os.envir
         mlflow_run_id=environment.get("MLFLOW_RUN_ID", ""),
         lost_after_s=_seconds(flags.lost_after),
         while_stdin=flags.while_stdin,
+        tls=tls,
+        revoked=Path(flags.revoked) if flags.revoked else None,
     )
 
 
@@ -83,7 +94,21 @@ def check_loopback(address: str) -> None:
     except ValueError:
         loopback = False
     if not loopback:
-        raise InvalidInput(f"listen: {address} can be reached from outside, which needs TLS; use 127.0.0.1 or [::1]")
+        raise InvalidInput(
+            f"listen: {address} can be reached from outside, which needs TLS; use 127.0.0.1 or [::1], "
+            "or set tls-certificate"
+        )
+
+
+def _files(flags: argparse.Namespace) -> Files | None:
+    given = [bool(each) for each in (flags.tls_certificate, flags.tls_key, flags.tls_ca)]
+    if any(given) and not all(given):
+        raise InvalidInput("tls-certificate, tls-key and tls-ca belong together; set all three, or none on loopback")
+    if flags.revoked and not all(given):
+        raise InvalidInput("revoked is a list of certificates, and the data port asks for none; set tls-certificate")
+    if not all(given):
+        return None
+    return Files(certificate=Path(flags.tls_certificate), key=Path(flags.tls_key), authority=Path(flags.tls_ca))
 
 
 def _check_address(flag: str, address: str) -> None:

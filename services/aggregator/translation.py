@@ -23,7 +23,7 @@ def refuses(method: Callable[..., Awaitable[Reply]]) -> Callable[..., Awaitable[
         try:
             return await method(self, request, context)
         except DeerfieldError as error:
-            await _abort(context, method.__name__, error)
+            await abort(context, method.__name__, error)
             raise
 
     return translated
@@ -38,12 +38,13 @@ def refuses_stream(method: Callable[..., AsyncIterator[Reply]]) -> Callable[...,
             async for reply in method(self, request, context):
                 yield reply
         except DeerfieldError as error:
-            await _abort(context, method.__name__, error)
+            await abort(context, method.__name__, error)
 
     return translated
 
 
-async def _abort(context: Context, call: str, error: DeerfieldError) -> None:
+async def abort(context: Context, call: str, error: DeerfieldError) -> None:
+    """Ends a call with the status of an error, and says so in the log."""
     log.info("refused", call=call, error=type(error).__name__, message=str(error))
     status = to_status(error)
     await context.abort(status.code, status.details, tuple(status.trailing_metadata))

@@ -39,6 +39,8 @@ def _parser() -> argparse.ArgumentParser:
         site.add_argument(flag, required=True)
     site.add_argument("--policy", type=Path, required=True)
     site.add_argument("--state", type=Path, required=True, help="folder of the ledgers, the key and the stored updates")
+    for flag in ("--tls-certificate", "--tls-key", "--tls-ca"):
+        site.add_argument(flag, type=Path, help="PEM file; all three of them, or none for an aggregator on loopback")
     site.set_defaults(command=_site)
 
     prepare = commands.add_parser("prepare", help="split the data of an embedded run, describe its adapter")
@@ -94,9 +96,8 @@ def _parser() -> argparse.ArgumentParser:
 def _site(arguments: argparse.Namespace) -> None:
     import torch
 
-    from deerfield.wire.channel import connect
     from deerfield.wire.client import SiteClient
-    from services.client import policy, workbench
+    from services.client import connection, policy, workbench
     from services.client.custody import Custody
     from services.client.site import Site
 
@@ -105,7 +106,7 @@ def _site(arguments: argparse.Namespace) -> None:
     torch.set_num_threads(rules.threads)
     with (
         Custody(arguments.site, rules, arguments.state) as custody,
-        connect(arguments.aggregator, role="site", site=arguments.site) as channel,
+        connection.open_channel(arguments.aggregator, arguments.site, connection.given(arguments)) as channel,
     ):
         link = SiteClient(channel, run=arguments.run)
         link.hello()

@@ -6,12 +6,18 @@ import socket
 import subprocess
 import sys
 from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from deerfield.errors import InvalidInput
+from deerfield.certificates import Files, load
+from deerfield.errors import InvalidInput, NotAuthenticated
+from deerfield.wire.channel import connect_tls
 from deerfield.wire.client import RunsClient
+from pipelines import pki_authority
 from services.aggregator.settings import read_settings
+from tests import pki
 from tests.fakes import run_spec
 
 
@@ -31,6 +37,46 @@ def test_the_log_holds_no_credentials():
 def test_a_wait_that_is_no_time_is_refused(seconds):
     with pytest.raises(InvalidInput, match="lost-after"):
         read_settings([], {"DEERFIELD_LOST_AFTER": seconds})
+
+
+def tls(files):
+    return ["--tls-certificate", str(files.certificate), "--tls-key", str(files.key), "--tls-ca", str(files.authority)]
+
+
+def test_only_a_port_that_asks_for_certificates_may_be_reached_from_outside(tmp_path):
+    files = Files(certificate=Path("tls.crt"), key=Path("tls.key"), authority=Path("ca.crt"))
+    open_to_all = ["--listen", "0.0.0.0:8600"]
+    assert read_settings([*open_to_all, *tls(files)], {}).tls == files
+    assert read_settings([], {}).tls is None
+    for some in ([], tls(files)[:4], tls(files)[2:]):
+        with pytest.raises(InvalidInput, match="needs TLS" if not some else "set all three, or none on loopback"):
+            read_settings([*open_to_all, *some], {})
+    with pytest.raises(InvalidInput, match="revoked is a list of certificates"):
+        read_settings(["--revoked", "revoked.json"], {})
+
+
+def test_it_serves_over_tls_with_the_files_that_it_is_given(start, tmp_path):
+    ca = pki.authority(tmp_path / "ca")
+    files = pki.files(ca, tmp_path / "server", pki.AGGREGATOR, hosts=("127.0.0.1",))
+    ada = pki.files(ca, tmp_path / "ada", replace(pki.NORTH, role="operator"))
+    process, ports = start(*tls(files), "--revoked", str(ca.folder / "revoked.json"), "--while-stdin")
+    with connect_tls(ports["listening"], load(ada, pki.NOW)) as channel:
+        runs = RunsClient(channel)
+        assert runs.get(runs.start(run_spec("north"), "once")).state == "RUNNING"
+        pki_authority.revoke(ca.folder, load(ada, pki.NOW).serial, "test", pki.NOW)
+        with pytest.raises(NotAuthenticated, match="is revoked"):
+            runs.list()
+    process.stdin.close()
+    assert process.wait(10) == 0
+
+
+def test_a_certificate_that_cannot_be_used_is_one_sentence_and_nothing_is_made(tmp_path):
+    north = pki.files(pki.authority(tmp_path / "ca"), tmp_path / "north")
+    here = tmp_path / "here"
+    here.mkdir()
+    found = subprocess.run(command(here, *tls(north)), check=False, capture_output=True, text=True, timeout=30)
+    assert (found.returncode, list(here.iterdir())) == (2, [])
+    assert "the data port needs an aggregator's" in found.stderr.strip().splitlines()[-1]
 
 
 @pytest.fixture

@@ -54,6 +54,24 @@ def test_a_file_that_cannot_be_synced_is_not_made(tmp_path: Path, monkeypatch: p
     assert {each.name: each.read_bytes() for each in tmp_path.iterdir()} == {"record": b"old"}
 
 
+def test_a_line_that_is_added_is_synced_and_the_folder_after(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = syncs.recorded(monkeypatch)
+    durable.appended(tmp_path / "lines", b"one")
+    assert [(each.path.name, each.files) for each in found] == [
+        ("lines", {"lines": b"one\n"}),
+        (tmp_path.name, {"lines": b"one\n"}),
+    ]
+    assert (tmp_path / "lines").stat().st_mode & 0o777 == 0o600
+    durable.appended(tmp_path / "lines", b"two")
+    assert (tmp_path / "lines").read_bytes() == b"one\ntwo\n"
+
+
+def test_a_line_that_a_crash_tore_is_no_part_of_the_next(tmp_path: Path) -> None:
+    (tmp_path / "lines").write_bytes(b"one\ntw")
+    durable.appended(tmp_path / "lines", b"three")
+    assert (tmp_path / "lines").read_bytes() == b"one\ntw\nthree\n"
+
+
 def test_a_file_that_is_there_stays_as_it_is(tmp_path: Path) -> None:
     assert durable.kept(tmp_path / "folder" / "key", b"first") == b"first"
     assert durable.kept(tmp_path / "folder" / "key", b"second") == b"first"
