@@ -9,7 +9,7 @@ NETWORK |= {"fuse.juicefs", "fuse.mount-s3", "fuse.rclone", "fuse.s3fs", "fuse.s
 
 
 def network(folder: Path, mounts: Path = MOUNTS) -> str:
-    """The type of the network file system that the folder is, or would be, on; empty on any other, or if none is listed."""
+    """The type of the network file system that a folder is, or would be, on; empty if it is on none that is known."""
     try:
         table = mounts.read_text("utf-8", errors="replace")
     except OSError:  # no Linux: nothing is known against it

@@ -37,6 +37,8 @@ TABLE: Mapping[type[errors.DeerfieldError], tuple[grpc.StatusCode, str]] = {  # 
     errors.PolicyRefused: (Code.FAILED_PRECONDITION, "the hospital's policy decides; ask for what it allows"),
     errors.BadAttestation: (Code.FAILED_PRECONDITION, "compare the site's ledger and key with the aggregator's record"),
     errors.InvalidInput: (Code.INVALID_ARGUMENT, "mend the run file"),
+    errors.Superseded: (Code.UNAVAILABLE, "ask again: another aggregator answers from here on"),
+    errors.Unreachable: (Code.UNAVAILABLE, "ask again: the aggregator has lost its database, and starts anew"),
 }
 REASONS: Mapping[str, type[errors.DeerfieldError]] = {**errors.REFUSALS, "INVALID_INPUT": errors.InvalidInput}
 _NAMES = {error: reason for reason, error in REASONS.items()}
