@@ -46,8 +46,8 @@ class Address:
         return Path(self.url.database or "").resolve()
 
 
-def read_address(text: str) -> Address:
-    """The address that a URL stands for.
+def read_address(text: str, table: Path = mounts.MOUNTS) -> Address:
+    """The address that a URL stands for; `table` lists the mounted file systems.
 
     Raises:
         InvalidInput: it is none, of another kind of database, or of SQLite on a network file system.
@@ -59,7 +59,7 @@ def read_address(text: str) -> Address:
     kind = KINDS.get(url.drivername)
     if kind is None:
         raise InvalidInput(f"database: {url.drivername} is not supported; write {FORMS}")
-    return _sqlite(url) if kind == "sqlite" else _postgresql(url)
+    return _sqlite(url, table) if kind == "sqlite" else _postgresql(url)
 
 
 def without_password(text: str) -> str:
@@ -74,13 +74,13 @@ def sentence(address: Address, error: DBAPIError) -> str:
     return f"database: {address.where} cannot be used ({reason}); {advice}"
 
 
-def _sqlite(url: URL) -> Address:
+def _sqlite(url: URL, table: Path) -> Address:
     if not url.database or url.database == ":memory:":
         return Address(url=url, kind="memory", where="memory")
     if url.database.startswith("file:"):
         raise InvalidInput(f"database: {url.database} is a URI within a URL; write sqlite:////FOLDER/FILE")
     address = Address(url=url, kind="sqlite", where=url.database)
-    if kind := mounts.network(address.file.parent):
+    if kind := mounts.network(address.file.parent, table):
         raise InvalidInput(
             f"database: {url.database} is on a network file system ({kind}), where a lock may not hold; set the "
             "aggregator's --database, or the storage class of its volume, to a local or block disk, or use PostgreSQL"
