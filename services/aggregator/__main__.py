@@ -36,7 +36,8 @@ def main(argv: Sequence[str]) -> int:
     try:
         settings = read_settings(argv)
         log.info("settings", values=settings.as_json())
-        aggregator = build(settings)  # before the loop: it may wait for another aggregator to end
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # while it waits for another aggregator to end
+        aggregator = build(settings)
         asyncio.run(_run(settings, aggregator))
     except DeerfieldError as error:
         return _failed(error)

@@ -26,6 +26,14 @@ BUSY_TIMEOUT_MS = 10_000
 IN_MEMORY = "sqlite://"
 TAKEOVER_S = 60.0  # longer than the last aggregator needs to end, or a server to notice that its machine is gone
 TRANSACTION_LOCK = 0x6465_6572_0002
+SESSION = {  # where the server has such a setting
+    "lock_timeout": str(BUSY_TIMEOUT_MS),
+    "idle_session_timeout": "0",  # the lock's session only waits
+    "tcp_keepalives_idle": "10",  # with the next two: in 25 s it lets go of what a machine held that is gone
+    "tcp_keepalives_interval": "5",
+    "tcp_keepalives_count": "3",
+}
+SET = "SELECT set_config(name, %s, false) FROM pg_settings WHERE name = %s"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +88,9 @@ def _lock(address: Address, engine: Engine, takeover_s: float) -> AbstractContex
     wait = waiting(engine, address.where, takeover_s)
     if address.kind == "sqlite":
         return locked_file(address.file.with_name(f"{address.file.name}.lock"), wait)
-    return locked_session(create_engine(address.url, poolclass=NullPool, isolation_level="AUTOCOMMIT"), wait)
+    session = create_engine(address.url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
+    event.listen(session, "connect", _prepare_postgresql)
+    return locked_session(session, wait)
 
 
 def _prepare_sqlite(connection: Any, _: object) -> None:
@@ -94,7 +104,8 @@ def _begin_sqlite(connection: Connection) -> None:
 
 
 def _prepare_postgresql(connection: Any, _: object) -> None:
-    connection.execute(f"SET lock_timeout = {BUSY_TIMEOUT_MS}")
+    for name, value in SESSION.items():
+        connection.execute(SET, (value, name))
     connection.execute(  # a server may be set to answer before a commit is on its disk
         "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'"
     )

@@ -23,14 +23,6 @@ from services.aggregator.tables import fence
 
 SESSION_LOCK = 0x6465_6572_0001  # "deer": advisory locks of one database are numbers that its programs agree on
 PAUSE_S = 0.2
-# a server notices in 25 s that the holder's machine is gone, and never ends a session that only waits
-SESSION = {
-    "tcp_keepalives_idle": "10",
-    "tcp_keepalives_interval": "5",
-    "tcp_keepalives_count": "3",
-    "idle_session_timeout": "0",
-}
-
 log = structlog.get_logger()
 
 
@@ -52,9 +44,6 @@ def locked_file(path: Path, wait: Callable[[Callable[[], bool]], None]) -> Itera
 def locked_session(engine: Engine, wait: Callable[[Callable[[], bool]], None]) -> Iterator[None]:
     """Holds the lock of a session of its own in PostgreSQL; `engine` neither pools nor opens transactions."""
     with engine.connect() as connection:  # the session ends with the block, and the lock with it
-        for name, value in SESSION.items():  # where the server has such a setting
-            query = text("SELECT set_config(name, :value, false) FROM pg_settings WHERE name = :name")
-            connection.execute(query, {"name": name, "value": value})
         ask = text(f"SELECT pg_try_advisory_lock({SESSION_LOCK})")
         wait(lambda: bool(connection.execute(ask).scalar_one()))
         yield

@@ -284,6 +284,22 @@ def test_a_database_that_cannot_keep_every_text_is_refused(postgres_server):
     postgres_server.drop(name)
 
 
+def test_a_server_keeps_no_lock_for_a_machine_that_is_gone_and_answers_once_a_commit_is_on_its_disk(postgres_server):
+    name = postgres_server.create()
+    with postgres_server.connect() as connection:
+        connection.execute(f"ALTER DATABASE {name} SET synchronous_commit = off")
+        connection.execute(f"ALTER DATABASE {name} SET default_transaction_isolation = 'serializable'")
+    opened = open_database(postgres_server.url(name))
+    with opened.engine.begin() as connection:
+        show = [
+            connection.exec_driver_sql(f"SHOW {setting}").scalar_one()
+            for setting in ("tcp_keepalives_idle", "lock_timeout", "synchronous_commit", "transaction_isolation")
+        ]
+    assert show == ["10", "10s", "on", "read committed"]
+    opened.close()
+    postgres_server.drop(name)
+
+
 def test_a_session_that_the_server_has_ended_is_one_sentence(postgres_server):
     name = postgres_server.create()
     opened = open_database(postgres_server.url(name))
