@@ -23,6 +23,7 @@ from services.aggregator.tables import fence
 
 SESSION_LOCK = 0x6465_6572_0001  # "deer": advisory locks of one database are numbers that its programs agree on
 PAUSE_S = 0.2
+
 log = structlog.get_logger()
 
 
@@ -92,6 +93,8 @@ def _flock(handle: int) -> bool:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    except OSError as error:
+        raise InvalidInput(f"database: its file cannot be locked ({error.strerror}); use a local disk") from error
     return True
 
 
