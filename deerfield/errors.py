@@ -6,6 +6,7 @@ DeerfieldError                 exit code 1
 │       └── LedgerDamaged, LedgerBusy, LedgerUnwritable
 ├── RunFailed                  a run ended without its model: `reason` says why
 ├── Unreachable                the other side does not answer: worth another try
+├── Superseded                 another aggregator has the database: this one ends
 ├── Malfunction                the other side answered that it is broken: its log says how
 └── Refusal                    a typed answer on the wire; `reason` is the enum value it travels as
     ├── NotAuthenticated, NotMember, UnknownRun, RunEnded, VersionMismatch, BadRequest
@@ -52,6 +53,10 @@ class RunFailed(DeerfieldError):
 
 class Unreachable(DeerfieldError):
     """The other side did not answer."""
+
+
+class Superseded(DeerfieldError):
+    """Another aggregator has taken over the database."""
 
 
 class Malfunction(DeerfieldError):

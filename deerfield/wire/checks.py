@@ -65,8 +65,8 @@ def tensor_name(text: str) -> str:
 
 
 def detail(text: str) -> str:
-    """What a person reads, cut at `limits.DETAIL_CHARS`."""
-    return text[: limits.DETAIL_CHARS]
+    """What a person reads, cut at `limits.DETAIL_CHARS`; PostgreSQL keeps no NUL."""
+    return text[: limits.DETAIL_CHARS].replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 
 def finite_metrics(metrics: Mapping[str, float]) -> Mapping[str, float]:
@@ -82,4 +82,6 @@ def named(text: str, what: str) -> str:
     """A name for `what`; raises BadRequest if it is empty or absurd."""
     if not 0 < len(text) <= limits.NAME_CHARS:
         raise BadRequest(f"{what} has 1 to {limits.NAME_CHARS} characters, not {len(text)}")
+    if "\0" in text:
+        raise BadRequest(f"{what} has no NUL in it, as {text[:40]!r} does")
     return text

@@ -41,12 +41,16 @@ TABLE: Mapping[type[errors.DeerfieldError], tuple[grpc.StatusCode, str]] = {  # 
 }
 REASONS: Mapping[str, type[errors.DeerfieldError]] = {**errors.REFUSALS, "INVALID_INPUT": errors.InvalidInput}
 _NAMES = {error: reason for reason, error in REASONS.items()}
+_AWAY: Mapping[type[errors.DeerfieldError], tuple[grpc.StatusCode, str]] = {  # no refusal: the caller asks again
+    errors.Superseded: (Code.UNAVAILABLE, "another aggregator answers from here on"),
+    errors.Unreachable: (Code.UNAVAILABLE, "the aggregator has lost its database, and is to be started again"),
+}
 _AGAIN = {Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED, Code.CANCELLED}
 
 
 def to_status(error: errors.DeerfieldError) -> grpc.Status:
     """The status that carries `error`, with its reason and a hint a person can act on."""
-    code, hint = TABLE.get(type(error), (Code.UNKNOWN, "see the log of the other side"))
+    code, hint = {**TABLE, **_AWAY}.get(type(error), (Code.UNKNOWN, "see the log of the other side"))
     info = ErrorInfo(reason=_NAMES.get(type(error), "REASON_UNSPECIFIED"), domain=DOMAIN, metadata={"hint": hint})
     packed = AnyMessage()
     packed.Pack(info)

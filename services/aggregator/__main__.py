@@ -38,21 +38,35 @@ def main(argv: Sequence[str]) -> int:
     try:
         settings = read_settings(argv)
         log.info("settings", values=settings.as_json())
-        asyncio.run(_run(settings))
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # while it waits for another aggregator to end
+        gate = Gate(settings.tls, settings.revoked, utc_now) if settings.tls else None  # refuses before a file is made
+        asyncio.run(_run(settings, build(settings), gate))
     except DeerfieldError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+        return _failed(error)
+    except BaseExceptionGroup as group:  # of the server's tasks: the first one that failed has ended the others
+        ours, others = group.split(DeerfieldError)
+        if ours is None or others is not None:
+            raise
+        return _failed(_first(ours))
     return 0
 
 
-async def _run(settings: Settings) -> None:
+def _failed(error: DeerfieldError) -> int:
+    print(f"error: {error}", file=sys.stderr)
+    return error.exit_code
+
+
+def _first(group: BaseExceptionGroup[DeerfieldError]) -> DeerfieldError:
+    found = group.exceptions[0]
+    return _first(found) if isinstance(found, BaseExceptionGroup) else found
+
+
+async def _run(settings: Settings, aggregator: Aggregator, gate: Gate | None) -> None:
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     if settings.while_stdin:
         _when_stdin_closes(lambda: loop.call_soon_threadsafe(stop.set))
-    gate = Gate(settings.tls, settings.revoked, utc_now) if settings.tls else None  # refuses before anything is opened
-    aggregator = build(settings)
     asked = Ports(listening=settings.listen, health=settings.health)
     try:
         tracking, identify = build_tracking(settings, aggregator.desk), gate.identify if gate else from_metadata
@@ -67,7 +81,7 @@ async def _run(settings: Settings) -> None:
 def build(settings: Settings) -> Aggregator:
     """The aggregator over its database, key and folders."""
     desk = Desk(
-        store=Store(open_database(settings.database)),
+        store=Store(open_database(settings.database, settings.takeover_s)),
         uploads=FolderBlobs(settings.blobs / "uploads"),
         published=FolderBlobs(settings.blobs / "published"),
         make=make,

@@ -1,43 +1,96 @@
-"""Opens the aggregator's database: which engine, and how each connection is prepared."""
+"""Opens the aggregator's database: for this process alone, with today's tables, one transaction after another.
 
+Both databases give the same guarantee: transactions run one at a time, each sees all that the one before has committed,
+a commit is on the disk when it returns, and none begins once another aggregator has taken over. SQLite does so by
+`BEGIN IMMEDIATE`. PostgreSQL runs them beside each other; its SERIALIZABLE would refuse some at their end, to be tried
+again, so here each first takes a lock that it gives back at its end. One aggregator is all the load there is.
+"""
+
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, inspect, make_url
-from sqlalchemy.pool import StaticPool
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import NullPool, StaticPool
 
 from deerfield.errors import InvalidInput
-from services.aggregator.tables import metadata
+from services.aggregator.address import Address, read_address, sentence
+from services.aggregator.exclusion import check_number, locked_file, locked_session, take_over, waiting
+from services.aggregator.schema import upgrade
 
 BUSY_TIMEOUT_MS = 10_000
 IN_MEMORY = "sqlite://"
+TAKEOVER_S = 60.0  # longer than the last aggregator needs to end, or a server to notice that its machine is gone
+TRANSACTION_LOCK = 0x6465_6572_0002
+SESSION = {  # where the server has such a setting
+    "lock_timeout": str(BUSY_TIMEOUT_MS),
+    "idle_session_timeout": "0",  # the lock's session only waits
+    "tcp_keepalives_idle": "10",  # with the next two: in 25 s it lets go of what a machine held that is gone
+    "tcp_keepalives_interval": "5",
+    "tcp_keepalives_count": "3",
+}
+SET = "SELECT set_config(name, %s, false) FROM pg_settings WHERE name = %s"
 
 
-def open_database(url: str) -> Engine:
-    """An engine with the tables in place; SQLite in WAL mode, each commit on disk when it returns.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Database:
+    """An open database, this process' own until it is closed."""
+
+    engine: Engine
+    close: Callable[[], None]
+
+
+def open_database(url: str, takeover_s: float = TAKEOVER_S) -> Database:
+    """Opens a database, brings it to today's tables, and shuts out whoever had it before.
 
     Raises:
-        InvalidInput: the database was made by a version that kept other tables.
+        InvalidInput: it cannot be reached or used, is newer than this code or another program's, or belongs to
+            an aggregator that has not ended after `takeover_s`.
     """
-    sqlite = make_url(url).get_backend_name() == "sqlite"
-    engine = create_engine(url, poolclass=StaticPool) if url == IN_MEMORY else create_engine(url)
-    if sqlite:
-        event.listen(engine, "connect", _prepare_sqlite)
-        event.listen(engine, "begin", _begin_sqlite)
-    metadata.create_all(engine)
-    _check_columns(engine)
+    address = read_address(url)
+    engine = _engine(address)
+    try:
+        with ExitStack() as stack:
+            stack.callback(engine.dispose)
+            stack.enter_context(_lock(address, engine, takeover_s))
+            stack.callback(engine.dispose)  # before the lock is given back
+            with engine.begin() as connection:
+                _check_encoding(connection)
+                upgrade(connection)
+                number = take_over(connection, time.time())
+            event.listen(engine, "begin", partial(check_number, number=number))
+            return Database(engine=engine, close=stack.pop_all().close)
+    except DBAPIError as error:
+        raise InvalidInput(sentence(address, error)) from error
+
+
+def _engine(address: Address) -> Engine:
+    if address.kind == "postgresql":
+        # a snapshot for each statement: the first one waits for the lock, the others see what was there by then
+        engine = create_engine(address.url, isolation_level="READ COMMITTED")
+        event.listen(engine, "connect", _prepare_postgresql)
+        event.listen(engine, "begin", _begin_postgresql)
+        return engine
+    memory = address.kind == "memory"
+    engine = create_engine(address.url, poolclass=StaticPool) if memory else create_engine(address.url)
+    event.listen(engine, "connect", _prepare_sqlite)
+    event.listen(engine, "begin", _begin_sqlite)
     return engine
 
 
-def _check_columns(engine: Engine) -> None:
-    """Refuses at the start what would otherwise fail at the first update."""
-    found = inspect(engine)
-    for table in metadata.sorted_tables:
-        known = {column["name"] for column in found.get_columns(table.name)}
-        if missing := sorted(set(table.columns.keys()) - known):
-            raise InvalidInput(
-                f"database: table {table.name} has no column {missing[0]}, so another version of deerfield made it; "
-                "finish its runs with that version, or name a new database"
-            )
+def _lock(address: Address, engine: Engine, takeover_s: float) -> AbstractContextManager[None]:
+    if address.kind == "memory":
+        return nullcontext()
+    wait = waiting(engine, address.where, takeover_s)
+    if address.kind == "sqlite":
+        return locked_file(address.file.with_name(f"{address.file.name}.lock"), wait)
+    session = create_engine(address.url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
+    event.listen(session, "connect", _prepare_postgresql)
+    return locked_session(session, wait)
 
 
 def _prepare_sqlite(connection: Any, _: object) -> None:
@@ -48,3 +101,26 @@ def _prepare_sqlite(connection: Any, _: object) -> None:
 
 def _begin_sqlite(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE")  # a reader that turns writer halfway would fail, not wait
+
+
+def _prepare_postgresql(connection: Any, _: object) -> None:
+    for name, value in SESSION.items():
+        connection.execute(SET, (value, name))
+    connection.execute(  # a server may be set to answer before a commit is on its disk
+        "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'"
+    )
+    connection.commit()
+
+
+def _begin_postgresql(connection: Connection) -> None:
+    connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({TRANSACTION_LOCK})")
+
+
+def _check_encoding(connection: Connection) -> None:
+    """Raises InvalidInput where not every text could be kept."""
+    if connection.dialect.name == "postgresql":
+        encoding = connection.exec_driver_sql("SHOW server_encoding").scalar_one()
+        if encoding != "UTF8":
+            raise InvalidInput(
+                f"database: its encoding is {encoding}; create one with ENCODING 'UTF8' TEMPLATE template0"
+            )

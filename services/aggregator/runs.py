@@ -31,8 +31,8 @@ class Runs:
             InvalidInput: the run cannot be run, or the request_id was used for another one.
             BadRequest: no request_id.
         """
-        if not 0 < len(request_id) <= REQUEST_ID_CHARS:
-            raise BadRequest(f"a request_id has 1 to {REQUEST_ID_CHARS} characters, not {len(request_id)}")
+        if not 0 < len(request_id) <= REQUEST_ID_CHARS or "\0" in request_id:
+            raise BadRequest(f"a request_id has 1 to {REQUEST_ID_CHARS} characters and no NUL, not {request_id[:40]!r}")
         strategy = self._desk.make(spec)
         spec = completed(spec, strategy.declares)
         with self._desk.store.edge() as edge:

@@ -12,7 +12,9 @@ from pathlib import Path
 
 from deerfield.certificates import Files
 from deerfield.errors import InvalidInput
+from services.aggregator.address import FORMS, without_password
 from services.aggregator.assembly import LOST_AFTER_S
+from services.aggregator.database import TAKEOVER_S
 
 LAST_PORT = 65535
 
@@ -29,6 +31,7 @@ class Settings:
     tracking: str  # MLflow tracking URI; empty: nothing is tracked
     artifacts: str  # where MLflow keeps models of new experiments; empty: the tracking server's default
     mlflow_run_id: str  # the MLflow run that the first run adopts; empty: each run makes its own
+    takeover_s: float  # how long another aggregator may take to let go of the database
     lost_after_s: float
     tls: Files | None  # certificate, key and CA of the data port; None: plaintext on loopback
     revoked: Path | None  # the list of serials that are let in no more
@@ -36,7 +39,10 @@ class Settings:
 
     def as_json(self) -> str:
         """The settings as one line for the log, without the credentials that a URL may hold."""
-        return re.sub(r"://[^/@\"]*@", "://***@", json.dumps(asdict(self), default=str))
+        shown = {
+            name: without_password(value) if isinstance(value, str) else value for name, value in asdict(self).items()
+        }
+        return json.dumps(shown, default=str)
 
 
 def read_settings(argv: Sequence[str], environment: Mapping[str, str] = os.environ) -> Settings:
@@ -53,7 +59,8 @@ def read_settings(argv: Sequence[str], environment: Mapping[str, str] = os.envir
 
     option("listen", "127.0.0.1:8600", "host:port for sites and operators; port 0 takes a free one")
     option("health", "127.0.0.1:8601", "host:port for probes, plaintext")
-    option("database", "sqlite:///deerfield.db", "SQLAlchemy URL")
+    option("database", "sqlite:///deerfield.db", f"URL: {FORMS}")
+    option("takeover", str(TAKEOVER_S), "seconds to wait for another aggregator to let go of the database")
     option("blobs", "blobs", "folder for tensors")
     option("key", "", "file of the signing key; empty: beside an SQLite database, else beside the blobs")
     option("tracking", "", "MLflow tracking URI; empty: nothing is tracked")
@@ -79,7 +86,8 @@ def read_settings(argv: Sequence[str], environment: Mapping[str, str] = os.envir
         tracking=flags.tracking,
         artifacts=flags.artifacts,
         mlflow_run_id=environment.get("MLFLOW_RUN_ID", ""),
-        lost_after_s=_seconds(flags.lost_after),
+        takeover_s=_seconds("takeover", flags.takeover),
+        lost_after_s=_seconds("lost-after", flags.lost_after),
         while_stdin=flags.while_stdin,
         tls=tls,
         revoked=Path(flags.revoked) if flags.revoked else None,
@@ -122,11 +130,11 @@ def _key_beside(database: str, blobs: Path) -> Path:
     return Path(file[1]).with_suffix(".key") if file else blobs.with_name("aggregator.key")
 
 
-def _seconds(text: str) -> float:
+def _seconds(flag: str, text: str) -> float:
     try:
         seconds = float(text)
     except ValueError:
         seconds = float("nan")
     if not (isfinite(seconds) and seconds > 0):
-        raise InvalidInput(f"lost-after: {text!r} is no number of seconds above 0")
+        raise InvalidInput(f"{flag}: {text!r} is no number of seconds above 0")
     return seconds

@@ -6,11 +6,13 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Row, and_, func, insert, or_, select, update
+from sqlalchemy import Connection, Row, and_, func, insert, or_, select, update
+from sqlalchemy.exc import OperationalError
 
-from deerfield.errors import UnknownRun
+from deerfield.errors import UnknownRun, Unreachable
 from deerfield.exchange import ENDINGS, Event, Key, RunState
 from deerfield.manifest import Manifest
+from services.aggregator.database import Database
 from services.aggregator.heads import Heads
 from services.aggregator.records import (
     Away,
@@ -37,23 +39,29 @@ UNTRAINED = (  # reasons to decline before anything leaves the site
     "LEDGER_UNUSABLE",
     "POLICY_REFUSED",
 )
+LAST = 2**63 - 1  # no event has a higher number, and no database can be asked for one
 
 
 class Store:
     """Opens transactions; may be used from several threads, each in its own."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(self, database: Database) -> None:
+        self._engine = database.engine
+        self.close = database.close  # gives every connection back, and lets another aggregator have the database
 
     @contextmanager
     def edge(self) -> Iterator["Edge"]:
-        """One transaction: all of it is kept, or, after an exception, none."""
-        with self._engine.begin() as connection:
-            yield Edge(connection)
+        """One transaction: all of it is kept, or, after an exception, none.
 
-    def close(self) -> None:
-        """Gives every connection back."""
-        self._engine.dispose()
+        Raises:
+            Superseded: another aggregator has the database.
+            Unreachable: the database is gone, or cannot write; what a commit has done is known after a restart alone.
+        """
+        try:
+            with self._engine.begin() as connection:
+                yield Edge(connection)
+        except OperationalError as error:
+            raise Unreachable(f"the database failed: {str(error.orig).strip().splitlines()[0]}") from error
 
 
 class Edge:
@@ -181,7 +189,7 @@ class Edge:
 
     def events(self, after: int, run: str | None = None, limit: int = 1000) -> Sequence[Event]:
         """What has happened since the event `after`, to all runs or to one."""
-        query = select(events).where(events.c.number > after).order_by(events.c.number).limit(limit)
+        query = select(events).where(events.c.number > min(after, LAST)).order_by(events.c.number).limit(limit)
         found = self._connection.execute(query.where(events.c.run == run) if run else query)
         return [
             Event(number=row.number, run=row.run, kind=row.kind, detail=json.loads(row.detail), time=row.time)

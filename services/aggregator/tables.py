@@ -22,12 +22,21 @@ from deerfield.exchange import Key
 
 metadata = MetaData()
 
+# the same on every database: 64 bits (32 in PostgreSQL's INTEGER; only SQLite's INTEGER counts up by itself),
+# and names in the order of their bytes, whatever the server's locale is
+Whole = BigInteger().with_variant(Integer, "sqlite")
+
+
+def _name(size: int) -> String:
+    return String(size).with_variant(String(size, collation="C"), "postgresql")
+
+
 runs = Table(
     "runs",
     metadata,
-    Column("run", String(128), primary_key=True),
-    Column("request_id", String(256), nullable=False, unique=True),
-    Column("incarnation", Integer, nullable=False),  # raised by a restore
+    Column("run", _name(128), primary_key=True),
+    Column("request_id", _name(256), nullable=False, unique=True),
+    Column("incarnation", Whole, nullable=False),  # raised by a restore
     Column("spec", Text, nullable=False),
     Column("state", String(16), nullable=False),
     Column("reason", Text, nullable=False, default=""),
@@ -39,10 +48,10 @@ PHASE = ("run", "incarnation", "round", "phase")
 
 def _phase_columns() -> tuple[Column[str], Column[int], Column[int], Column[int]]:
     return (
-        Column("run", String(128), primary_key=True),
-        Column("incarnation", Integer, primary_key=True),
-        Column("round", Integer, primary_key=True),
-        Column("phase", Integer, primary_key=True),
+        Column("run", _name(128), primary_key=True),
+        Column("incarnation", Whole, primary_key=True),
+        Column("round", Whole, primary_key=True),
+        Column("phase", Whole, primary_key=True),
     )
 
 
@@ -62,9 +71,9 @@ tasks = Table(
     "tasks",
     metadata,
     *_phase_columns(),
-    Column("site", String(64), primary_key=True),
+    Column("site", _name(64), primary_key=True),
     Column("factors", String(2), nullable=False),
-    Column("epochs", Integer, nullable=False),
+    Column("epochs", Whole, nullable=False),
     Column("start", Text, nullable=False),  # a manifest
     Column("schema", Text, nullable=False),  # of the update
     Column("state", String(16), nullable=False),
@@ -78,7 +87,7 @@ uploads = Table(
     "uploads",
     metadata,
     *_phase_columns(),
-    Column("site", String(64), primary_key=True),
+    Column("site", _name(64), primary_key=True),
     Column("manifest", Text, nullable=False),
     Column("base", String(64), nullable=False),
     Column("attestation", Text, nullable=False),
@@ -90,9 +99,9 @@ uploads = Table(
 heads = Table(
     "heads",
     metadata,
-    Column("site", String(256), primary_key=True),
-    Column("population", String(256), primary_key=True),
-    Column("sequence", BigInteger, nullable=False),
+    Column("site", _name(256), primary_key=True),
+    Column("population", _name(256), primary_key=True),
+    Column("sequence", Whole, nullable=False),
     Column("head", String(64), nullable=False),
     Column("epsilon_after", Float, nullable=False),  # may be infinite
     Column("delta_after", Float, nullable=False),
@@ -105,7 +114,7 @@ heads = Table(
 site_keys = Table(
     "site_keys",
     metadata,
-    Column("site", String(256), primary_key=True),
+    Column("site", _name(256), primary_key=True),
     Column("public_key", String(64), nullable=False),  # of the site's first attestation
     Column("pinned_at", Float, nullable=False),
 )
@@ -113,8 +122,8 @@ site_keys = Table(
 events = Table(
     "events",
     metadata,
-    Column("number", Integer, primary_key=True, autoincrement=True),
-    Column("run", String(128), nullable=False),
+    Column("number", Whole, primary_key=True, autoincrement=True),
+    Column("run", _name(128), nullable=False),
     Column("kind", String(32), nullable=False),
     Column("detail", Text, nullable=False),
     Column("time", Float, nullable=False),
@@ -122,11 +131,20 @@ events = Table(
     sqlite_autoincrement=True,
 )
 
+fence = Table(  # one row: who has the database, and how many have had it
+    "fence",
+    metadata,
+    Column("number", Whole, primary_key=True, autoincrement=False),
+    Column("host", String(256), nullable=False),
+    Column("pid", Whole, nullable=False),
+    Column("since", Float, nullable=False),
+)
+
 cursors = Table(
     "cursors",
     metadata,
-    Column("reader", String(32), primary_key=True),
-    Column("number", Integer, nullable=False),  # the last event that this reader has dealt with
+    Column("reader", _name(32), primary_key=True),
+    Column("number", Whole, nullable=False),  # the last event that this reader has dealt with
 )
 
 

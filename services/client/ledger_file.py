@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from deerfield import mounts
 from deerfield.attestation import public_key
 from deerfield.durable import OnDurable, ignore
 from deerfield.errors import InvalidInput, LedgerDamaged, LedgerUnwritable
@@ -20,7 +21,6 @@ from deerfield.ledger.account import Account, Reservation, RunCharge, extend, fo
 from deerfield.ledger.chain import after_reconcile, first_damage, lines_of
 from deerfield.ledger.details import Known, RunPlan, TaskKey, Terms
 from deerfield.ledger.entry import GENESIS, Entry, Head, Kind, line, seal
-from services.client import mounts
 from services.client.append import AppendFile
 
 NAME = "ledger.jsonl"
@@ -34,6 +34,15 @@ def read(folder: Path) -> list[bytes]:
         return lines_of(path.read_bytes())
     except OSError as error:
         raise InvalidInput(f"the ledger {path} cannot be read ({error.strerror}); name the folder it is in") from error
+
+
+def check_local(folder: Path, table: Path = mounts.MOUNTS) -> None:
+    """Raises LedgerUnwritable if the folder is, or would be, on a network file system."""
+    if kind := mounts.network(folder, table):
+        raise LedgerUnwritable(
+            f"{folder} is on a network file system ({kind}), where a lock or an fsync may not hold; set the site's "
+            "ledger folder, or the storage class of its volume, to a local or block disk"
+        )
 
 
 def account_of(lines: list[bytes], path: Path) -> Account:
@@ -85,7 +94,7 @@ class Ledger:
             LedgerUnwritable: the folder is on a network file system, read-only or full, or the clock went back.
             InvalidInput: it was begun with another key or for another population or unit.
         """
-        mounts.check_local(folder)
+        check_local(folder)
         ledger = cls(folder / NAME, key, clock, on_durable)
         with ExitStack() as stack:
             stack.callback(ledger.close)

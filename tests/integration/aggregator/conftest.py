@@ -1,8 +1,8 @@
-"""An aggregator behind real gRPC on a loopback port, over a real SQLite file, on an event loop in a thread."""
+"""An aggregator behind real gRPC on a loopback port, over a real database, on an event loop in a thread."""
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,16 +22,22 @@ from services.aggregator.identity import from_metadata
 from services.aggregator.recorder import Untracked
 from services.aggregator.server import Ports, serving
 from services.aggregator.store import Store
+from tests import postgres
 from tests.fakes import Clock
 
 ANY = Ports(listening="127.0.0.1:0", health="127.0.0.1:0")
 
 
-def open_aggregator(folder: Path, clock: Clock) -> Aggregator:
-    """The aggregator over what lies in `folder`: called twice, it is a restart."""
+def sqlite_in(folder: Path) -> str:
+    """The URL of the database that belongs to a folder."""
+    return f"sqlite:///{folder / 'aggregator.db'}"
+
+
+def open_aggregator(folder: Path, clock: Clock, url: Callable[[Path], str] = sqlite_in) -> Aggregator:
+    """The aggregator over what lies in `folder`: opened again after its store was closed, it is a restart."""
     folder.mkdir(exist_ok=True)
     desk = Desk(
-        store=Store(open_database(f"sqlite:///{folder / 'aggregator.db'}")),
+        store=Store(open_database(url(folder), takeover_s=1)),
         uploads=FolderBlobs(folder / "uploads"),
         published=FolderBlobs(folder / "published"),
         make=make,
@@ -85,11 +91,50 @@ def clock() -> Clock:
     return Clock()
 
 
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[postgres.Server]:
+    with postgres.serving() as server:
+        yield server
+
+
 @pytest.fixture
-def aggregator(tmp_path, clock):
-    aggregator = open_aggregator(tmp_path, clock)
-    yield aggregator
-    aggregator.desk.store.close()
+def postgres_in(postgres_server: postgres.Server) -> Iterator[Callable[[Path], str]]:
+    """As `sqlite_in`, with a database of the server for each folder."""
+    names: dict[Path, str] = {}
+
+    def url(folder: Path) -> str:
+        if folder not in names:
+            names[folder] = postgres_server.create()
+        return postgres_server.url(names[folder])
+
+    yield url
+    for name in names.values():
+        postgres_server.drop(name)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest) -> Callable[[Path], str]:
+    """The URL of the database that belongs to a folder; a test that asks for it runs over each kind."""
+    return sqlite_in if request.param == "sqlite" else request.getfixturevalue("postgres_in")
+
+
+@pytest.fixture
+def open_in(database: Callable[[Path], str], clock: Clock) -> Iterator[Callable[[Path], Aggregator]]:
+    """Opens the aggregator of a folder; after the test they are all closed."""
+    opened = []
+
+    def opening(folder: Path) -> Aggregator:
+        opened.append(open_aggregator(folder, clock, database))
+        return opened[-1]
+
+    yield opening
+    for each in opened:
+        each.desk.store.close()
+
+
+@pytest.fixture
+def aggregator(tmp_path, open_in):
+    return open_in(tmp_path)
 
 
 @pytest.fixture

@@ -27,12 +27,11 @@ from deerfield.wire.client import SiteClient
 from deerfield.wire.federation_pb2_grpc import FederationStub
 from pipelines.result import Result
 from pipelines.simulation import LocalLink
-from services.aggregator.database import open_database
 from services.aggregator.settings import read_settings
 from services.aggregator.tables import heads
 from tests.attesting import again, key_of
 from tests.fakes import LosesAnswers, TeachingSite, adapter, run_spec
-from tests.integration.aggregator.conftest import open_aggregator, served
+from tests.integration.aggregator.conftest import served
 
 PRIVACY = Privacy(unit="record", epsilon=3.0, clip=1.0, sample_rate=0.5)
 POPULATION = "patients"
@@ -328,8 +327,8 @@ def test_a_client_believes_no_answer_that_does_not_countersign_what_it_attested(
                 link.head(POPULATION)
 
 
-def test_a_head_is_signed_by_the_aggregators_key_and_survives_its_restart(tmp_path, clock):
-    first = open_aggregator(tmp_path, clock)
+def test_a_head_is_signed_by_the_aggregators_key_and_survives_its_restart(tmp_path, open_in):
+    first = open_in(tmp_path)
     run = first.runs.start(run_spec("north", "south", privacy=PRIVACY), "once")
     north = local(first, "north", run)
     assignment = north.link.next_task()
@@ -337,7 +336,7 @@ def test_a_head_is_signed_by_the_aggregators_key_and_survives_its_restart(tmp_pa
     receipt = north.link.send(assignment, update)
     first.desk.store.close()
 
-    second = open_aggregator(tmp_path, clock)
+    second = open_in(tmp_path)
     with served(second) as server:
         link = server.site("north", run)
         assert link.head(POPULATION) == receipt
@@ -401,13 +400,6 @@ def test_what_a_population_has_spent_over_all_runs_stands_in_the_result(aggregat
     assert {name: site["epsilon_total"] for name, site in found["sites"].items()} == {"north": 7.5, "south": "infinity"}
     assert found["rounds"][0]["epsilon_total"] == {"north": 7.5, "south": "infinity"}
     assert all(0 < site["epsilon"] < 3 for site in found["sites"].values())  # of this run alone
-
-
-def test_a_database_from_before_attestations_is_refused_at_the_start(aggregator, tmp_path):
-    with aggregator.desk.store.edge() as edge:
-        edge._connection.exec_driver_sql("ALTER TABLE uploads RENAME COLUMN attestation TO spend")
-    with pytest.raises(InvalidInput, match="uploads has no column attestation"):
-        open_database(f"sqlite:///{tmp_path / 'aggregator.db'}")
 
 
 # --- the aggregator's own key ---

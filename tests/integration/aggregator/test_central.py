@@ -19,7 +19,6 @@ from pipelines.simulation import LocalLink
 from services.aggregator.tables import phases
 from tests.attesting import again
 from tests.fakes import TeachingSite, adapter, run_spec
-from tests.integration.aggregator.conftest import open_aggregator
 from tests.integration.aggregator.test_rounds import last
 
 PRIVACY = Privacy(unit="site", epsilon=3.0, clip=0.5, sample_rate=0.5)
@@ -71,8 +70,8 @@ def test_a_run_is_noised_once_at_the_aggregator_and_says_what_it_spent(aggregato
     assert aggregator.runs.get(run).state == "FINISHED"
 
 
-def test_a_redo_after_a_crash_publishes_the_same_bits(tmp_path, clock):
-    first = open_aggregator(tmp_path, clock)
+def test_a_redo_after_a_crash_publishes_the_same_bits(tmp_path, open_in):
+    first = open_in(tmp_path)
     run, both = started(first, spec(rounds=1))
     for site in both:
         site.step()
@@ -82,7 +81,7 @@ def test_a_redo_after_a_crash_publishes_the_same_bits(tmp_path, clock):
     assert repr(closing.noise_key) not in repr(closing)
     first.desk.store.close()
 
-    second = open_aggregator(tmp_path, clock)
+    second = open_in(tmp_path)
     again_ = second.coordinator.due()
     assert again_.noise_key == closing.noise_key
     assert again_.compute() == once
@@ -124,10 +123,10 @@ def test_other_units_have_no_key(aggregator):
     assert keys(aggregator) == [None]
 
 
-def test_two_runs_of_the_same_updates_publish_different_noise(tmp_path, clock):
+def test_two_runs_of_the_same_updates_publish_different_noise(tmp_path, open_in):
     found = set()
     for name in "ab":
-        aggregator = open_aggregator(tmp_path / name, clock)
+        aggregator = open_in(tmp_path / name)
         run, both = started(aggregator, spec(rounds=1))
         for site in both:
             site.step()

@@ -10,19 +10,21 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from sqlalchemy import create_engine
 
 from deerfield.certificates import Files, load
 from deerfield.errors import InvalidInput, NotAuthenticated
 from deerfield.wire.channel import connect_tls
 from deerfield.wire.client import RunsClient
 from pipelines import pki_authority
+from services.aggregator.exclusion import take_over
 from services.aggregator.settings import read_settings
 from tests import pki
 from tests.fakes import run_spec
 
 
-def command(folder, *flags, listen="127.0.0.1:0"):
-    places = ["--database", f"sqlite:///{folder / 'a.db'}", "--blobs", str(folder / "blobs")]
+def command(folder, *flags, listen="127.0.0.1:0", database=""):
+    places = ["--database", database or f"sqlite:///{folder / 'a.db'}", "--blobs", str(folder / "blobs")]
     return [sys.executable, "-m", "services.aggregator", "--listen", listen, "--health", "127.0.0.1:0", *places, *flags]
 
 
@@ -31,12 +33,15 @@ def test_the_log_holds_no_credentials():
     assert "secret" not in settings.as_json()
     assert "postgresql://***@db/runs" in settings.as_json()
     assert settings.database == "postgresql://me:secret@db/runs"
+    for url in ('postgresql://me:"sec/r@et@db/runs', "postgresql:///runs?host=db&password=sec/r@et&user=me"):
+        assert "sec/r" not in read_settings(["--database", url], {}).as_json()
 
 
+@pytest.mark.parametrize("flag", ["lost-after", "takeover"])
 @pytest.mark.parametrize("seconds", ["0", "-1", "soon", "nan", "inf"])
-def test_a_wait_that_is_no_time_is_refused(seconds):
-    with pytest.raises(InvalidInput, match="lost-after"):
-        read_settings([], {"DEERFIELD_LOST_AFTER": seconds})
+def test_a_wait_that_is_no_time_is_refused(flag, seconds):
+    with pytest.raises(InvalidInput, match=flag):
+        read_settings([], {f"DEERFIELD_{flag.upper().replace('-', '_')}": seconds})
 
 
 def tls(files):
@@ -83,9 +88,11 @@ def test_a_certificate_that_cannot_be_used_is_one_sentence_and_nothing_is_made(t
 def start(tmp_path):
     """Starts an aggregator; whatever happens, it is gone afterwards."""
 
-    def popen(*flags):
+    def popen(*flags, database=""):
         pipe = subprocess.PIPE
-        process = subprocess.Popen(command(tmp_path, *flags), stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+        process = subprocess.Popen(
+            command(tmp_path, *flags, database=database), stdin=pipe, stdout=pipe, stderr=pipe, text=True
+        )
         stack.enter_context(process)
         stack.callback(process.kill)
         return process, json.loads(process.stdout.readline())
@@ -145,3 +152,65 @@ def test_an_address_that_cannot_be_used_is_one_sentence_and_exit_code_2(tmp_path
     assert last.startswith(("error: listen: ", f"error: {listen}"))
     assert "Traceback" not in found.stderr
     assert len(found.stderr.strip().splitlines()) <= 2  # the settings, and the sentence
+
+
+def ended(process) -> str:
+    """The last line of what a process said that has ended with a sentence, not with a traceback."""
+    process.wait(20)
+    said = process.stderr.read()
+    assert "Traceback" not in said
+    return said.strip().splitlines()[-1]
+
+
+def test_a_second_aggregator_waits_and_ends_by_naming_the_first(start, tmp_path, database):
+    url = database(tmp_path)
+    first, _ = start(database=url)
+    flags = ["--takeover", "0.5"]
+    found = subprocess.run(
+        command(tmp_path, *flags, database=url), check=False, capture_output=True, text=True, timeout=30
+    )
+    assert (found.returncode, found.stdout) == (2, "")
+    assert f"is in use by the aggregator on {socket.gethostname()}, process {first.pid}, since " in found.stderr
+    assert found.stderr.strip().splitlines()[-1].startswith("error: database: ")
+    assert "Traceback" not in found.stderr
+
+
+def test_the_next_aggregator_goes_on_after_a_kill(start, tmp_path, postgres_in):
+    url = postgres_in(tmp_path)
+    first, ports = start(database=url)
+    with RunsClient.connect(ports["listening"]) as runs:
+        run = runs.start(run_spec("north"), "once")
+    first.kill()
+    _, ports = start("--takeover", "10", database=url)
+    with RunsClient.connect(ports["listening"]) as runs:
+        assert runs.get(run).state == "RUNNING"
+
+
+def test_an_aggregator_whose_database_was_taken_over_ends_with_a_sentence(start, tmp_path, postgres_in):
+    url = postgres_in(tmp_path)
+    first, _ = start(database=url)
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        take_over(connection, 0.0)
+    engine.dispose()
+    assert ended(first).startswith("error: the database was taken over by the aggregator on ")
+    assert first.returncode == 1
+
+
+def test_an_aggregator_that_loses_its_server_ends_with_a_sentence(start, tmp_path, postgres_in, postgres_server):
+    first, _ = start(database=postgres_in(tmp_path))
+    with postgres_server.connect() as connection:
+        connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'deerfield-aggregator'"
+        )
+    assert ended(first).startswith("error: the database failed: ")
+    assert first.returncode == 1
+
+
+def test_a_wrong_password_is_one_sentence_and_exit_code_2(tmp_path, postgres_server):
+    url = postgres_server.url("postgres", "guess")
+    found = subprocess.run(command(tmp_path, database=url), check=False, capture_output=True, text=True, timeout=30)
+    assert (found.returncode, found.stdout) == (2, "")
+    assert "guess" not in found.stderr
+    assert len(found.stderr.strip().splitlines()) == 2  # the settings, and the sentence
+    assert "check the user and the password" in found.stderr

@@ -18,7 +18,6 @@ from deerfield.runspec import Privacy
 from pipelines.simulation import LocalLink
 from tests.attesting import again
 from tests.fakes import TeachingSite, adapter, run_spec
-from tests.integration.aggregator.conftest import open_aggregator
 
 
 def sites(aggregator, run, *names, noise_multiplier=0.0):
@@ -59,10 +58,10 @@ def test_a_run_goes_through_its_phases_and_finishes(aggregator):
     assert aggregator.runs.get(run, (0, 0)).model.digest != view.model.digest
 
 
-def test_the_order_of_arrival_changes_no_bit(tmp_path, clock):
+def test_the_order_of_arrival_changes_no_bit(tmp_path, open_in):
     digests = set()
     for order in (0, 1):
-        aggregator = open_aggregator(tmp_path / str(order), clock)
+        aggregator = open_in(tmp_path / str(order))
         run = aggregator.runs.start(run_spec("north", "south", rounds=1, strategy="fedavg"), "once")
         both = sites(aggregator, run, "north", "south")
         for site in both[:: -1 if order else 1]:
@@ -229,27 +228,27 @@ def test_an_aborted_run_stays_aborted_and_a_computation_under_way_is_dropped(agg
     assert kinds(aggregator, run)[-1] == "run_aborted"
 
 
-def test_a_restarted_aggregator_goes_on_where_the_last_one_was(tmp_path, clock):
-    first = open_aggregator(tmp_path, clock)
+def test_a_restarted_aggregator_goes_on_where_the_last_one_was(tmp_path, open_in):
+    first = open_in(tmp_path)
     run = first.runs.start(run_spec("north", "south", rounds=1), "once")
     north, south = sites(first, run, "north", "south")
     north.step()
     assignment = south.link.next_task()
     first.desk.store.close()
 
-    second = open_aggregator(tmp_path, clock)
+    second = open_in(tmp_path)
     _, south = sites(second, run, "north", "south")
     south.link.send(assignment, south.update(assignment))
     assert second.coordinator.due() is not None  # closed, and then it dies before it publishes
     second.desk.store.close()
 
-    third = open_aggregator(tmp_path, clock)
+    third = open_in(tmp_path)
     assert third.coordinator.close_due() == 1
     for site in sites(third, run, "north", "south"):
         site.step()
     third.coordinator.close_due()
     assert third.runs.get(run).state == "FINISHED"
-    undisturbed = open_aggregator(tmp_path / "undisturbed", clock)
+    undisturbed = open_in(tmp_path / "undisturbed")
     again = undisturbed.runs.start(run_spec("north", "south", rounds=1), "once")
     for _ in range(2):
         for site in sites(undisturbed, again, "north", "south"):
@@ -287,11 +286,11 @@ def test_a_spend_that_is_not_the_runs_is_refused_and_the_right_one_adds_up(aggre
     ("reason", "counts"), [("", True), ("STALE_BASE", True), ("NOT_MAPPED", False), ("BUDGET_EXHAUSTED", False)]
 )
 def test_a_task_that_was_taken_and_never_sealed_is_charged_unless_it_was_declined_untrained(
-    tmp_path, clock, reason, counts
+    tmp_path, clock, open_in, reason, counts
 ):
     privacy = Privacy(unit="record", epsilon=3.0, clip=1.0, sample_rate=0.5)
     spec = run_spec("north", "south", rounds=1, quorum=1, deadline_s=50, privacy=privacy)
-    aggregator = open_aggregator(tmp_path, clock)
+    aggregator = open_in(tmp_path)
     run = aggregator.runs.start(spec, "once")
     north, south = sites(aggregator, run, "north", "south", noise_multiplier=4.0)
     north.step()

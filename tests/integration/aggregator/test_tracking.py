@@ -22,7 +22,7 @@ from services.aggregator.recorder import Recorder, Untracked
 from services.aggregator.server import serving
 from services.aggregator.tracking import MlflowTracking
 from tests.fakes import TeachingSite, adapter, run_spec
-from tests.integration.aggregator.conftest import ANY
+from tests.integration.aggregator.conftest import ANY, sqlite_in
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:The ``noload`` loader strategy:DeprecationWarning",  # MLflow 3.17 on SQLAlchemy 2.1
@@ -49,6 +49,12 @@ assert all(sys.modules.get(name) is None for name in HEAVY)
 with aggregator.desk.store.edge() as edge:
     print([event.kind for event in edge.events(0)][-2:])
 """
+
+
+@pytest.fixture
+def database():
+    """What MLflow is told does not depend on the kind of database that it comes from."""
+    return sqlite_in
 
 
 def finish(aggregator, spec, request="once"):

@@ -225,6 +225,23 @@ def test_leaving_and_declining_reach_the_run(server, run, north):
     assert "north declined (NOT_MAPPED: no such population)" in reasons[0]["reason"]
 
 
+def test_texts_and_numbers_that_a_database_could_not_keep_are_refused_or_mended(server, run, north, stub):
+    with pytest.raises(BadRequest, match="no NUL"):
+        server.runs.get("a\0b")
+    with pytest.raises(BadRequest, match="no NUL"):
+        server.runs.start(run_spec("north"), "a\0b")
+    with pytest.raises(UnknownRun):
+        server.runs.get("x" * limits.NAME_CHARS)
+    late = pb.TaskKey(run=run, incarnation=2**32 - 1, round=2**32 - 1, phase=2**32 - 1)
+    assert not unary(stub.UploadStatus, pb.UploadStatusRequest(key=late), 5).announced
+    with pytest.raises(BadRequest, match="published nothing"):
+        server.runs.evaluated(run, 2**32 - 1, 2**32 - 1, {"accuracy": 0.5})
+    north.link.leave(run, "a\0b \N{DEER}" + "x" * limits.DETAIL_CHARS)
+    assert "north left (a\N{REPLACEMENT CHARACTER}b \N{DEER}x" in server.runs.get(run).reason
+    with connect(server.ports.listening, role="operator") as channel:
+        assert list(downstream(RunsStub(channel).Watch, pb.WatchRequest(run=run, after=2**64 - 1), 5)) == []
+
+
 def test_a_start_that_cannot_be_run_is_a_sentence(server):
     with pytest.raises(InvalidInput, match="adapter is empty"):
         server.runs.start(run_spec("north").model_copy(update={"adapter": {}}), "once")

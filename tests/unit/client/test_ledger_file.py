@@ -25,8 +25,8 @@ from deerfield.ledger.audit import verify
 from deerfield.ledger.chain import lines_of
 from deerfield.ledger.details import Known
 from deerfield.ledger.entry import Head
-from services.client import append, mounts
-from services.client.ledger_file import NAME, Ledger, account_of, read
+from services.client import append
+from services.client.ledger_file import NAME, Ledger, account_of, check_local, read
 from tests.attesting import key_of
 from tests.ledgers import NONE_RUN, OTHER, RENYI, TERMS, UPDATE, eight, key, lines, opened, plan
 
@@ -247,16 +247,10 @@ def test_after_an_fsync_that_failed_nothing_more_is_written(tmp_path: Path) -> N
 def test_a_network_file_system_is_refused_before_anything_is_made(tmp_path: Path, kind: str) -> None:
     table = tmp_path / "mounts"
     table.write_text(f"/dev/sda / ext4 rw 0 0\nserver:/x {tmp_path}/far\\040away {kind} rw 0 0\n")
-    mounts.check_local(tmp_path / "near", table)
+    check_local(tmp_path / "near", table)
     with pytest.raises(LedgerUnwritable, match=r"storage class of its volume"):
-        mounts.check_local(tmp_path / "far away" / "ledger", table)
-    mounts.check_local(tmp_path, tmp_path / "no such table")
-
-
-def test_the_later_mount_on_a_point_counts() -> None:
-    table = "a / overlay rw 0 0\nb /data nfs rw 0 0\nc /data ext4 rw 0 0\n"
-    assert mounts.file_system(Path("/data/x"), table) == "ext4"
-    assert mounts.file_system(Path("/database"), table) == "overlay"
+        check_local(tmp_path / "far away" / "ledger", table)
+    check_local(tmp_path, tmp_path / "no such table")
 
 
 def test_another_unit_population_or_key_is_refused_and_other_terms_are_written(tmp_path: Path) -> None:

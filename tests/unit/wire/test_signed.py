@@ -16,7 +16,9 @@ from tests.attesting import key_of
 from tests.unit.wire.test_codec import ANNOUNCEMENT, ATTESTATION, HEAD, KEY, over_the_wire
 
 WHOLE = st.integers(0, 2**32 - 1)
-NAMES = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=limits.NAME_CHARS)
+NAMES = st.text(
+    st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=limits.NAME_CHARS
+)
 HASHES = st.binary(min_size=32, max_size=32).map(bytes.hex)
 EPSILONS = st.floats(0, allow_nan=False)
 DELTAS = st.floats(0, allow_nan=False, allow_infinity=False)

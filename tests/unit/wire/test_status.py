@@ -32,6 +32,12 @@ def test_every_error_of_the_table_arrives_as_itself(kind):
     assert str(arrived) == "round 3 is closed"
 
 
+@pytest.mark.parametrize("kind", [errors.Superseded, errors.Unreachable])
+def test_an_aggregator_without_its_database_is_asked_again(kind):
+    arrived = call_that_ends_with(lambda context: context.abort_with_status(to_status(kind("taken over"))))
+    assert type(arrived) is errors.Unreachable
+
+
 def test_the_table_the_tree_and_the_protocol_name_the_same_refusals():
     assert set(TABLE) == {*errors.REFUSALS.values(), errors.InvalidInput}
     assert set(REASONS) == set(pb.Reason.keys()) - {"REASON_UNSPECIFIED"}

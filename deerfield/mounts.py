@@ -2,26 +2,20 @@
 
 from pathlib import Path
 
-from deerfield.errors import LedgerUnwritable
-
 MOUNTS = Path("/proc/mounts")
 NETWORK = {"afs", "beegfs", "ceph", "cifs", "glusterfs", "gpfs", "lustre", "nfs", "nfs4", "ocfs2", "orangefs", "pvfs2"}
 NETWORK |= {"smb2", "smb3", "smbfs", "fuse.ceph", "fuse.ceph-fuse", "fuse.gcsfuse", "fuse.glusterfs", "fuse.goofys"}
 NETWORK |= {"fuse.juicefs", "fuse.mount-s3", "fuse.rclone", "fuse.s3fs", "fuse.sshfs"}
 
 
-def check_local(folder: Path, mounts: Path = MOUNTS) -> None:
-    """Raises LedgerUnwritable if the folder is, or would be, on a network file system; answers where none is listed."""
+def network(folder: Path, mounts: Path = MOUNTS) -> str:
+    """The type of the network file system that a folder is, or would be, on; empty if it is on none that is known."""
     try:
         table = mounts.read_text("utf-8", errors="replace")
     except OSError:  # no Linux: nothing is known against it
-        return
+        return ""
     kind = file_system(folder.resolve(), table)
-    if kind in NETWORK:
-        raise LedgerUnwritable(
-            f"{folder} is on a network file system ({kind}), where a lock or an fsync may not hold; set the site's "
-            "ledger folder, or the storage class of its volume, to a local or block disk"
-        )
+    return kind if kind in NETWORK else ""
 
 
 def file_system(folder: Path, table: str) -> str:

