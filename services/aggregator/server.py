@@ -89,7 +89,10 @@ def _try_to_bind(host: str, port: int) -> None:
 
 
 async def _until_over(recorder: Recorder) -> None:
-    await asyncio.shield(asyncio.wrap_future(recorder.over))  # a cancelled future could not be set any more
+    over = asyncio.wrap_future(recorder.over)
+    # asked for in any case: where the driver has failed first, this failure is nobody's, and no traceback
+    over.add_done_callback(lambda done: done.cancelled() or done.exception())
+    await asyncio.shield(over)  # a cancelled future could not be set any more
 
 
 def _beat_from_thread(loop: asyncio.AbstractEventLoop, pulse: Pulse) -> None:
