@@ -66,6 +66,7 @@ def appended(path: Path, line: bytes) -> None:
         torn = size > 0 and os.pread(file.fileno(), 1, size - 1) != b"\n"
         data = (b"\n" if torn else b"") + line + b"\n"
         if file.write(data) != len(data):
+            file.truncate(size)  # a reader should not meet half a line
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         os.fsync(file.fileno())
     sync_folder(path.parent)

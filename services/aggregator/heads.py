@@ -3,14 +3,16 @@
 from sqlalchemy import ColumnElement, Connection, insert, select
 
 from deerfield.types import Attestation, Countersigned
+from services.aggregator.changes import Changes
 from services.aggregator.tables import heads, site_keys
 
 
 class Heads:
     """`Edge.heads`: the part of a transaction that is about ledgers."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, changes: Changes) -> None:
         self._connection = connection
+        self._changes = changes
 
     def newest(self, site: str, population: str) -> Countersigned | None:
         """The head that was recorded last, as it was countersigned then."""
@@ -44,6 +46,7 @@ class Heads:
             "recorded_at": now,
         }
         self._connection.execute(insert(heads).values(values))
+        self._changes.note("head_recorded", site=receipt.site, population=receipt.population, sequence=receipt.sequence)
 
     def pinned(self, site: str) -> str | None:
         """The public key of the site's first attestation."""
@@ -55,6 +58,7 @@ class Heads:
         """Keeps the key of a site's first attestation; later ones change nothing."""
         if self.pinned(site) is None:
             self._connection.execute(insert(site_keys).values(site=site, public_key=public_key, pinned_at=now))
+            self._changes.note("key_pinned", site=site)
 
 
 def _of(site: str, population: str) -> tuple[ColumnElement[bool], ...]:

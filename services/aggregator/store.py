@@ -1,7 +1,7 @@
 """The aggregator's memory: each edge of the state machine is one transaction on one of these."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
@@ -12,6 +12,7 @@ from sqlalchemy.exc import OperationalError
 from deerfield.errors import UnknownRun, Unreachable
 from deerfield.exchange import ENDINGS, Event, Key, RunState
 from deerfield.manifest import Manifest
+from services.aggregator.changes import Changes
 from services.aggregator.database import Database
 from services.aggregator.heads import Heads
 from services.aggregator.records import (
@@ -43,10 +44,14 @@ LAST = 2**63 - 1  # no event has a higher number, and no database can be asked f
 
 
 class Store:
-    """Opens transactions; may be used from several threads, each in its own."""
+    """Opens transactions; may be used from several threads, each in its own.
 
-    def __init__(self, database: Database) -> None:
+    `on_edge` is told every change of state as `KIND:before_commit` and `KIND:after_commit`: tests stop here.
+    """
+
+    def __init__(self, database: Database, on_edge: Callable[[str], None] = lambda _: None) -> None:
         self._engine = database.engine
+        self._on_edge = on_edge
         self.close = database.close  # gives every connection back, and lets another aggregator have the database
 
     @contextmanager
@@ -59,9 +64,16 @@ class Store:
         """
         try:
             with self._engine.begin() as connection:
-                yield Edge(connection)
+                edge = Edge(connection)
+                yield edge
+                self._tell(edge, "before_commit")
+            self._tell(edge, "after_commit")
         except OperationalError as error:
             raise Unreachable(f"the database failed: {str(error.orig).strip().splitlines()[0]}") from error
+
+    def _tell(self, edge: "Edge", when: str) -> None:
+        for change in edge.changes.made:
+            self._on_edge(f"{change.kind}:{when}")
 
 
 class Edge:
@@ -69,8 +81,9 @@ class Edge:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self.uploads = Uploads(connection)
-        self.heads = Heads(connection)
+        self.changes = Changes()
+        self.uploads = Uploads(connection, self.changes)
+        self.heads = Heads(connection, self.changes)
 
     def run(self, run: str) -> RunRow:
         """One run; raises UnknownRun."""
@@ -92,10 +105,12 @@ class Edge:
     def add_run(self, row: RunRow) -> None:
         """Adds a run."""
         self._connection.execute(insert(runs).values({**_fields(row), "spec": row.spec.canonical()}))
+        self.changes.note("run_started", row.run)
 
     def end_run(self, run: str, state: RunState, reason: str) -> None:
         """Gives a run its last state."""
         self._connection.execute(update(runs).where(runs.c.run == run).values(state=state, reason=reason))
+        self.changes.note(f"run_{state.lower()}", run, reason=reason)
 
     def newest_phase(self, run: RunRow) -> PhaseRow:
         """The phase that is open, or the last one of a run that has ended."""
@@ -116,11 +131,13 @@ class Edge:
         for task in planned:
             texts = {"start": to_text(task.start), "schema": json.dumps(task.schema)}
             self._connection.execute(insert(tasks).values({**asdict(row.key), **_fields(task), **texts}))
+        self.changes.note_phase(f"phase_{row.state.lower()}", row.key)
 
     def set_phase(self, key: Key, state: PhaseState, after: StateRecord | None = None) -> None:
         """Moves a phase along; with the state that it published its noise can never be needed again."""
         values = {"state": state, **({"after": to_text(after), "noise_key": None} if after else {})}
         self._connection.execute(update(phases).where(*of_phase(phases, key)).values(values))
+        self.changes.note_phase(f"phase_{state.lower()}", key)
 
     def tasks(self, key: Key) -> Sequence[TaskRow]:
         """The tasks of a phase, by site."""
@@ -152,11 +169,13 @@ class Edge:
         """Moves a site's task along; taking one makes the site a joined one."""
         values = {"state": state, "detail": detail, **({"joined": True} if state == "TAKEN" else {})}
         self._connection.execute(update(tasks).where(*of_phase(tasks, key), tasks.c.site == site).values(values))
+        self.changes.note_phase(f"task_{state.lower()}", key, site=site)
 
     def set_away(self, key: Key, site: str, away: Away, detail: str = "") -> None:
         """Notes that a site is away, or back."""
         where = (*of_phase(tasks, key), tasks.c.site == site)
         self._connection.execute(update(tasks).where(*where).values(away=away, detail=detail))
+        self.changes.note_phase(f"site_{away.lower() or 'back'}", key, site=site)
 
     def taken(self, run: RunRow) -> Sequence[tuple[str, int]]:
         """(site, epochs) of every task of a run that a site took and may have trained, in the order of the phases."""
@@ -205,6 +224,7 @@ class Edge:
         """Notes that `reader` has dealt with everything up to `number`."""
         self._connection.execute(cursors.delete().where(cursors.c.reader == reader))
         self._connection.execute(insert(cursors).values(reader=reader, number=number))
+        self.changes.note("cursor_moved")
 
 
 def _fields(row: RunRow | TaskRow) -> dict[str, object]:

@@ -9,6 +9,7 @@ from sqlalchemy import Connection, Row, insert, select, update
 
 from deerfield.exchange import Announcement, Key
 from deerfield.types import Attestation
+from services.aggregator.changes import Changes
 from services.aggregator.records import RunRow, UploadRow, attestation_of, manifest_of, to_text
 from services.aggregator.tables import of_phase, uploads
 
@@ -16,8 +17,9 @@ from services.aggregator.tables import of_phase, uploads
 class Uploads:
     """`Edge.uploads`: the part of a transaction that is about what sites send."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, changes: Changes) -> None:
         self._connection = connection
+        self._changes = changes
 
     def get(self, key: Key, site: str) -> UploadRow | None:
         """What a site has announced for a phase."""
@@ -38,11 +40,13 @@ class Uploads:
             "sealed": False,
         }
         self._connection.execute(insert(uploads).values({**asdict(key), **values}))
+        self._changes.note_phase("upload_announced", key, site=site)
 
     def seal(self, key: Key, site: str) -> None:
         """Seals what a site announced."""
         where = (*of_phase(uploads, key), uploads.c.site == site)
         self._connection.execute(update(uploads).where(*where).values(sealed=True))
+        self._changes.note_phase("upload_sealed", key, site=site)
 
     def announced(self, site: str) -> Sequence[UploadRow]:
         """What a site has announced and not sealed."""

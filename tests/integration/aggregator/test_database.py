@@ -316,3 +316,13 @@ def test_a_session_that_the_server_has_ended_is_one_sentence(postgres_server):
         assert edge.cursor("r") == 1
     again.close()
     postgres_server.drop(name)
+
+
+def test_every_edge_of_a_run_is_named_before_and_after_its_commit(tmp_path):
+    named = []
+    store = Store(open_database(f"sqlite:///{tmp_path / 'a.db'}"), on_edge=named.append)
+    with store.edge() as edge:
+        edge.end_run("nobody", "ABORTED", "test")
+        assert named == []
+    store.close()
+    assert named == ["run_aborted:before_commit", "run_aborted:after_commit"]

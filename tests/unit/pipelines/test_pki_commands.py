@@ -1,9 +1,11 @@
 """`deerfield pki init` and `request`, and the certificate at the end: what is in the files, and what is refused."""
 
 import json
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from ipaddress import ip_address
-from pathlib import Path
 
 import pytest
 from cryptography import x509
@@ -11,7 +13,6 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from deerfield import durable
 from deerfield.certificates import Files, load, utc_now
 from tests import pki
 from tests.pki_command import deerfield, extension, read, refused, request, signed, tree
@@ -39,18 +40,23 @@ def test_a_ca_is_never_overwritten(ca, tmp_path, kept):
     assert "is there already, and is never overwritten" in refused(tmp_path, "init", ca, "--federation", "lungs")
 
 
-def test_a_ca_is_made_whole_or_not_at_all(tmp_path, monkeypatch):
-    create = durable.create
+@contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """As on a disk that fills up: what a process writes beyond `size` bytes of a file fails."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
-    def full(path: Path, data: bytes) -> None:
-        if path.name == "ca.crt":
-            raise OSError(28, "No space left on device")
-        create(path, data)
 
-    monkeypatch.setattr(durable, "create", full)
-    code, said = deerfield("init", tmp_path / "ca", "--federation", "lungs")
-    assert (code, "No space left on device" in said) == (2, True)
+def test_a_ca_is_made_whole_or_not_at_all(tmp_path):
+    with files_of_at_most(400):  # the key has 241 bytes, the certificate about 600
+        code, said = deerfield("init", tmp_path / "ca", "--federation", "lungs")
+    assert (code, "File too large" in said) == (2, True)
     assert list((tmp_path / "ca").iterdir()) == []
+    assert deerfield("init", tmp_path / "ca", "--federation", "lungs")[0] == 0
 
 
 @pytest.mark.parametrize(
@@ -89,7 +95,7 @@ def test_a_key_is_of_its_owner_alone_and_stays_where_it_was_made(ca, tmp_path):
     assert isinstance(load_pem_private_key(key.read_bytes(), None).curve, ec.SECP256R1)
 
 
-def test_serials_are_random_and_noted_before_there_is_a_certificate(ca, tmp_path, monkeypatch):
+def test_serials_are_random_and_noted_before_there_is_a_certificate(ca, tmp_path):
     made = [read(signed(ca, tmp_path / name, "--site", name)) for name in ("a", "b", "c")]
     notes = [json.loads(line) for line in (ca / "issued.jsonl").read_text().splitlines()]
     assert [int(note["serial"], 16) for note in notes] == [each.serial_number for each in made]
@@ -98,11 +104,8 @@ def test_serials_are_random_and_noted_before_there_is_a_certificate(ca, tmp_path
     csr, out = request(tmp_path / "d", "--site", "d"), tmp_path / "d.crt"
     issued = (ca / "issued.jsonl").read_bytes()
 
-    def full(path: Path, line: bytes) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(durable, "appended", full)
-    assert "nothing was signed" in refused(tmp_path, "sign", csr, "--ca", ca, "--out", out, "--yes")
+    with files_of_at_most(len(issued) + 10):
+        assert "nothing was signed" in refused(tmp_path, "sign", csr, "--ca", ca, "--out", out, "--yes")
     assert (ca / "issued.jsonl").read_bytes() == issued
 
 

@@ -1,6 +1,7 @@
 """What a command's process leaves behind."""
 
 from pathlib import Path
+from shutil import rmtree
 
 import pytest
 
@@ -8,16 +9,13 @@ from deerfield.errors import InvalidInput, RunFailed
 from pipelines.site_process import answer, ended, scratch
 
 
-@pytest.fixture(autouse=True)
-def temporary(tmp_path, monkeypatch):
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-
-
 def left_by(error, say):
     """Whether a scratch folder is there after a block that raised `error`, which says `say(folder)`."""
     with pytest.raises(error), scratch("plan") as folder:
         raise error(say(folder))
-    return folder.exists()
+    left = folder.exists()
+    rmtree(folder, ignore_errors=True)
+    return left
 
 
 def test_a_scratch_folder_goes_away_unless_it_is_needed_to_tell_what_went_wrong():
@@ -45,4 +43,6 @@ def test_a_log_that_an_error_names_is_there():
         scratch("plan") as folder,
     ):
         answer("plan", [], folder)
-    assert Path(str(caught.value).split("whole log: ")[1].rstrip(")")).is_file()
+    log = Path(str(caught.value).split("whole log: ")[1].rstrip(")"))
+    assert log.is_file()
+    rmtree(log.parent)
