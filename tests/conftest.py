@@ -2,9 +2,12 @@
 
 import signal
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests import s3
 
 
 def pytest_configure() -> None:
@@ -22,3 +25,10 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
                 seconds[path.parts[path.parts.index("tests") + 1] if "tests" in path.parts else "?"] += report.duration
     levels = ", ".join(f"{level} {spent:.0f} s" for level, spent in sorted(seconds.items()))
     terminalreporter.write_line(f"seconds for each level: {levels}")
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[s3.Server]:
+    """One for all tests that ask for it; each takes a bucket of its own."""
+    with s3.serving() as server:
+        yield server

@@ -18,7 +18,7 @@ from deerfield.certificates import utc_now
 from deerfield.errors import DeerfieldError
 from deerfield.strategies import make
 from services.aggregator.assembly import Aggregator, assemble_aggregator
-from services.aggregator.blobs import FolderBlobs
+from services.aggregator.bucket import open_blobs
 from services.aggregator.database import open_database
 from services.aggregator.desk import Desk
 from services.aggregator.gate import Gate
@@ -79,16 +79,17 @@ async def _run(settings: Settings, aggregator: Aggregator, gate: Gate | None) ->
 
 
 def build(settings: Settings) -> Aggregator:
-    """The aggregator over its database, key and folders."""
+    """The aggregator over its database, key and blobs."""
+    uploads, published = open_blobs(settings.blobs, settings.retention.gc_grace_s)
     desk = Desk(
         store=Store(open_database(settings.database, settings.takeover_s)),
-        uploads=FolderBlobs(settings.blobs / "uploads"),
-        published=FolderBlobs(settings.blobs / "published"),
+        uploads=uploads,
+        published=published,
         make=make,
         clock=time.time,
         key=keyfile.load(settings.key),
     )
-    return assemble_aggregator(desk, settings.lost_after_s)
+    return assemble_aggregator(desk, settings.lost_after_s, settings.retention)
 
 
 def build_tracking(settings: Settings, desk: Desk) -> Tracking:

@@ -2,9 +2,11 @@
 
 from dataclasses import dataclass
 
+from services.aggregator.collector import Collector
 from services.aggregator.coordinator import Coordinator
 from services.aggregator.desk import Desk
 from services.aggregator.intake import Intake
+from services.aggregator.retention import KEEP, Retention
 from services.aggregator.runs import Runs
 
 LOST_AFTER_S = 60.0  # two long polls and a heartbeat
@@ -12,14 +14,21 @@ LOST_AFTER_S = 60.0  # two long polls and a heartbeat
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Aggregator:
-    """The parts: `coordinator` and `intake` face the sites, `runs` the operator."""
+    """The parts: `coordinator` and `intake` face the sites, `runs` the operator; `collector` tidies up."""
 
     desk: Desk
     coordinator: Coordinator
     intake: Intake
     runs: Runs
+    collector: Collector
 
 
-def assemble_aggregator(desk: Desk, lost_after_s: float = LOST_AFTER_S) -> Aggregator:
+def assemble_aggregator(desk: Desk, lost_after_s: float = LOST_AFTER_S, retention: Retention = KEEP) -> Aggregator:
     """The aggregator, without a transport or a thread of its own."""
-    return Aggregator(desk=desk, coordinator=Coordinator(desk, lost_after_s), intake=Intake(desk), runs=Runs(desk))
+    return Aggregator(
+        desk=desk,
+        coordinator=Coordinator(desk, lost_after_s),
+        intake=Intake(desk),
+        runs=Runs(desk),
+        collector=Collector(desk, retention),
+    )

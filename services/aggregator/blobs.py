@@ -1,17 +1,36 @@
 """Where bytes lie: by their sha256, complete as soon as they can be seen. A database row alone publishes them."""
 
 import os
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Protocol
 from uuid import uuid4
 
-from deerfield.errors import ChunksMissing, DigestMismatch
+from deerfield.errors import ChunksMissing, DigestMismatch, InvalidInput
+
+GRACE_S = 24 * 3600.0  # longer than anything takes from a `put` to the row that names what was put
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Blob:
+    """One that is kept. `at`: when it was last put or asked for, in seconds since the epoch."""
+
+    sha: str
+    size_bytes: int
+    at: float
 
 
 class Blobs(Protocol):
     """Content by sha256 (hex). Implementers may be called from any thread and survive a crash at any instruction:
-    what `has` reports is whole, and what `put` has returned from is still there after a power cut."""
+    what `has` reports is whole, and what `put` has returned from is still there after a power cut.
+
+    What was put, or found not `missing`, is as if less than half of `GRACE_S` old: there is time to write a row about
+    it. Any method may raise Unreachable: nothing is known then, and the same call is worth another try.
+    """
 
     def put(self, sha: str, data: bytes) -> None:
         """Keeps `data`; raises DigestMismatch if it does not have that sha256."""
@@ -24,18 +43,32 @@ class Blobs(Protocol):
         """Whether `get` would answer."""
         ...
 
+    def missing(self, shas: Iterable[str]) -> frozenset[str]:
+        """Those of `shas` that are not here; the others count as put again."""
+        ...
+
+    def kept(self) -> Iterator[Blob]:
+        """Every blob that was there before the call, and perhaps some that came later."""
+        ...
+
+    def drop(self, sha: str, before: float) -> bool:
+        """Removes what was last put or asked for before that time; answers whether it did."""
+        ...
+
 
 class FolderBlobs:
     """A file for each blob, two letters deep: written aside, fsynced, renamed, and the folder fsynced."""
 
     def __init__(self, folder: Path) -> None:
+        """Makes the folder; raises InvalidInput if it cannot be written to."""
         self._folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
+        self._dropping = threading.Lock()  # nothing is dropped between a look at a file and its touch
+        _check_writable(folder)
 
     def put(self, sha: str, data: bytes) -> None:
-        _check(sha, data)
+        check_content(sha, data)
         path = self._path(sha)
-        if path.exists():
+        if self._touched(path):
             return
         path.parent.mkdir(exist_ok=True)
         aside = path.with_name(f"{sha}.{uuid4().hex}.part")
@@ -52,11 +85,45 @@ class FolderBlobs:
             data = self._path(sha).read_bytes()
         except FileNotFoundError:
             raise ChunksMissing(f"chunk {sha} is not here") from None
-        _check(sha, data)
+        check_content(sha, data)
         return data
 
     def has(self, sha: str) -> bool:
         return self._path(sha).exists()
+
+    def missing(self, shas: Iterable[str]) -> frozenset[str]:
+        return frozenset(sha for sha in shas if not self._touched(self._path(sha)))
+
+    def kept(self) -> Iterator[Blob]:
+        """Also what a crash has left half written: its name is no sha256, so that no row can name it."""
+        for part in sorted(self._folder.iterdir()):
+            with os.scandir(part) as entries:
+                for entry in entries:
+                    try:
+                        found = entry.stat()
+                    except FileNotFoundError:  # it was only just renamed
+                        continue
+                    yield Blob(sha=entry.name, size_bytes=found.st_size, at=found.st_mtime)
+
+    def drop(self, sha: str, before: float) -> bool:
+        path = self._path(sha)
+        with self._dropping:
+            try:
+                if path.stat().st_mtime >= before:
+                    return False
+                path.unlink()
+            except FileNotFoundError:
+                return False
+        return True
+
+    def _touched(self, path: Path) -> bool:
+        """Whether the file is there, and as if it were new."""
+        with self._dropping:
+            try:
+                os.utime(path)
+            except FileNotFoundError:
+                return False
+        return True
 
     def _path(self, sha: str) -> Path:
         return self._folder / sha[:2] / sha
@@ -67,10 +134,13 @@ class MemoryBlobs:
 
     def __init__(self) -> None:
         self._held: dict[str, bytes] = {}
+        self._at: dict[str, float] = {}
+        self._dropping = threading.Lock()
 
     def put(self, sha: str, data: bytes) -> None:
-        _check(sha, data)
-        self._held[sha] = data
+        check_content(sha, data)
+        with self._dropping:
+            self._held[sha], self._at[sha] = data, time.time()
 
     def get(self, sha: str) -> bytes:
         if sha not in self._held:
@@ -80,10 +150,42 @@ class MemoryBlobs:
     def has(self, sha: str) -> bool:
         return sha in self._held
 
+    def missing(self, shas: Iterable[str]) -> frozenset[str]:
+        wanted = frozenset(shas)
+        with self._dropping:
+            found = wanted & self._held.keys()
+            self._at.update(dict.fromkeys(found, time.time()))
+        return wanted - found
 
-def _check(sha: str, data: bytes) -> None:
+    def kept(self) -> Iterator[Blob]:
+        with self._dropping:
+            found = [Blob(sha=sha, size_bytes=len(data), at=self._at[sha]) for sha, data in self._held.items()]
+        return iter(found)
+
+    def drop(self, sha: str, before: float) -> bool:
+        with self._dropping:
+            if sha not in self._held or self._at[sha] >= before:
+                return False
+            del self._held[sha], self._at[sha]
+        return True
+
+
+def check_content(sha: str, data: bytes) -> None:
+    """Raises DigestMismatch unless `data` has that sha256."""
     if (found := sha256(data).hexdigest()) != sha:
         raise DigestMismatch(f"a chunk has sha256 {found}, not {sha} as announced")
+
+
+def _check_writable(folder: Path) -> None:
+    probe = folder / f"probe.{uuid4().hex}.part"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        raise InvalidInput(
+            f"blobs: {folder} cannot be written to ({error.strerror}); name a folder that this user may write to"
+        ) from None
 
 
 def _fsync(folder: Path) -> None:

@@ -115,6 +115,10 @@ class Coordinator:
                 edge.end_run(key.run, "FINISHED", "")
         self._desk.presence.forget_progress(key.run)
 
+    def postpone(self, closing: Closing) -> None:
+        """Lets `due` answer once more a phase whose `compute` could not read or write its tensors."""
+        self._closing.discard(closing.key)
+
     def fail(self, run: str, reason: str) -> None:
         """Ends a running run without its model."""
         with self._desk.store.edge() as edge:

@@ -27,9 +27,12 @@ class Sealing:
     sealed: bool  # already: there is nothing left to verify
 
     def verify(self) -> None:
-        """Raises NotFinite or DigestMismatch if the stored bytes are not what was announced."""
-        if not self.sealed:
-            verify(self.manifest, self.blobs.get)
+        """Raises ChunksMissing, NotFinite or DigestMismatch if the stored bytes are not what was announced."""
+        if self.sealed:
+            return
+        if missing := self.blobs.missing(self.manifest.chunks):
+            raise ChunksMissing(f"{len(missing)} of {len(self.manifest.chunks)} chunks have not arrived")
+        verify(self.manifest, self.blobs.get)
 
 
 class Intake:
@@ -56,7 +59,12 @@ class Intake:
             check_account(spec, attestation)
 
     def begin(self, site: str, key: Key, announcement: Announcement) -> frozenset[str]:
-        """Keeps the announcement of an update, and answers the chunks that are not here yet.
+        """Announces, and answers the chunks that are not here yet, right here; raises what `announce` raises."""
+        manifest = self.announce(site, key, announcement)
+        return self.missing(manifest) if manifest else frozenset()
+
+    def announce(self, site: str, key: Key, announcement: Announcement) -> Manifest | None:
+        """Keeps the announcement of an update, which pins its chunks; answers what may be `missing`: None once sealed.
 
         Raises:
             UnknownRun, NotMember, RunEnded, RoundClosed: nobody waits for it.
@@ -69,7 +77,7 @@ class Intake:
         with self._desk.store.edge() as edge:
             if row := self._sealed(edge, site, key, announcement.manifest.digest):
                 _check_same(row.announcement.attestation, announcement.attestation)
-                return frozenset()
+                return None
             _, _, task = open_task(edge, key, site)
             if announcement.base != task.start.digest:
                 raise StaleBase(f"the update was trained against {announcement.base}, not {task.start.digest}")
@@ -80,7 +88,11 @@ class Intake:
             # from here on the site's bytes arrive: whatever becomes of them, its ledger has come so far
             edge.heads.record(countersign(self._desk.key, attestation), attestation, now)
             edge.uploads.put(key, site, announcement)
-        return self._missing(announcement.manifest)
+        return announcement.manifest
+
+    def missing(self, manifest: Manifest) -> frozenset[str]:
+        """The chunks of an announced update that are not here yet; may run on any thread."""
+        return self._desk.uploads.missing(manifest.chunks)
 
     def hear(self, site: str) -> None:
         """Notes that a site is there: nobody is lost in the middle of a long transfer."""
@@ -108,15 +120,13 @@ class Intake:
         """What is to be verified before `seal`.
 
         Raises:
-            AlreadySealed, ChunksMissing, BadRequest, RoundClosed: it cannot be sealed.
+            AlreadySealed, BadRequest, RoundClosed: it cannot be sealed.
         """
         self.hear(site)
         with self._desk.store.edge() as edge:
             member(edge, key.run, site)
             row = self._sealed(edge, site, key, digest) or self._announced(edge, site, key, digest)
         manifest = row.announcement.manifest
-        if missing := self._missing(manifest):
-            raise ChunksMissing(f"{len(missing)} of {len(manifest.chunks)} chunks have not arrived")
         return Sealing(site=site, key=key, manifest=manifest, blobs=self._desk.uploads, sealed=row.sealed)
 
     def seal(self, sealing: Sealing) -> Countersigned:
@@ -152,7 +162,11 @@ class Intake:
             return edge.heads.newest(site, population)
 
     def status(self, site: str, key: Key) -> UploadStatus:
-        """What there is of an upload, in whatever state its run is; raises UnknownRun or NotMember."""
+        """What there is of an upload, in whatever state its run is; may run on any thread.
+
+        Raises:
+            UnknownRun, NotMember: it is none of the site's.
+        """
         with self._desk.store.edge() as edge:
             member(edge, key.run, site)
             row = edge.uploads.get(key, site)
@@ -163,15 +177,12 @@ class Intake:
             announced=True,
             sealed=row.sealed,
             digest=manifest.digest,
-            missing=self._missing(manifest),
+            missing=frozenset() if row.sealed else self.missing(manifest),
             head=self._receipt(row) if row.sealed else None,
         )
 
     def _receipt(self, row: UploadRow) -> Countersigned:
         return countersign(self._desk.key, row.announcement.attestation)
-
-    def _missing(self, manifest: Manifest) -> frozenset[str]:
-        return frozenset(chunk for chunk in manifest.chunks if not self._desk.uploads.has(chunk))
 
     def _sealed(self, edge: Edge, site: str, key: Key, digest: str) -> UploadRow | None:
         row = edge.uploads.get(key, site)

@@ -1,7 +1,8 @@
 """The long and pure part of a phase: from sealed manifests to the next state, its tasks and its numbers."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple, dataclass, field
+from functools import partial
 
 import numpy as np
 
@@ -105,15 +106,17 @@ class Closing:
 
 def open_phase(strategy: Strategy, state: State, sites: Sequence[str], published: Blobs) -> Opening:
     """Stores `state` and plans every site's task from it, until the strategy's last round is done."""
+    stored: set[str] = set()
+    keep = partial(store_tensors, published=published, stored=stored)
     record = StateRecord(
         round=state.round,
         phase=state.phase,
-        shared=store_tensors(state.shared, published),
-        personal={site: store_tensors(own, published) for site, own in state.personal.items()},
+        shared=keep(state.shared),
+        personal={site: keep(own) for site, own in state.personal.items()},
     )
     if state.round >= strategy.declares.rounds:
         return Opening(state=record, tasks=())
-    return Opening(state=record, tasks=[_planned(strategy, state, site, published) for site in sorted(sites)])
+    return Opening(state=record, tasks=[_planned(strategy, state, site, keep) for site in sorted(sites)])
 
 
 def fresh_phase(spec: RunSpec, key: Key, opening: Opening, now: float) -> PhaseRow:
@@ -122,11 +125,12 @@ def fresh_phase(spec: RunSpec, key: Key, opening: Opening, now: float) -> PhaseR
     return PhaseRow(key=key, state="OPEN", opened_at=now, before=opening.state, noise_key=secret)
 
 
-def store_tensors(tensors: Tensors, published: Blobs) -> Manifest:
-    """Puts tensors into the blob store, and names them."""
+def store_tensors(tensors: Tensors, published: Blobs, stored: set[str]) -> Manifest:
+    """Puts tensors into the blob store, and names them; what is in `stored` is there, and the rest comes to it."""
     manifest = describe(tensors)
-    for sha, data in pieces(tensors, manifest, manifest.chunks):
+    for sha, data in pieces(tensors, manifest, published.missing(manifest.chunks - stored)):
         published.put(sha, data)
+    stored |= manifest.chunks  # what all sites start from is asked for once
     return manifest
 
 
@@ -147,12 +151,12 @@ def draw_adapter(schema: Shapes, seed: int) -> Tensors:
     return {name: array for each in sorted(schema) for name, array in drawn(each).items()}
 
 
-def _planned(strategy: Strategy, state: State, site: str, published: Blobs) -> TaskRow:
+def _planned(strategy: Strategy, state: State, site: str, keep: Callable[[Tensors], Manifest]) -> TaskRow:
     task = strategy.plan(state, site)
     return TaskRow(
         site=site,
         factors=task.factors,
         epochs=task.epochs,
-        start=store_tensors(task.start, published),
+        start=keep(task.start),
         schema=dict(strategy.declares.upload(task)),
     )

@@ -1,5 +1,6 @@
 """What an operator may say, over gRPC: each method decodes, calls and encodes. No decision is taken here."""
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 
 from deerfield.exchange import Event
@@ -25,7 +26,7 @@ class RunsServicer(rpc.RunsServicer):
     async def Start(self, request: pb.StartRequest, context: Context) -> pb.StartReply:
         """Creates a run."""
         self._operator(context)
-        run = self._runs.start(codec.decode_spec(request.spec), request.request_id)
+        run = await asyncio.to_thread(self._runs.start, codec.decode_spec(request.spec), request.request_id)
         self._pulse.beat()
         return pb.StartReply(run=run)
 

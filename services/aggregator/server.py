@@ -14,6 +14,7 @@ from deerfield.wire import federation_pb2_grpc as rpc
 from deerfield.wire.limits import SERVER_OPTIONS
 from services.aggregator.assembly import Aggregator
 from services.aggregator.checked import Checked
+from services.aggregator.collector import collecting
 from services.aggregator.driver import drive
 from services.aggregator.gate import Gate
 from services.aggregator.health import add_health, add_reflection, set_serving
@@ -62,9 +63,11 @@ async def serving(
         async with asyncio.TaskGroup() as group:  # a driver or recorder that dies takes the server with it
             driving = group.create_task(drive(aggregator.coordinator, pulse))
             recording = group.create_task(_until_over(recorder))
+            collection = group.create_task(collecting(aggregator.collector))
             yield ports
             driving.cancel()
             recording.cancel()
+            collection.cancel()
     finally:
         await health.enter_graceful_shutdown()
         await asyncio.gather(data.stop(GRACE_S), probes.stop(GRACE_S))

@@ -47,7 +47,8 @@ class FederationServicer(rpc.FederationServicer):
         """Announces an update."""
         site, key, announcement = self._site(context), codec.decode_key(request.key), codec.decode_announcement(request)
         await asyncio.to_thread(self._intake.audit, site, key, announcement)
-        missing = self._intake.begin(site, key, announcement)
+        manifest = self._intake.announce(site, key, announcement)
+        missing = await asyncio.to_thread(self._intake.missing, manifest) if manifest else ()
         return pb.BeginUploadReply(missing=codec.encode_shas(missing))
 
     @refuses
@@ -75,7 +76,8 @@ class FederationServicer(rpc.FederationServicer):
     @refuses
     async def UploadStatus(self, request: pb.UploadStatusRequest, context: Context) -> pb.UploadStatusReply:
         """Says what there is of an upload."""
-        return codec.encode_status(self._intake.status(self._site(context), codec.decode_key(request.key)))
+        site, key = self._site(context), codec.decode_key(request.key)
+        return codec.encode_status(await asyncio.to_thread(self._intake.status, site, key))
 
     @refuses
     async def LedgerHead(self, request: pb.LedgerHeadRequest, context: Context) -> pb.LedgerHeadReply:

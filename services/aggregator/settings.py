@@ -14,7 +14,9 @@ from deerfield.certificates import Files
 from deerfield.errors import InvalidInput
 from services.aggregator.address import FORMS, without_password
 from services.aggregator.assembly import LOST_AFTER_S
+from services.aggregator.bucket import ACCESS, FORM, SECRET, Bucket, read_place
 from services.aggregator.database import TAKEOVER_S
+from services.aggregator.retention import Retention, read_retention
 
 LAST_PORT = 65535
 
@@ -26,7 +28,8 @@ class Settings:
     listen: str  # host:port of the data port; port 0 takes a free one
     health: str  # host:port of the probe port
     database: str  # SQLAlchemy URL
-    blobs: Path
+    blobs: Path | Bucket
+    retention: Retention
     key: Path  # the aggregator's own signing key; made when it is first needed
     tracking: str  # MLflow tracking URI; empty: nothing is tracked
     artifacts: str  # where MLflow keeps models of new experiments; empty: the tracking server's default
@@ -61,7 +64,10 @@ def read_settings(argv: Sequence[str], environment: Mapping[str, str] = os.envir
     option("health", "127.0.0.1:8601", "host:port for probes, plaintext")
     option("database", "sqlite:///deerfield.db", f"URL: {FORMS}")
     option("takeover", str(TAKEOVER_S), "seconds to wait for another aggregator to let go of the database")
-    option("blobs", "blobs", "folder for tensors")
+    option("blobs", "blobs", f"folder for tensors, or {FORM}; credentials by {ACCESS} and {SECRET}, or ..._FILE")
+    option("gc-grace", "24h", "how long a tensor is kept that nothing names: seconds, or as 90m, 24h, 7d")
+    option("keep-updates", "7d", "how long updates are kept after their phase has closed")
+    option("keep-states", "", "how long superseded states are kept after their run has ended; empty: for ever")
     option("key", "", "file of the signing key; empty: beside an SQLite database, else beside the blobs")
     option("tracking", "", "MLflow tracking URI; empty: nothing is tracked")
     option("artifacts", "", "folder or URI for the models of new MLflow experiments")
@@ -74,6 +80,7 @@ def read_settings(argv: Sequence[str], environment: Mapping[str, str] = os.envir
     flags = parser.parse_args(argv)
     for flag, address in (("listen", flags.listen), ("health", flags.health)):
         _check_address(flag, address)
+    blobs = read_place(flags.blobs)
     tls = _files(flags)
     if tls is None:
         check_loopback(flags.listen)
@@ -81,8 +88,9 @@ def read_settings(argv: Sequence[str], environment: Mapping[str, str] = os.envir
         listen=flags.listen,
         health=flags.health,
         database=flags.database,
-        blobs=Path(flags.blobs),
-        key=Path(flags.key) if flags.key else _key_beside(flags.database, Path(flags.blobs)),
+        blobs=blobs,
+        retention=read_retention(flags.gc_grace, flags.keep_updates, flags.keep_states),
+        key=Path(flags.key) if flags.key else _key_beside(flags.database, blobs),
         tracking=flags.tracking,
         artifacts=flags.artifacts,
         mlflow_run_id=environment.get("MLFLOW_RUN_ID", ""),
@@ -125,9 +133,13 @@ def _check_address(flag: str, address: str) -> None:
         raise InvalidInput(f"{flag}: {address!r} is no host:port, such as 127.0.0.1:8600; port 0 takes a free one")
 
 
-def _key_beside(database: str, blobs: Path) -> Path:
+def _key_beside(database: str, blobs: Path | Bucket) -> Path:
     file = re.fullmatch(r"sqlite(?:\+\w+)?:///([^?]+)(?:\?.*)?", database)
-    return Path(file[1]).with_suffix(".key") if file else blobs.with_name("aggregator.key")
+    if file:
+        return Path(file[1]).with_suffix(".key")
+    if isinstance(blobs, Path):
+        return blobs.with_name("aggregator.key")
+    raise InvalidInput("key: neither database nor blobs is a file or folder to keep it beside; set key to a file")
 
 
 def _seconds(flag: str, text: str) -> float:

@@ -15,6 +15,7 @@ from deerfield.manifest import Manifest
 from services.aggregator.changes import Changes
 from services.aggregator.database import Database
 from services.aggregator.heads import Heads
+from services.aggregator.kept import Kept
 from services.aggregator.records import (
     Away,
     PhaseRow,
@@ -84,6 +85,7 @@ class Edge:
         self.changes = Changes()
         self.uploads = Uploads(connection, self.changes)
         self.heads = Heads(connection, self.changes)
+        self.kept = Kept(connection, self.changes)
 
     def run(self, run: str) -> RunRow:
         """One run; raises UnknownRun."""

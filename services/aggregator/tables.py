@@ -16,6 +16,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    true,
 )
 
 from deerfield.exchange import Key
@@ -64,6 +65,7 @@ phases = Table(
     Column("before", Text, nullable=False),  # the state it starts from, by manifest
     Column("after", Text),  # the state it published
     Column("noise_key", LargeBinary(32)),  # secret; of a phase under unit site, until it is published
+    Column("held", Boolean, nullable=False, server_default=true()),  # whether its states and starts are kept
     ForeignKeyConstraint(["run"], ["runs.run"]),
 )
 
@@ -93,6 +95,7 @@ uploads = Table(
     Column("attestation", Text, nullable=False),
     Column("metrics", Text, nullable=False),
     Column("sealed", Boolean, nullable=False),
+    Column("held", Boolean, nullable=False, server_default=true()),  # whether its chunks are kept
     ForeignKeyConstraint(PHASE, [f"phases.{name}" for name in PHASE]),
 )
 

@@ -15,14 +15,14 @@ from deerfield.wire.backoff import Backoff
 from deerfield.wire.channel import connect
 from deerfield.wire.client import RunsClient, SiteClient
 from services.aggregator.assembly import Aggregator, assemble_aggregator
-from services.aggregator.blobs import FolderBlobs
+from services.aggregator.bucket import open_blobs, read_place
 from services.aggregator.database import open_database
 from services.aggregator.desk import Desk
 from services.aggregator.identity import from_metadata
 from services.aggregator.recorder import Untracked
 from services.aggregator.server import Ports, serving
 from services.aggregator.store import Store
-from tests import postgres
+from tests import postgres, s3
 from tests.fakes import Clock
 
 ANY = Ports(listening="127.0.0.1:0", health="127.0.0.1:0")
@@ -33,13 +33,24 @@ def sqlite_in(folder: Path) -> str:
     return f"sqlite:///{folder / 'aggregator.db'}"
 
 
-def open_aggregator(folder: Path, clock: Clock, url: Callable[[Path], str] = sqlite_in) -> Aggregator:
+def folder_in(folder: Path) -> str:
+    """The blobs that belong to a folder, as `--blobs` names them."""
+    return str(folder)
+
+
+def open_aggregator(
+    folder: Path,
+    clock: Clock,
+    url: Callable[[Path], str] = sqlite_in,
+    place: Callable[[Path], str] = folder_in,
+) -> Aggregator:
     """The aggregator over what lies in `folder`: opened again after its store was closed, it is a restart."""
     folder.mkdir(exist_ok=True)
+    uploads, published = open_blobs(read_place(place(folder)), environment=s3.ENVIRONMENT)
     desk = Desk(
         store=Store(open_database(url(folder), takeover_s=1)),
-        uploads=FolderBlobs(folder / "uploads"),
-        published=FolderBlobs(folder / "published"),
+        uploads=uploads,
+        published=published,
         make=make,
         clock=clock,
         key=keyfile.load(folder / "aggregator.key"),
@@ -119,12 +130,33 @@ def database(request: pytest.FixtureRequest) -> Callable[[Path], str]:
 
 
 @pytest.fixture
-def open_in(database: Callable[[Path], str], clock: Clock) -> Iterator[Callable[[Path], Aggregator]]:
+def s3_in(s3_server: s3.Server) -> Callable[[Path], str]:
+    """As `folder_in`, with a bucket of the server for each folder."""
+    buckets: dict[Path, str] = {}
+
+    def url(folder: Path) -> str:
+        if folder not in buckets:
+            buckets[folder] = s3_server.bucket()
+        return s3_server.url(buckets[folder])
+
+    return url
+
+
+@pytest.fixture(params=["folder", "s3"])
+def place(request: pytest.FixtureRequest) -> Callable[[Path], str]:
+    """The blobs that belong to a folder; a test that asks for it runs over each kind."""
+    return folder_in if request.param == "folder" else request.getfixturevalue("s3_in")
+
+
+@pytest.fixture
+def open_in(
+    database: Callable[[Path], str], place: Callable[[Path], str], clock: Clock
+) -> Iterator[Callable[[Path], Aggregator]]:
     """Opens the aggregator of a folder; after the test they are all closed."""
     opened = []
 
     def opening(folder: Path) -> Aggregator:
-        opened.append(open_aggregator(folder, clock, database))
+        opened.append(open_aggregator(folder, clock, database, place))
         return opened[-1]
 
     yield opening

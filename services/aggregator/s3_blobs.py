@@ -1,0 +1,199 @@
+"""Blobs in a bucket of any S3 server, two letters deep as in a folder: put, then stat; the database row publishes."""
+
+import re
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from datetime import datetime
+from hashlib import sha256
+from io import BytesIO
+from typing import TypeVar
+from xml.etree.ElementTree import ParseError
+
+from minio import Minio
+from minio.commonconfig import REPLACE, CopySource
+from minio.datatypes import Object
+from minio.error import InvalidResponseError, MinioException, S3Error, ServerError
+from urllib3.exceptions import HTTPError, SSLError
+
+from deerfield.errors import ChunksMissing, InvalidInput, Unreachable
+from deerfield.wire.backoff import Backoff
+from services.aggregator.blobs import GRACE_S, Blob, check_content
+
+PART_BYTES = 16 << 20  # what is larger goes in parts of so much
+CONNECTIONS = 16  # at once
+LOCKS = 64
+# within a call: enough for a server that is busy or restarts a worker; then the caller asks again, later
+BACKOFF = Backoff(first_s=0.25, last_s=2.0, patience_s=8.0)
+FAILURES = (MinioException, HTTPError, OSError, ParseError, InvalidInput)  # the last: credentials that went away
+
+Answer = TypeVar("Answer")
+
+
+class Absent(Exception):
+    """There is no such object."""
+
+
+class S3Blobs:
+    """An object for each blob, under `prefix`. Whatever the server refuses while we run is Unreachable, as that passes:
+    at the start `probe` has shown that everything is allowed."""
+
+    def __init__(
+        self, client: Minio, bucket: str, prefix: str, *, grace_s: float = GRACE_S, backoff: Backoff = BACKOFF
+    ) -> None:
+        self._client = client
+        self._bucket = bucket
+        self._prefix = prefix
+        self._refresh_s = grace_s / 2
+        self._backoff = backoff
+        self._locks = tuple(threading.Lock() for _ in range(LOCKS))  # nothing is dropped while it is put or refreshed
+
+    def put(self, sha: str, data: bytes) -> None:
+        check_content(sha, data)
+        with self._lock(sha):
+            self._write(sha, data)
+            if (size := self._stat(sha).size) != len(data):
+                raise Unreachable(f"the S3 server keeps {size} of {len(data)} bytes of {sha}")
+
+    def get(self, sha: str) -> bytes:
+        try:
+            data = self._read(sha)
+        except Absent:
+            raise ChunksMissing(f"chunk {sha} is not here") from None
+        check_content(sha, data)
+        return data
+
+    def has(self, sha: str) -> bool:
+        with suppress(Absent):
+            self._stat(sha)
+            return True
+        return False
+
+    def missing(self, shas: Iterable[str]) -> frozenset[str]:
+        wanted = sorted(frozenset(shas))
+        if not wanted:
+            return frozenset()
+        with ThreadPoolExecutor(min(CONNECTIONS, len(wanted)), "s3") as pool:
+            asked = [pool.submit(self._refreshed, sha) for sha in wanted]
+            try:
+                return frozenset(sha for sha, found in zip(wanted, asked, strict=True) if not found.result())
+            except Unreachable:
+                pool.shutdown(wait=False, cancel_futures=True)  # each would wait as long as this one has
+                raise
+
+    def kept(self) -> Iterator[Blob]:
+        try:
+            for found in self._client.list_objects(self._bucket, self._prefix, recursive=True):
+                name = str(found.object_name).rpartition("/")[2]
+                yield Blob(sha=name, size_bytes=found.size or 0, at=_at(found))
+        except FAILURES as error:
+            raise Unreachable(_sentence("list objects", error)) from error
+
+    def drop(self, sha: str, before: float) -> bool:
+        with self._lock(sha), suppress(Absent):
+            if _at(self._stat(sha)) < before:
+                self._remove(sha)
+                return True
+        return False
+
+    def probe(self) -> None:
+        """Does each thing once that is to be done later; raises Unreachable, caused by what the server said."""
+        name, data = f"probe.{time.time_ns():x}", b"deerfield"
+        self._write(name, data)
+        if self._read(name) != data:
+            raise Unreachable("the S3 server gives back other bytes than it was given")
+        self._ask(
+            "list objects",
+            lambda: next(iter(self._client.list_objects(self._bucket, self._prefix, recursive=True)), None),
+        )
+        self._remove(name)
+
+    def _write(self, sha: str, data: bytes) -> None:
+        self._ask(
+            "put objects",
+            lambda: self._client.put_object(
+                self._bucket, self._key(sha), BytesIO(data), len(data), part_size=PART_BYTES, num_parallel_uploads=1
+            ),
+        )
+
+    def _read(self, sha: str) -> bytes:
+        def whole() -> bytes:
+            response = self._client.get_object(self._bucket, self._key(sha))
+            try:
+                return bytes(response.read())
+            finally:
+                response.close()
+                response.release_conn()
+
+        return self._ask("get objects", whole)
+
+    def _stat(self, sha: str) -> Object:
+        return self._ask("get objects", lambda: self._client.stat_object(self._bucket, self._key(sha)))
+
+    def _remove(self, sha: str) -> None:
+        self._ask("delete objects", lambda: self._client.remove_object(self._bucket, self._key(sha)))
+
+    def _refreshed(self, sha: str) -> bool:
+        """Whether the object is there and new enough; an old one is copied onto itself, which makes it new."""
+        try:
+            if _at(self._stat(sha)) < time.time() - self._refresh_s:
+                with self._lock(sha):
+                    source = CopySource(self._bucket, self._key(sha))
+                    self._ask(
+                        "put objects",
+                        lambda: self._client.copy_object(
+                            self._bucket, self._key(sha), source, metadata={"put": "again"}, metadata_directive=REPLACE
+                        ),
+                    )
+        except Absent:
+            return False
+        return True
+
+    def _ask(self, what: str, act: Callable[[], Answer]) -> Answer:
+        """What `act` answers; raises Absent, or Unreachable after some attempts."""
+        pause = self._backoff.pauses()
+        while True:
+            try:
+                return act()
+            except FAILURES as error:
+                if isinstance(error, S3Error) and error.code == "NoSuchKey":
+                    raise Absent from None
+                failed = Unreachable(_sentence(what, error))
+                failed.__cause__ = error
+                if not _passes(error):
+                    raise failed from error
+                pause(failed)
+
+    def _lock(self, sha: str) -> threading.Lock:
+        return self._locks[int(sha256(sha.encode()).hexdigest()[:8], 16) % LOCKS]
+
+    def _key(self, sha: str) -> str:
+        return f"{self._prefix}{sha[:2]}/{sha}"
+
+
+def _at(found: Object) -> float:
+    return found.last_modified.timestamp() if isinstance(found.last_modified, datetime) else 0.0
+
+
+def _passes(error: Exception) -> bool:
+    """Whether the next attempt may succeed."""
+    if isinstance(error, S3Error):
+        return error.response is not None and _is_busy(error.response.status)
+    if isinstance(error, ServerError):
+        return _is_busy(error.status_code)
+    if isinstance(error, InvalidResponseError):  # of a proxy, perhaps
+        return bool(re.search(r"Response code: (429|5\d\d)", str(error)))
+    return not isinstance(error, SSLError | InvalidInput)
+
+
+def _is_busy(status: int) -> bool:
+    return status == 429 or status >= 500
+
+
+def _sentence(what: str, error: Exception) -> str:
+    if isinstance(error, S3Error):
+        return f"the S3 server does not {what} ({error.code}: {error.message})"
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return f"the S3 server does not {what} ({lines[0][:200]})"
