@@ -6,9 +6,8 @@ import os
 import signal
 import sys
 import threading
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import structlog
 
@@ -19,6 +18,7 @@ from deerfield.errors import DeerfieldError
 from deerfield.strategies import make
 from services.aggregator.assembly import Aggregator, assemble_aggregator
 from services.aggregator.bucket import open_blobs
+from services.aggregator.clock import check_clock, steady_clock
 from services.aggregator.database import open_database
 from services.aggregator.desk import Desk
 from services.aggregator.gate import Gate
@@ -29,6 +29,9 @@ from services.aggregator.settings import Settings, read_settings
 from services.aggregator.store import Store
 from services.aggregator.tracking import MlflowTracking
 
+STOP = (signal.SIGTERM, signal.SIGINT)
+SIGNALLED = 128  # and the signal's number: the exit code of what a signal has ended
+
 log = structlog.get_logger()
 
 
@@ -38,7 +41,8 @@ def main(argv: Sequence[str]) -> int:
     try:
         settings = read_settings(argv)
         log.info("settings", values=settings.as_json())
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # while it waits for another aggregator to end
+        for number in STOP:  # while it waits for another aggregator to end
+            signal.signal(number, _end)
         gate = Gate(settings.tls, settings.revoked, utc_now) if settings.tls else None  # refuses before a file is made
         asyncio.run(_run(settings, build(settings), gate))
     except DeerfieldError as error:
@@ -49,6 +53,10 @@ def main(argv: Sequence[str]) -> int:
             raise
         return _failed(_first(ours))
     return 0
+
+
+def _end(number: int, frame: object) -> None:
+    sys.exit(SIGNALLED + number)
 
 
 def _failed(error: DeerfieldError) -> int:
@@ -63,8 +71,14 @@ def _first(group: BaseExceptionGroup[DeerfieldError]) -> DeerfieldError:
 
 async def _run(settings: Settings, aggregator: Aggregator, gate: Gate | None) -> None:
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+
+    def told(number: int) -> None:
+        if stop.is_set():  # told twice: as after a crash, the next start goes on where this one was
+            os._exit(SIGNALLED + number)
+        stop.set()
+
+    for number in STOP:
+        loop.add_signal_handler(number, told, number)
     if settings.while_stdin:
         _when_stdin_closes(lambda: loop.call_soon_threadsafe(stop.set))
     asked = Ports(listening=settings.listen, health=settings.health)
@@ -80,16 +94,18 @@ async def _run(settings: Settings, aggregator: Aggregator, gate: Gate | None) ->
 
 def build(settings: Settings) -> Aggregator:
     """The aggregator over its database, key and blobs."""
+    store, clock = Store(open_database(settings.database, settings.takeover_s)), steady_clock()
+    check_clock(store, clock(), settings.clock_skew_s)
     uploads, published = open_blobs(settings.blobs, settings.retention.gc_grace_s)
     desk = Desk(
-        store=Store(open_database(settings.database, settings.takeover_s)),
+        store=store,
         uploads=uploads,
         published=published,
         make=make,
-        clock=time.time,
+        clock=clock,
         key=keyfile.load(settings.key),
     )
-    return assemble_aggregator(desk, settings.lost_after_s, settings.retention)
+    return replace(assemble_aggregator(desk, settings.lost_after_s, settings.retention), drain_s=settings.drain_s)
 
 
 def build_tracking(settings: Settings, desk: Desk) -> Tracking:

@@ -10,6 +10,7 @@ from services.aggregator.retention import KEEP, Retention
 from services.aggregator.runs import Runs
 
 LOST_AFTER_S = 60.0  # two long polls and a heartbeat
+DRAIN_S = 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,6 +22,7 @@ class Aggregator:
     intake: Intake
     runs: Runs
     collector: Collector
+    drain_s: float = DRAIN_S  # how long uploads that are under way may take once the server is to end
 
 
 def assemble_aggregator(desk: Desk, lost_after_s: float = LOST_AFTER_S, retention: Retention = KEEP) -> Aggregator:

@@ -4,14 +4,17 @@ import os
 import threading
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Protocol
 from uuid import uuid4
 
-from deerfield.errors import ChunksMissing, DigestMismatch, InvalidInput
+from deerfield.errors import ChunksMissing, DigestMismatch, InvalidInput, NoRoom
+from services.aggregator.outage import Outage
 
+ASIDE = ".part"
 GRACE_S = 24 * 3600.0  # longer than anything takes from a `put` to the row that names what was put
 
 
@@ -33,7 +36,12 @@ class Blobs(Protocol):
     """
 
     def put(self, sha: str, data: bytes) -> None:
-        """Keeps `data`; raises DigestMismatch if it does not have that sha256."""
+        """Keeps `data`.
+
+        Raises:
+            DigestMismatch: it does not have that sha256.
+            NoRoom: it could not be written, and nothing of it is left.
+        """
 
     def get(self, sha: str) -> bytes:
         """The bytes; raises ChunksMissing if they are not here, DigestMismatch if they are damaged."""
@@ -63,22 +71,25 @@ class FolderBlobs:
         """Makes the folder; raises InvalidInput if it cannot be written to."""
         self._folder = folder
         self._dropping = threading.Lock()  # nothing is dropped between a look at a file and its touch
-        _check_writable(folder)
+        self._outage = Outage(f"the {folder.name} in {folder.parent}")
+        _make(folder)
 
     def put(self, sha: str, data: bytes) -> None:
         check_content(sha, data)
         path = self._path(sha)
         if self._touched(path):
             return
-        path.parent.mkdir(exist_ok=True)
-        aside = path.with_name(f"{sha}.{uuid4().hex}.part")
-        with aside.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.rename(path)
-        _fsync(path.parent)
-        _fsync(self._folder)
+        try:
+            self._write(path, data)
+        except OSError as error:
+            with suppress(OSError):
+                path.unlink(missing_ok=True)  # renamed, but not to last
+            trouble = NoRoom(
+                f"{self._folder} cannot be written ({error.strerror}); make room there, or let it be written"
+            )
+            self._outage.began(trouble, len(data))
+            raise trouble from error
+        self._outage.ended(len(data))
 
     def get(self, sha: str) -> bytes:
         try:
@@ -125,6 +136,21 @@ class FolderBlobs:
                 return False
         return True
 
+    def _write(self, path: Path, data: bytes) -> None:
+        path.parent.mkdir(exist_ok=True)
+        aside = path.with_name(f"{path.name}.{uuid4().hex}{ASIDE}")
+        try:
+            with aside.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            aside.rename(path)
+        finally:
+            with suppress(OSError):
+                aside.unlink(missing_ok=True)
+        _fsync(path.parent)
+        _fsync(self._folder)
+
     def _path(self, sha: str) -> Path:
         return self._folder / sha[:2] / sha
 
@@ -170,22 +196,23 @@ class MemoryBlobs:
         return True
 
 
-def check_content(sha: str, data: bytes) -> None:
-    """Raises DigestMismatch unless `data` has that sha256."""
-    if (found := sha256(data).hexdigest()) != sha:
-        raise DigestMismatch(f"a chunk has sha256 {found}, not {sha} as announced")
-
-
-def _check_writable(folder: Path) -> None:
-    probe = folder / f"probe.{uuid4().hex}.part"
+def _make(folder: Path) -> None:
+    """Makes a folder that can be written."""
+    trial = folder / f"{uuid4().hex}{ASIDE}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe.write_bytes(b"")
-        probe.unlink()
+        trial.touch()
+        trial.unlink()
     except OSError as error:
         raise InvalidInput(
             f"blobs: {folder} cannot be written to ({error.strerror}); name a folder that this user may write to"
         ) from None
+
+
+def check_content(sha: str, data: bytes) -> None:
+    """Raises DigestMismatch unless `data` has that sha256."""
+    if (found := sha256(data).hexdigest()) != sha:
+        raise DigestMismatch(f"a chunk has sha256 {found}, not {sha} as announced")
 
 
 def _fsync(folder: Path) -> None:

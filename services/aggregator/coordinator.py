@@ -7,7 +7,7 @@ OPEN -> COLLECTING -> AGGREGATING -> PUBLISHED is one transaction. A run ends FI
 from collections.abc import Sequence
 from dataclasses import replace
 
-from deerfield.errors import RoundClosed, RunEnded
+from deerfield.errors import RoundClosed, RunEnded, Unreachable
 from deerfield.exchange import Key, Offer
 from services.aggregator.budget import charged
 from services.aggregator.desk import Desk
@@ -28,7 +28,8 @@ class Coordinator:
         self._desk = desk
         self._lost_after_s = lost_after_s
         self._began_at = desk.clock()
-        self._closing: set[Key] = set()
+        self._closing: set[Key] = set()  # handed out by `due`, once that was committed
+        self._cut_off = False  # the database was away: nobody could be heard
 
     def next_task(self, site: str, run: str = "") -> Offer | None:
         """The site's task in `run`, or, with no run named, in the oldest run that has one for it.
@@ -79,20 +80,35 @@ class Coordinator:
             if row.state != "RUNNING":
                 return
             phase = edge.newest_phase(row)
+            task = edge.task(phase.key, site)
+            if task is not None and task.away == "LEFT":  # said before, and its answer was lost
+                return
             edge.set_away(phase.key, site, "LEFT", detail)
             self._happened(edge, phase.key, "left", site=site, detail=detail)
 
     def due(self) -> Closing | None:
-        """Moves on what time has moved on; answers a phase to `compute` and `publish`, each only once."""
-        with self._desk.store.edge() as edge:
-            for run in edge.runs("RUNNING"):
-                if closing := self._advance(edge, run):
-                    return closing
-        return None
+        """Moves on what time has moved on; answers a phase to `compute` and `publish`, until it is given back once."""
+        try:
+            with self._desk.store.edge() as edge:
+                if self._cut_off:  # as after a restart
+                    self._began_at = self._desk.clock()
+                found = (closing for run in edge.runs("RUNNING") if (closing := self._advance(edge, run)))
+                closing = next(found, None)
+        except Unreachable:
+            self._cut_off = True
+            raise
+        self._cut_off = False
+        if closing is not None:
+            self._closing.add(closing.key)
+        return closing
+
+    def give_back(self, closing: Closing) -> None:
+        """Lets `due` answer the phase again: what was computed of it, if anything, was not published."""
+        self._closing.discard(closing.key)
 
     def publish(self, closing: Closing, closed: Closed) -> None:
         """Publishes what a closing computed, and opens the next phase or finishes the run; drops it after an abort."""
-        self._closing.discard(closing.key)
+        self.give_back(closing)  # first: a transaction that fails is to be computed again
         key, opening, now = closing.key, closed.next, self._desk.clock()
         with self._desk.store.edge() as edge:
             run = edge.run(key.run)
@@ -114,10 +130,6 @@ class Coordinator:
             else:
                 edge.end_run(key.run, "FINISHED", "")
         self._desk.presence.forget_progress(key.run)
-
-    def postpone(self, closing: Closing) -> None:
-        """Lets `due` answer once more a phase whose `compute` could not read or write its tensors."""
-        self._closing.discard(closing.key)
 
     def fail(self, run: str, reason: str) -> None:
         """Ends a running run without its model."""
@@ -180,7 +192,6 @@ class Coordinator:
 
     def _close(self, edge: Edge, run: RunRow, phase: PhaseRow) -> Closing:
         edge.set_phase(phase.key, "AGGREGATING")
-        self._closing.add(phase.key)
         return Closing(
             key=phase.key,
             spec=run.spec,

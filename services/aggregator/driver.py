@@ -1,42 +1,79 @@
 """Closes phases as they fall due: decisions on the event loop, computation on a thread."""
 
 import asyncio
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import TypeVar
 
 import structlog
 
 from deerfield.errors import Unreachable
 from deerfield.exchange import Key
 from services.aggregator.coordinator import Coordinator
+from services.aggregator.drain import Drain
 from services.aggregator.pulse import Pulse
 
 TICK_S = 1.0  # how late a deadline or a lost site may be noticed
-LONGEST_PAUSE_S = 60.0  # between two attempts, while tensors cannot be read or written
+LONGEST_S = 10.0  # between two attempts while the database is away or a disk is full
+LONGEST_PAUSE_S = 60.0  # between two attempts, while a phase's tensors cannot be read or written
+
+Answer = TypeVar("Answer")
 
 log = structlog.get_logger()
 
 
-async def drive(coordinator: Coordinator, pulse: Pulse) -> None:
-    """Runs until it is cancelled; a computation that breaks fails its run, with the error as the reason.
+async def drive(coordinator: Coordinator, pulse: Pulse, drain: Drain) -> None:
+    """Runs until the drain begins; a computation that breaks fails its run, with the error as the reason.
 
     One that cannot reach its tensors is begun again, for ever: as with a site that is away, the run waits.
     """
-    pauses_s: dict[Key, float] = {}
-    while True:
-        closing = coordinator.due()
-        if closing is None:
-            await pulse.wait(TICK_S)
-            continue
+    pause_s, pauses_s = TICK_S, dict[Key, float]()
+    while not drain.begun:
         try:
-            closed = await asyncio.to_thread(closing.compute)
-        except Unreachable as error:
-            again_s = pauses_s[closing.key] = min(2 * pauses_s.get(closing.key, 0.5), LONGEST_PAUSE_S)
-            of = {"run": closing.key.run, "round": closing.key.round, "phase": closing.key.phase}
-            log.warning("aggregation waits for tensors", **of, error=str(error), again_s=again_s)
-            asyncio.get_running_loop().call_later(again_s, coordinator.postpone, closing)
-        except Exception as error:  # whatever it is, the run must not wait for ever
-            log.exception("aggregation failed", run=closing.key.run, round=closing.key.round, phase=closing.key.phase)
-            coordinator.fail(closing.key.run, f"aggregation failed: {type(error).__name__}: {error}")
+            closed = await _close_one(coordinator, pauses_s)
+        except Unreachable:  # told where it happened; the phase is still there
+            await drain.wait(pause_s)
+            pause_s = min(2 * pause_s, LONGEST_S)
+            continue
+        pause_s = TICK_S
+        if closed:
+            pulse.beat()
         else:
-            pauses_s.pop(closing.key, None)
-            coordinator.publish(closing, closed)
-        pulse.beat()
+            await pulse.wait(TICK_S)
+
+
+async def _close_one(coordinator: Coordinator, pauses_s: dict[Key, float]) -> bool:
+    closing = coordinator.due()
+    if closing is None:
+        return False
+    of = {"run": closing.key.run, "round": closing.key.round, "phase": closing.key.phase}
+    try:
+        closed = await _on_a_thread(closing.compute)
+    except Unreachable as error:  # of this phase's tensors; other runs go on
+        again_s = pauses_s[closing.key] = min(2 * pauses_s.get(closing.key, 0.5), LONGEST_PAUSE_S)
+        log.warning("aggregation waits for tensors", **of, error=str(error), again_s=again_s)
+        asyncio.get_running_loop().call_later(again_s, coordinator.give_back, closing)
+    except Exception as error:  # whatever it is, the run must not wait for ever
+        log.exception("aggregation failed", **of)
+        coordinator.give_back(closing)
+        coordinator.fail(closing.key.run, f"aggregation failed: {type(error).__name__}: {error}")
+    else:
+        pauses_s.pop(closing.key, None)
+        coordinator.publish(closing, closed)
+    return True
+
+
+async def _on_a_thread(compute: Callable[[], Answer]) -> Answer:
+    """As asyncio.to_thread, on a thread that the end of the process does not wait for."""
+    done: Future[Answer] = Future()
+    done.set_running_or_notify_cancel()  # whoever waits may be cancelled, this may not
+
+    def work() -> None:
+        try:
+            done.set_result(compute())
+        except BaseException as error:
+            done.set_exception(error)
+
+    threading.Thread(target=work, name="aggregation", daemon=True).start()
+    return await asyncio.wrap_future(done)
