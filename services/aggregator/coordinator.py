@@ -188,15 +188,17 @@ class Coordinator:
     def _close(self, edge: Edge, run: RunRow, phase: PhaseRow) -> Closing:
         edge.set_phase(phase.key, "AGGREGATING")
         self._closing.add(phase.key)
+        strategy, restores = self._desk.make(run.spec), edge.operations.restores(run.run)
+        attested, taken = edge.uploads.attested(run), edge.taken(run)
         return Closing(
             key=phase.key,
             spec=run.spec,
-            strategy=self._desk.make(run.spec),
+            strategy=strategy,
             before=phase.before,
             tasks=edge.tasks(phase.key),
             sealed=edge.uploads.sealed(phase.key),
             noise_key=phase.noise_key,
-            spends=charged(run.spec, edge.uploads.attested(run), edge.taken(run)),
+            spends=charged(run.spec, strategy.declares, attested, taken, restores),
             uploads=self._desk.uploads,
             published=self._desk.published,
         )

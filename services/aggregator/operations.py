@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, func, insert, select, update
 
 from deerfield.exchange import Key
 from deerfield.restoration import Restoration
@@ -43,6 +43,11 @@ class Operations:
         if row is None:
             return None
         return Restoration(statement=row.statement, certificates=row.certificates, signature=row.signature)
+
+    def restores(self, run: str) -> int:
+        """How many times a run was restored."""
+        query = select(func.count()).where(restorations.c.run == run)
+        return self._connection.execute(query).scalar_one()
 
     def restored(self, incarnations: Mapping[str, int], signed: Restoration) -> None:
         """Gives runs their new incarnations, with what was signed for them."""

@@ -184,11 +184,12 @@ class Edge:
         self.changes.note_phase(f"site_{away.lower() or 'back'}", key, site=site)
 
     def taken(self, run: RunRow) -> Sequence[tuple[str, int]]:
-        """(site, epochs) of every task of a run that a site took and may have trained, in the order of the phases."""
+        """(site, epochs) of each task of a run's incarnation that a site took and may have trained, by phase."""
         untrained = or_(*(tasks.c.detail.startswith(f"{reason}:", autoescape=True) for reason in UNTRAINED))
         trained = or_(tasks.c.state.in_(("TAKEN", "SEALED")), and_(tasks.c.state == "DECLINED", ~untrained))
-        query = select(tasks.c.site, tasks.c.epochs).where(tasks.c.run == run.run, trained)
-        found = self._connection.execute(query.order_by(tasks.c.incarnation, tasks.c.round, tasks.c.phase))
+        same = (tasks.c.run == run.run, tasks.c.incarnation == run.incarnation)
+        query = select(tasks.c.site, tasks.c.epochs).where(*same, trained)
+        found = self._connection.execute(query.order_by(tasks.c.round, tasks.c.phase))
         return [(row.site, row.epochs) for row in found]
 
     def add_event(self, run: str, kind: str, detail: Mapping[str, object], time: float) -> None:
