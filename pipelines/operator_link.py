@@ -1,5 +1,6 @@
 """How a person's command reaches a running aggregator: by their certificate, or in plaintext on loopback."""
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ import typer
 
 from deerfield.certificates import Files, load, utc_now
 from deerfield.errors import InvalidInput
-from deerfield.wire.backoff import ONE_MINUTE, Backoff
+from deerfield.wire.backoff import Backoff
 from deerfield.wire.client import RunsClient
 
 LAST_PORT = 65535
@@ -55,8 +56,17 @@ def target(address: str, certificate: Path | None, key: Path | None, ca: Path | 
     return Target(address=address, files=Files(certificate=certificate, key=key, authority=ca))
 
 
+def say_and_sleep(seconds: float) -> None:
+    """A pause that a person can see."""
+    typer.echo(f"the aggregator does not answer; asking again in {seconds:.0f} s", err=True)
+    time.sleep(seconds)
+
+
+PATIENCE = Backoff(patience_s=60.0, last_s=15.0, sleep=say_and_sleep)
+
+
 @contextmanager
-def runs_of(where: Target, backoff: Backoff = ONE_MINUTE) -> Iterator[RunsClient]:
+def runs_of(where: Target, backoff: Backoff = PATIENCE) -> Iterator[RunsClient]:
     """A client of the aggregator's `Runs`, and a line on stderr for what will soon be wrong with the certificate."""
     from deerfield.wire.channel import connect, connect_tls
 

@@ -1,7 +1,6 @@
 """`deerfield runs`: a person and a running aggregator. docs/operations.md shows each of them."""
 
 import json
-import time
 import uuid
 from pathlib import Path
 from typing import Annotated
@@ -12,7 +11,7 @@ from rich.console import Console
 from deerfield.exchange import ENDINGS, RunView
 from deerfield.wire.backoff import Backoff
 from pipelines import runs_report
-from pipelines.operator_link import Address, AsJson, Ca, Certificate, Key, runs_of, target
+from pipelines.operator_link import Address, AsJson, Ca, Certificate, Key, runs_of, say_and_sleep, target
 
 NOT_FINISHED = 1  # exit code: the run that was watched has no model
 WATCHING_S = 10.0  # the longest pause before asking an aggregator again that is away
@@ -78,7 +77,7 @@ def list_(
     if as_json:
         typer.echo(json.dumps([runs_report.as_json(view) for view in views], indent=2))
     elif views:
-        Console(soft_wrap=True, highlight=False).print(runs_report.listed(views))
+        Console(highlight=False).print(runs_report.listed(views))
     else:
         typer.echo("no runs yet")
 
@@ -111,7 +110,7 @@ def watch(
     where, kind = target(aggregator, tls_certificate, tls_key, tls_ca), ""
     with runs_of(where) as runs:
         state = runs.get(run).state  # refuses a run or a caller that is not known, and an aggregator that is not there
-    with runs_of(where, Backoff(last_s=WATCHING_S, sleep=_say_and_sleep)) as runs:
+    with runs_of(where, Backoff(last_s=WATCHING_S, sleep=say_and_sleep)) as runs:
         for event in runs.watch(run, after):
             told = json.dumps(runs_report.event_json(event)) if as_json else runs_report.line(event)
             typer.echo(told)
@@ -168,9 +167,4 @@ def _show(view: RunView, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(runs_report.as_json(view), indent=2))
     else:
-        Console(soft_wrap=True, highlight=False).print(runs_report.shown(view))
-
-
-def _say_and_sleep(seconds: float) -> None:
-    typer.echo(f"the aggregator does not answer; asking again in {seconds:.0f} s", err=True)
-    time.sleep(seconds)
+        typer.echo("\n".join(runs_report.shown(view)))

@@ -1,6 +1,6 @@
 """What a person sees of runs at a running aggregator: a table, one run, and a line for each thing that happens."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -8,12 +8,11 @@ from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
-from deerfield.exchange import Event, RunView
+from deerfield.exchange import LIVE, Event, RunView
 from deerfield.strategies import make
 from deerfield.strategy import Declaration
 
 Detail = Mapping[str, Any]
-BYTES = 1 << 20
 
 
 def as_json(view: RunView) -> dict[str, Any]:
@@ -41,7 +40,10 @@ def event_json(event: Event) -> dict[str, Any]:
 
 def listed(views: Sequence[RunView]) -> Table:
     """All runs, a row each."""
-    table = Table("run", "state", "done", "strategy", "sites", "started", "why", box=SIMPLE_HEAD)
+    table = Table(box=SIMPLE_HEAD)
+    table.add_column("run", no_wrap=True, min_width=max((len(view.run) for view in views), default=0))
+    for name in ("state", "done", "strategy", "sites", "started", "why"):
+        table.add_column(name)
     for view in views:
         sites, why = str(len(view.spec.federation.sites)), escape(view.reason)
         name, started = str(view.spec.strategy["name"]), _time(view.started_at)
@@ -49,30 +51,25 @@ def listed(views: Sequence[RunView]) -> Table:
     return table
 
 
-def shown(view: RunView) -> Table:
-    """One run."""
+def shown(view: RunView) -> Iterator[str]:
+    """One run, line by line."""
     spec, privacy = view.spec, view.spec.privacy
     epsilon = "none" if privacy.unit == "none" else f"{privacy.epsilon:g}, delta {privacy.delta:g}, each {privacy.unit}"
-    table = Table("", "", box=None, show_header=False, padding=(0, 2, 0, 0))
     rows = {
-        "run": escape(view.run),
-        "state": _coloured(view.state) + (f": {escape(view.reason)}" if view.reason else ""),
+        "run": view.run,
+        "state": view.state + (f": {view.reason}" if view.reason else ""),
         "started": _time(view.started_at),
-        "incarnation": str(view.incarnation) if view.incarnation > 1 else "",
+        "incarnation": f"{view.incarnation}, restored from a backup" if view.incarnation > 1 else "",
         "done": f"{_done(view)} rounds",
-        "open phase": f"{view.phase_state}" if view.state in ("RUNNING", "PAUSED") else "",
-        "strategy": escape(" ".join(f"{name}={value}" for name, value in spec.strategy.items())),
-        "population": escape(spec.population),
+        "open phase": view.phase_state if view.state in LIVE else "",
+        "strategy": " ".join(f"{name}={value}" for name, value in spec.strategy.items()),
+        "population": spec.population,
         "epsilon": epsilon,
-        "base model": escape(f"{spec.model.base}, digest {spec.model.digest or 'unknown'}"),
+        "base model": f"{spec.model.base}, digest {spec.model.digest or 'unknown'}",
         "model": view.model.digest,
     }
-    for name, value in rows.items():
-        if value:
-            table.add_row(name, value)
-    for site, state in sorted(view.sites.items()):
-        table.add_row(f"  {escape(site)}", state.lower())
-    return table
+    yield from (f"{name:<13}{value}" for name, value in rows.items() if value)
+    yield from (f"  {site:<11}{state.lower()}" for site, state in sorted(view.sites.items()))
 
 
 def line(event: Event) -> str:
@@ -89,19 +86,23 @@ def _where(detail: Detail) -> str:
 def _published(detail: Detail) -> str:
     epsilon = [value for value in detail["epsilon"].values() if value is not None]
     spent = f", epsilon so far {max(epsilon):.3g}" if epsilon else ""
-    up, sites = detail["bytes_up"] / BYTES, ", ".join(detail["sites"])
-    return f"{_where(detail)}: {detail['factors']} from {sites}; {up:.2f} MiB up, {detail['seconds']:.1f} s{spent}"
+    up, sites = _size(detail["bytes_up"]), ", ".join(detail["sites"])
+    return f"{_where(detail)}: {detail['factors']} from {sites}; {up} up, {detail['seconds']:.1f} s{spent}"
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:.2f} MB" if count >= 1e5 else f"{count / 1e3:.2f} kB"
 
 
 def _plain(detail: Detail) -> str:
     return ", ".join(f"{name} {value}" for name, value in detail.items() if not isinstance(value, dict))
 
 
-TOLD = {
+TOLD: dict[str, Callable[[Detail], str]] = {
     "run_started": lambda d: f"{d['name']}: {d['strategy']} over {', '.join(d['sites'])}",
     "task_taken": lambda d: f"{_where(d)}: {d['site']}",
     "progress": lambda d: f"{d['site']}: step {d['steps_done']} of {d['steps']}",
-    "update_sealed": lambda d: f"{_where(d)}: {d['site']}, {d['bytes'] / BYTES:.2f} MiB",
+    "update_sealed": lambda d: f"{_where(d)}: {d['site']}, {_size(d['bytes'])}",
     "declined": lambda d: f"{_where(d)}: {d['site']}: {d['reason']}: {d['detail']}",
     "left": lambda d: f"{_where(d)}: {d['site']}: {d['detail']}",
     "lost": lambda d: f"{_where(d)}: {d['site']}, silent for {d['silent_s']:g} s",

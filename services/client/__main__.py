@@ -1,8 +1,8 @@
 """`python -m services.client`: the composition root of everything that needs torch.
 
-`site` answers tasks; `prepare` splits data and describes the model for an embedded run, `describe` the model alone; `follow` scores every phase of
-a run on data that belongs to the consortium; `evaluate` scores one adapter folder; `register`, `plan` and `reconcile`
-serve an operator between runs, without torch.
+`site` answers tasks; `prepare` splits data and describes the model for an embedded run, `describe` the model alone;
+`follow` scores every phase of a run on data that belongs to the consortium; `evaluate` scores one adapter folder;
+`register`, `plan` and `reconcile` serve an operator between runs, without torch.
 """
 
 import argparse
