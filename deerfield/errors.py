@@ -14,7 +14,7 @@ DeerfieldError                 exit code 1
     ├── RoundClosed, StaleBase, AlreadySealed, ChunksMissing
     ├── UnknownTensor, WrongShape, WrongDtype, NotFinite, TooLarge, DigestMismatch
     ├── BudgetExhausted, NotMapped, EngineFault
-    └── LedgerBehind, PolicyRefused, BadAttestation
+    └── LedgerBehind, PolicyRefused (NotRestored), BadAttestation
 """
 
 from typing import ClassVar
@@ -204,6 +204,10 @@ class PolicyRefused(Refusal):
     """The site's policy does not allow the run."""
 
     reason = "POLICY_REFUSED"
+
+
+class NotRestored(PolicyRefused):
+    """Nobody whom the site believes has signed for the run's going on from a backup; travels as POLICY_REFUSED."""
 
 
 class BadAttestation(Refusal):

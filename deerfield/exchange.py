@@ -6,12 +6,14 @@ from typing import Any, Literal, TypeAlias
 
 from deerfield.errors import BadAttestation
 from deerfield.manifest import Manifest, describe
+from deerfield.restoration import Restoration
 from deerfield.runspec import RunSpec
 from deerfield.tensors import Factors
 from deerfield.types import Attestation, Countersigned, Update
 
 Role: TypeAlias = Literal["site", "operator", "observer"]
-RunState: TypeAlias = Literal["RUNNING", "FINISHED", "FAILED", "ABORTED"]
+RunState: TypeAlias = Literal["RUNNING", "PAUSED", "FINISHED", "FAILED", "ABORTED"]
+LIVE: tuple[RunState, ...] = ("RUNNING", "PAUSED")  # the others are for ever
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +35,7 @@ class Offer:
     factors: Factors
     epochs: int
     start: Manifest
+    restoration: Restoration | None = None  # of an incarnation above 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +82,10 @@ class RunView:
     phase: int
     model: Manifest
     personal: Mapping[str, Manifest] = field(default_factory=dict)
+    incarnation: int = 1
+    started_at: float = 0.0  # seconds since the epoch
+    phase_state: str = ""  # of the newest phase
+    sites: Mapping[str, str] = field(default_factory=dict)  # what has become of each site's task in the newest phase
 
 
 ENDINGS = frozenset(

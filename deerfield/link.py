@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from deerfield.exchange import Key
+from deerfield.restoration import Restoration
 from deerfield.runspec import RunSpec
 from deerfield.types import Countersigned, Task, Update
 
@@ -17,6 +18,7 @@ class Assignment:
     spec: RunSpec
     task: Task
     base: str  # digest of task.start
+    restoration: Restoration | None = None  # of an incarnation above 1: who says that the run goes on
 
     @property
     def key(self) -> Key:

@@ -8,7 +8,7 @@ import typer
 
 from deerfield import __version__
 from deerfield.errors import DeerfieldError
-from pipelines import ledger_commands, pki_commands, register
+from pipelines import aggregator_commands, ledger_commands, pki_commands, register, runs_commands
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
@@ -20,6 +20,8 @@ app = typer.Typer(
 )
 app.add_typer(ledger_commands.app, name="ledger")
 app.add_typer(pki_commands.app, name="pki")
+app.add_typer(runs_commands.app, name="runs")
+app.add_typer(aggregator_commands.app, name="aggregator")
 app.command("register")(register.command)
 
 

@@ -77,7 +77,14 @@ class SiteClient:
             start=self._fetcher.fetch(offer.start),
         )
         key = offer.key
-        return Assignment(run=key.run, incarnation=key.incarnation, spec=offer.spec, task=task, base=offer.start.digest)
+        return Assignment(
+            run=key.run,
+            incarnation=key.incarnation,
+            spec=offer.spec,
+            task=task,
+            base=offer.start.digest,
+            restoration=offer.restoration,
+        )
 
     def send(self, assignment: Assignment, update: Update) -> Countersigned:
         """Delivers the update, once, however often the connection breaks; answers its head, countersigned and checked.
@@ -214,6 +221,19 @@ class RunsClient:
     def abort(self, run: str, reason: str) -> RunView:
         """Ends a run in whatever state it is; one that has ended stays as it is."""
         return codec.decode_view(self._call(self._stub.Abort, pb.AbortRequest(run=run, reason=reason)))
+
+    def pause(self, run: str, reason: str) -> RunView:
+        """Stops a run's clock until it is resumed; raises RunEnded."""
+        return codec.decode_view(self._call(self._stub.Pause, pb.PauseRequest(run=run, reason=reason)))
+
+    def resume(self, run: str) -> RunView:
+        """Lets a paused run go on; raises RunEnded."""
+        return codec.decode_view(self._call(self._stub.Resume, pb.ResumeRequest(run=run)))
+
+    def repin(self, site: str, public_key: str, reason: str) -> str:
+        """Takes another signing key of a site, in hex; answers the one before, empty where there was none."""
+        request = pb.RepinRequest(site=site, public_key=bytes.fromhex(public_key), reason=reason)
+        return bytes(self._call(self._stub.Repin, request).before).hex()
 
     def evaluated(self, run: str, round: int, phase: int, metrics: Mapping[str, float]) -> None:
         """Records metrics of a published phase, computed on data that is public or belongs to the consortium."""

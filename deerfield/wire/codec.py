@@ -23,7 +23,14 @@ from deerfield.wire.checks import (
     sha256_names,
     tensor_name,
 )
-from deerfield.wire.signed import decode_attestation, decode_head, encode_attestation, encode_head
+from deerfield.wire.signed import (
+    decode_attestation,
+    decode_head,
+    decode_restoration,
+    encode_attestation,
+    encode_head,
+    encode_restoration,
+)
 
 FACTORS: Mapping[str, Factors] = {word: word for word in get_args(Factors)}
 STATES: Mapping[str, RunState] = {word: word for word in get_args(RunState)}
@@ -99,7 +106,12 @@ def encode_offer(offer: Offer | None) -> pb.NextTaskReply:
     task = pb.Task(
         key=encode_key(offer.key), factors=offer.factors, epochs=offer.epochs, start=encode_manifest(offer.start)
     )
-    return pb.NextTaskReply(task=task, spec=offer.spec.canonical(), spec_sha256=offer.spec.sha256)
+    return pb.NextTaskReply(
+        task=task,
+        spec=offer.spec.canonical(),
+        spec_sha256=offer.spec.sha256,
+        restoration=encode_restoration(offer.restoration),
+    )
 
 
 def decode_offer(message: pb.NextTaskReply) -> Offer | None:
@@ -120,6 +132,7 @@ def decode_offer(message: pb.NextTaskReply) -> Offer | None:
         factors=one_of(task.factors, FACTORS, "factors"),
         epochs=task.epochs,
         start=decode_manifest(task.start),
+        restoration=decode_restoration(message),
     )
 
 
@@ -227,6 +240,10 @@ def encode_view(view: RunView) -> pb.Run:
         phase=view.phase,
         model=encode_manifest(view.model),
         personal={site: encode_manifest(manifest) for site, manifest in view.personal.items()},
+        incarnation=view.incarnation,
+        started_at=view.started_at,
+        phase_state=view.phase_state,
+        sites=view.sites,
     )
 
 
@@ -241,6 +258,10 @@ def decode_view(message: pb.Run) -> RunView:
         phase=message.phase,
         model=decode_manifest(message.model),
         personal={site: decode_manifest(manifest) for site, manifest in message.personal.items()},
+        incarnation=message.incarnation,
+        started_at=message.started_at,
+        phase_state=message.phase_state,
+        sites=dict(message.sites),
     )
 
 

@@ -216,14 +216,26 @@ class NextTaskRequest(_message.Message):
     def __init__(self, run: _Optional[str] = ..., wait_ms: _Optional[int] = ...) -> None: ...
 
 class NextTaskReply(_message.Message):
-    __slots__ = ("task", "spec", "spec_sha256")
+    __slots__ = ("task", "spec", "spec_sha256", "restoration")
     TASK_FIELD_NUMBER: _ClassVar[int]
     SPEC_FIELD_NUMBER: _ClassVar[int]
     SPEC_SHA256_FIELD_NUMBER: _ClassVar[int]
+    RESTORATION_FIELD_NUMBER: _ClassVar[int]
     task: Task
     spec: str
     spec_sha256: str
-    def __init__(self, task: _Optional[_Union[Task, _Mapping]] = ..., spec: _Optional[str] = ..., spec_sha256: _Optional[str] = ...) -> None: ...
+    restoration: Restoration
+    def __init__(self, task: _Optional[_Union[Task, _Mapping]] = ..., spec: _Optional[str] = ..., spec_sha256: _Optional[str] = ..., restoration: _Optional[_Union[Restoration, _Mapping]] = ...) -> None: ...
+
+class Restoration(_message.Message):
+    __slots__ = ("statement", "certificates", "signature")
+    STATEMENT_FIELD_NUMBER: _ClassVar[int]
+    CERTIFICATES_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    statement: str
+    certificates: str
+    signature: bytes
+    def __init__(self, statement: _Optional[str] = ..., certificates: _Optional[str] = ..., signature: _Optional[bytes] = ...) -> None: ...
 
 class BeginUploadRequest(_message.Message):
     __slots__ = ("key", "manifest", "base", "metrics", "attestation")
@@ -407,7 +419,7 @@ class PhaseNumber(_message.Message):
     def __init__(self, round: _Optional[int] = ..., phase: _Optional[int] = ...) -> None: ...
 
 class Run(_message.Message):
-    __slots__ = ("run", "state", "reason", "spec", "round", "phase", "model", "personal")
+    __slots__ = ("run", "state", "reason", "spec", "round", "phase", "model", "personal", "incarnation", "started_at", "phase_state", "sites")
     class PersonalEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -415,6 +427,13 @@ class Run(_message.Message):
         key: str
         value: Manifest
         def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[Manifest, _Mapping]] = ...) -> None: ...
+    class SitesEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
     RUN_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
@@ -423,6 +442,10 @@ class Run(_message.Message):
     PHASE_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     PERSONAL_FIELD_NUMBER: _ClassVar[int]
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    STARTED_AT_FIELD_NUMBER: _ClassVar[int]
+    PHASE_STATE_FIELD_NUMBER: _ClassVar[int]
+    SITES_FIELD_NUMBER: _ClassVar[int]
     run: str
     state: str
     reason: str
@@ -431,7 +454,11 @@ class Run(_message.Message):
     phase: int
     model: Manifest
     personal: _containers.MessageMap[str, Manifest]
-    def __init__(self, run: _Optional[str] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., spec: _Optional[str] = ..., round: _Optional[int] = ..., phase: _Optional[int] = ..., model: _Optional[_Union[Manifest, _Mapping]] = ..., personal: _Optional[_Mapping[str, Manifest]] = ...) -> None: ...
+    incarnation: int
+    started_at: float
+    phase_state: str
+    sites: _containers.ScalarMap[str, str]
+    def __init__(self, run: _Optional[str] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., spec: _Optional[str] = ..., round: _Optional[int] = ..., phase: _Optional[int] = ..., model: _Optional[_Union[Manifest, _Mapping]] = ..., personal: _Optional[_Mapping[str, Manifest]] = ..., incarnation: _Optional[int] = ..., started_at: _Optional[float] = ..., phase_state: _Optional[str] = ..., sites: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class ListRequest(_message.Message):
     __slots__ = ()
@@ -450,6 +477,36 @@ class AbortRequest(_message.Message):
     run: str
     reason: str
     def __init__(self, run: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class PauseRequest(_message.Message):
+    __slots__ = ("run", "reason")
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    run: str
+    reason: str
+    def __init__(self, run: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class ResumeRequest(_message.Message):
+    __slots__ = ("run",)
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    run: str
+    def __init__(self, run: _Optional[str] = ...) -> None: ...
+
+class RepinRequest(_message.Message):
+    __slots__ = ("site", "public_key", "reason")
+    SITE_FIELD_NUMBER: _ClassVar[int]
+    PUBLIC_KEY_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    site: str
+    public_key: bytes
+    reason: str
+    def __init__(self, site: _Optional[str] = ..., public_key: _Optional[bytes] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class RepinReply(_message.Message):
+    __slots__ = ("before",)
+    BEFORE_FIELD_NUMBER: _ClassVar[int]
+    before: bytes
+    def __init__(self, before: _Optional[bytes] = ...) -> None: ...
 
 class EvaluatedRequest(_message.Message):
     __slots__ = ("run", "round", "phase", "metrics")

@@ -576,6 +576,21 @@ class RunsStub:
                 request_serializer=deerfield_dot_wire_dot_federation__pb2.AbortRequest.SerializeToString,
                 response_deserializer=deerfield_dot_wire_dot_federation__pb2.Run.FromString,
                 _registered_method=True)
+        self.Pause = channel.unary_unary(
+                '/deerfield.wire.v1.Runs/Pause',
+                request_serializer=deerfield_dot_wire_dot_federation__pb2.PauseRequest.SerializeToString,
+                response_deserializer=deerfield_dot_wire_dot_federation__pb2.Run.FromString,
+                _registered_method=True)
+        self.Resume = channel.unary_unary(
+                '/deerfield.wire.v1.Runs/Resume',
+                request_serializer=deerfield_dot_wire_dot_federation__pb2.ResumeRequest.SerializeToString,
+                response_deserializer=deerfield_dot_wire_dot_federation__pb2.Run.FromString,
+                _registered_method=True)
+        self.Repin = channel.unary_unary(
+                '/deerfield.wire.v1.Runs/Repin',
+                request_serializer=deerfield_dot_wire_dot_federation__pb2.RepinRequest.SerializeToString,
+                response_deserializer=deerfield_dot_wire_dot_federation__pb2.RepinReply.FromString,
+                _registered_method=True)
         self.Evaluated = channel.unary_unary(
                 '/deerfield.wire.v1.Runs/Evaluated',
                 request_serializer=deerfield_dot_wire_dot_federation__pb2.EvaluatedRequest.SerializeToString,
@@ -620,6 +635,26 @@ class RunsServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Pause(self, request, context):
+        """Stops the run's clock: no new task, no next phase, no deadline, until it is resumed.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Resume(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Repin(self, request, context):
+        """Takes another signing key of a site, which has lost the one of its first attestation.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Evaluated(self, request, context):
         """Metrics of a published phase, computed on data that is public or belongs to the consortium.
         """
@@ -654,6 +689,21 @@ def add_RunsServicer_to_server(servicer, server):
                     servicer.Abort,
                     request_deserializer=deerfield_dot_wire_dot_federation__pb2.AbortRequest.FromString,
                     response_serializer=deerfield_dot_wire_dot_federation__pb2.Run.SerializeToString,
+            ),
+            'Pause': grpc.unary_unary_rpc_method_handler(
+                    servicer.Pause,
+                    request_deserializer=deerfield_dot_wire_dot_federation__pb2.PauseRequest.FromString,
+                    response_serializer=deerfield_dot_wire_dot_federation__pb2.Run.SerializeToString,
+            ),
+            'Resume': grpc.unary_unary_rpc_method_handler(
+                    servicer.Resume,
+                    request_deserializer=deerfield_dot_wire_dot_federation__pb2.ResumeRequest.FromString,
+                    response_serializer=deerfield_dot_wire_dot_federation__pb2.Run.SerializeToString,
+            ),
+            'Repin': grpc.unary_unary_rpc_method_handler(
+                    servicer.Repin,
+                    request_deserializer=deerfield_dot_wire_dot_federation__pb2.RepinRequest.FromString,
+                    response_serializer=deerfield_dot_wire_dot_federation__pb2.RepinReply.SerializeToString,
             ),
             'Evaluated': grpc.unary_unary_rpc_method_handler(
                     servicer.Evaluated,
@@ -797,6 +847,87 @@ class Runs:
             '/deerfield.wire.v1.Runs/Abort',
             deerfield_dot_wire_dot_federation__pb2.AbortRequest.SerializeToString,
             deerfield_dot_wire_dot_federation__pb2.Run.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Pause(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/deerfield.wire.v1.Runs/Pause',
+            deerfield_dot_wire_dot_federation__pb2.PauseRequest.SerializeToString,
+            deerfield_dot_wire_dot_federation__pb2.Run.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Resume(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/deerfield.wire.v1.Runs/Resume',
+            deerfield_dot_wire_dot_federation__pb2.ResumeRequest.SerializeToString,
+            deerfield_dot_wire_dot_federation__pb2.Run.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Repin(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/deerfield.wire.v1.Runs/Repin',
+            deerfield_dot_wire_dot_federation__pb2.RepinRequest.SerializeToString,
+            deerfield_dot_wire_dot_federation__pb2.RepinReply.FromString,
             options,
             channel_credentials,
             insecure,

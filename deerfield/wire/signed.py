@@ -8,6 +8,7 @@ from math import inf, isinf
 from typing import get_args
 
 from deerfield.errors import BadAttestation, BadRequest
+from deerfield.restoration import Restoration
 from deerfield.types import Attestation, Countersigned, Spend, Unit
 from deerfield.wire import federation_pb2 as pb
 from deerfield.wire import limits
@@ -102,6 +103,32 @@ def decode_head(message: pb.CommitReply | pb.UploadStatusReply | pb.LedgerHeadRe
         delta_after=_delta(head.delta_after),
         aggregator_key=exactly(KEY_BYTES, head.aggregator_key, "a public key"),
         signature=exactly(SIGNATURE_BYTES, head.signature, "a signature"),
+    )
+
+
+def decode_public_key(raw: bytes) -> str:
+    """An Ed25519 public key in hex; raises BadRequest for another number of bytes."""
+    return exactly(KEY_BYTES, raw, "a public key")
+
+
+def encode_restoration(restoration: Restoration | None) -> pb.Restoration | None:
+    """What an operator signed; None leaves the field out."""
+    if restoration is None:
+        return None
+    return pb.Restoration(
+        statement=restoration.statement,
+        certificates=restoration.certificates,
+        signature=bytes.fromhex(restoration.signature),
+    )
+
+
+def decode_restoration(message: pb.NextTaskReply) -> Restoration | None:
+    """What an operator signed, if anything; whether it is to be believed is for the site to check."""
+    if not message.HasField("restoration"):
+        return None
+    found = message.restoration
+    return Restoration(
+        statement=found.statement, certificates=found.certificates, signature=bytes(found.signature).hex()
     )
 
 

@@ -48,11 +48,13 @@ def check_ledger(heads: Heads, attestation: Attestation) -> None:
     if pinned not in (None, attestation.public_key):
         raise BadAttestation(
             f"site {site} signed with key {attestation.public_key[:SHOWN]}..., its first attestation was by "
-            f"{pinned[:SHOWN]}...; restore the site's key"
+            f"{pinned[:SHOWN]}...; restore the site's key, or let an operator pin the new one"
         )
     if known is None or (attestation.ledger_sequence, attestation.ledger_head) == (known.sequence, known.head):
         return
-    if attestation.ledger_sequence <= known.sequence:
+    # a key that was pinned anew signs a new ledger, whose entries count from 0; what is spent stays spent all the same
+    continues = heads.newest_key(site, population) == attestation.public_key
+    if continues and attestation.ledger_sequence <= known.sequence:
         raise BadAttestation(
             f"entry {attestation.ledger_sequence} of the ledger of {population} at {site} is not after entry "
             f"{known.sequence}, which was attested before; if an old copy was restored, reconcile it"

@@ -76,17 +76,25 @@ def check_account(spec: RunSpec, attestation: Attestation) -> None:
 
 
 def charged(
-    spec: RunSpec, sealed: Mapping[str, Sequence[Attestation]], taken: Sequence[tuple[str, int]]
+    spec: RunSpec,
+    declares: Declaration,
+    sealed: Mapping[str, Sequence[Attestation]],
+    taken: Sequence[tuple[str, int]],
+    restores: int,
 ) -> Mapping[str, tuple[Spend, ...]]:
     """What each site may have spent: all steps of every (site, epochs) that was `taken`, whether or not it was sealed.
 
     An update that came late or was refused has left its site. Its noise is the least that the site has sealed in this
     run; of a site that has sealed nothing it is not known, and the site is left out. What a site releases beside its
-    updates counts whole from its first one on.
+    updates counts whole from its first one on. Nobody knows what came after the backup that a run was restored from: of
+    each incarnation before this one, all that it reserves counts.
     """
+    phases = declares.rounds * len(declares.phases) + spec.privacy.spare_phases
+    whole = phases * spec.releases(declares.epochs)
     found = {}
     for site, attested in sealed.items():
         least = min((each.spend for each in attested), key=lambda spend: spend.noise_multiplier)
         steps = tuple(replace(least, steps=spec.releases(epochs)) for taker, epochs in taken if taker == site)
-        found[site] = (*steps, *attested[-1].beside)
+        lost = (replace(least, steps=whole),) * restores
+        found[site] = (*lost, *steps, *attested[-1].beside * (1 + restores))
     return found

@@ -1,17 +1,18 @@
 """The life of a phase: tasks go out, sites answer or drop out, the phase closes, the next one opens.
 
 Driven from one thread, with a clock that is handed in; knows no transport. Each edge of the state machine
-OPEN -> COLLECTING -> AGGREGATING -> PUBLISHED is one transaction. A run ends FINISHED, FAILED or ABORTED.
+OPEN -> COLLECTING -> AGGREGATING -> PUBLISHED is one transaction. A run ends FINISHED, FAILED or ABORTED; a PAUSED
+one takes what was handed out before, and nothing else happens to it.
 """
 
 from collections.abc import Sequence
 from dataclasses import replace
 
 from deerfield.errors import RoundClosed, RunEnded, Unreachable
-from deerfield.exchange import Key, Offer
+from deerfield.exchange import LIVE, Key, Offer
 from services.aggregator.budget import charged
 from services.aggregator.desk import Desk
-from services.aggregator.membership import member, open_task, running
+from services.aggregator.membership import live, member, open_task
 from services.aggregator.phase import Closed, Closing, fresh_phase
 from services.aggregator.recorder import Recorder, Untracked
 from services.aggregator.records import PhaseRow, RunRow, TaskRow, TaskState
@@ -43,8 +44,8 @@ class Coordinator:
         desk.presence.saw(site, desk.clock())
         with desk.store.edge() as edge:
             if run:
-                return self._take(edge, running(member(edge, run, site)), site)
-            mine = (row for row in edge.runs("RUNNING") if site in row.spec.federation.sites)
+                return self._take(edge, live(member(edge, run, site)), site)
+            mine = (row for row in edge.runs(*LIVE) if site in row.spec.federation.sites)
             return next((offer for row in mine if (offer := self._take(edge, row, site))), None)
 
     def heartbeat(self, site: str, key: Key, steps_done: int, steps: int) -> bool:
@@ -77,7 +78,7 @@ class Coordinator:
         """Notes that a site withdraws: this and later phases do not wait for it, until it asks for a task again."""
         with self._desk.store.edge() as edge:
             row = member(edge, run, site)
-            if row.state != "RUNNING":
+            if row.state not in LIVE:
                 return
             phase = edge.newest_phase(row)
             task = edge.task(phase.key, site)
@@ -107,13 +108,14 @@ class Coordinator:
         self._closing.discard(closing.key)
 
     def publish(self, closing: Closing, closed: Closed) -> None:
-        """Publishes what a closing computed, and opens the next phase or finishes the run; drops it after an abort."""
+        """Publishes what a closing computed, and opens the next phase or finishes the run; drops it after an abort
+        or in a pause."""
         self.give_back(closing)  # first: a transaction that fails is to be computed again
         key, opening, now = closing.key, closed.next, self._desk.clock()
         with self._desk.store.edge() as edge:
             run = edge.run(key.run)
             phase = edge.newest_phase(run)
-            if run.state != "RUNNING" or phase.key != key:
+            if run.state != "RUNNING" or phase.key != key:  # a paused run computes it again when it goes on
                 return
             edge.set_phase(key, "PUBLISHED", opening.state)
             answered = [task for task in closing.tasks if task.state == "SEALED"]
@@ -132,9 +134,9 @@ class Coordinator:
         self._desk.presence.forget_progress(key.run)
 
     def fail(self, run: str, reason: str) -> None:
-        """Ends a running run without its model."""
+        """Ends a run that is not over without its model."""
         with self._desk.store.edge() as edge:
-            if edge.run(run).state == "RUNNING":
+            if edge.run(run).state in LIVE:
                 self._fail(edge, run, reason)
 
     def close_due(self) -> int:
@@ -156,12 +158,21 @@ class Coordinator:
             edge.set_away(phase.key, site, "")
         if task is None or task.state in ANSWERED or phase.state not in ("OPEN", "COLLECTING"):
             return None
+        if task.state != "TAKEN" and run.state == "PAUSED":
+            return None
         if task.state != "TAKEN":
             edge.set_task(phase.key, site, "TAKEN")
             self._happened(edge, phase.key, "task_taken", site=site)
         if phase.state == "OPEN":
             edge.set_phase(phase.key, "COLLECTING")
-        return Offer(key=phase.key, spec=run.spec, factors=task.factors, epochs=task.epochs, start=task.start)
+        return Offer(
+            key=phase.key,
+            spec=run.spec,
+            factors=task.factors,
+            epochs=task.epochs,
+            start=task.start,
+            restoration=edge.operations.restoration(run.run, run.incarnation),
+        )
 
     def _advance(self, edge: Edge, run: RunRow) -> Closing | None:
         phase = edge.newest_phase(run)
@@ -192,15 +203,17 @@ class Coordinator:
 
     def _close(self, edge: Edge, run: RunRow, phase: PhaseRow) -> Closing:
         edge.set_phase(phase.key, "AGGREGATING")
+        strategy, restores = self._desk.make(run.spec), edge.operations.restores(run.run)
+        attested, taken = edge.uploads.attested(run), edge.taken(run)
         return Closing(
             key=phase.key,
             spec=run.spec,
-            strategy=self._desk.make(run.spec),
+            strategy=strategy,
             before=phase.before,
             tasks=edge.tasks(phase.key),
             sealed=edge.uploads.sealed(phase.key),
             noise_key=phase.noise_key,
-            spends=charged(run.spec, edge.uploads.attested(run), edge.taken(run)),
+            spends=charged(run.spec, strategy.declares, attested, taken, restores),
             uploads=self._desk.uploads,
             published=self._desk.published,
         )

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from deerfield.errors import NotMember, RoundClosed, RunEnded
-from deerfield.exchange import Key, Role
+from deerfield.exchange import LIVE, Key, Role
 from services.aggregator.records import PhaseRow, RunRow, TaskRow
 from services.aggregator.store import Edge, Store
 
@@ -20,9 +20,9 @@ def member(edge: Edge, run: str, site: str) -> RunRow:
     return row
 
 
-def running(row: RunRow) -> RunRow:
-    """The run; raises RunEnded if it is over."""
-    if row.state != "RUNNING":
+def live(row: RunRow) -> RunRow:
+    """The run, which may be paused; raises RunEnded if it is over."""
+    if row.state not in LIVE:
         raise RunEnded(f"run {row.run} is {row.state}" + (f": {row.reason}" if row.reason else ""))
     return row
 
@@ -47,10 +47,10 @@ def open_task(edge: Edge, key: Key, site: str) -> tuple[RunRow, PhaseRow, TaskRo
     """The run, the phase and the site's task that `key` names, while updates are taken for it.
 
     Raises:
-        UnknownRun, NotMember, RunEnded: as `member` and `running`.
+        UnknownRun, NotMember, RunEnded: as `member` and `live`.
         RoundClosed: another phase is open, or this one is being aggregated.
     """
-    run = running(member(edge, key.run, site))
+    run = live(member(edge, key.run, site))
     phase = edge.newest_phase(run)
     task = edge.task(phase.key, site)
     if phase.key != key or phase.state not in ("OPEN", "COLLECTING") or task is None:

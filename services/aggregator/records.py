@@ -38,6 +38,7 @@ class RunRow:
     state: RunState
     reason: str
     started_at: float
+    paused_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

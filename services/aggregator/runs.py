@@ -1,21 +1,26 @@
-"""What an operator may do with runs: start, look at, follow, abort, and hand in evaluations."""
+"""What an operator may do with runs: start, look at, follow, pause, abort, and hand in evaluations."""
 
 import re
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
 
+import structlog
+
 from deerfield.errors import BadRequest, InvalidInput
-from deerfield.exchange import Event, Key, RunView
+from deerfield.exchange import LIVE, Event, Key, RunView
 from deerfield.runspec import RunSpec
 from deerfield.strategy import Declaration, completed
 from deerfield.tensors import layers
 from services.aggregator.desk import Desk
+from services.aggregator.membership import live
 from services.aggregator.phase import draw_adapter, fresh_phase, open_phase
 from services.aggregator.records import RunRow, StateRecord
 from services.aggregator.store import Edge
 
 INCARNATION = 1  # of a run that was never restored from a backup
 REQUEST_ID_CHARS = 256
+
+log = structlog.get_logger()
 
 
 class Runs:
@@ -70,21 +75,62 @@ class Runs:
         """
         with self._desk.store.edge() as edge:
             row = edge.run(run)
-            return _view(row, _published(edge, row, *published) if published else _newest(edge, row))
+            return _view(edge, row, _published(edge, row, *published) if published else _newest(edge, row))
 
     def list(self) -> Sequence[RunView]:
         """Every run, oldest first."""
         with self._desk.store.edge() as edge:
-            return [_view(row, _newest(edge, row)) for row in edge.runs()]
+            return [_view(edge, row, _newest(edge, row)) for row in edge.runs()]
 
     def abort(self, run: str, reason: str) -> RunView:
         """Ends a run in whatever state it is; one that has ended stays as it is. Raises UnknownRun."""
         with self._desk.store.edge() as edge:
-            if edge.run(run).state == "RUNNING":
+            if edge.run(run).state in LIVE:
                 edge.end_run(run, "ABORTED", reason)
                 edge.add_event(run, "run_aborted", {"reason": reason}, self._desk.clock())
             row = edge.run(run)
-            return _view(row, _newest(edge, row))
+            return _view(edge, row, _newest(edge, row))
+
+    def pause(self, run: str, reason: str) -> RunView:
+        """Stops a run's clock; of one that is paused already nothing changes.
+
+        Raises:
+            UnknownRun, RunEnded: there is nothing to pause.
+        """
+        with self._desk.store.edge() as edge:
+            if live(edge.run(run)).state == "RUNNING":
+                edge.operations.pause(run, now := self._desk.clock())
+                edge.add_event(run, "run_paused", {"reason": reason}, now)
+            return _view(edge, row := edge.run(run), _newest(edge, row))
+
+    def resume(self, run: str) -> RunView:
+        """Lets a paused run go on; its deadline does not count the pause. One that runs stays as it is.
+
+        Raises:
+            UnknownRun, RunEnded: there is nothing to resume.
+        """
+        with self._desk.store.edge() as edge:
+            row, now = live(edge.run(run)), self._desk.clock()
+            if row.state == "PAUSED":
+                paused_s = edge.operations.resume(row, edge.newest_phase(row).key, now)
+                edge.add_event(run, "run_resumed", {"paused_s": round(paused_s, 1)}, now)
+            return _view(edge, row := edge.run(run), _newest(edge, row))
+
+    def repin(self, site: str, public_key: str, reason: str) -> str:
+        """Takes another signing key of a site from now on; answers the one before, empty where there was none.
+
+        Each run of the site that is not over has the event site_repinned.
+        """
+        with self._desk.store.edge() as edge:
+            before = edge.heads.pinned(site) or ""
+            if before != public_key:
+                edge.heads.repin(site, public_key, now := self._desk.clock())
+                detail = {"site": site, "before": before, "public_key": public_key, "reason": reason}
+                for row in edge.runs(*LIVE):
+                    if site in row.spec.federation.sites:
+                        edge.add_event(row.run, "site_repinned", detail, now)
+        log.info("site's key was pinned anew", site=site, before=before, public_key=public_key, reason=reason)
+        return before
 
     def evaluated(self, run: str, round: int, phase: int, metrics: Mapping[str, float]) -> None:
         """Writes metrics of a published phase down, once.
@@ -179,7 +225,8 @@ def _published(edge: Edge, row: RunRow, round: int, phase: int) -> StateRecord:
     return state
 
 
-def _view(row: RunRow, state: StateRecord) -> RunView:
+def _view(edge: Edge, row: RunRow, state: StateRecord) -> RunView:
+    newest = edge.newest_phase(row)
     return RunView(
         run=row.run,
         state=row.state,
@@ -189,4 +236,8 @@ def _view(row: RunRow, state: StateRecord) -> RunView:
         phase=state.phase,
         model=state.shared,
         personal=state.personal,
+        incarnation=row.incarnation,
+        started_at=row.started_at,
+        phase_state=newest.state,
+        sites={task.site: task.away or task.state for task in edge.tasks(newest.key)},
     )

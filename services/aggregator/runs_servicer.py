@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 
 from deerfield.exchange import Event
-from deerfield.wire import checks, codec, limits
+from deerfield.wire import checks, codec, limits, signed
 from deerfield.wire import federation_pb2 as pb
 from deerfield.wire import federation_pb2_grpc as rpc
 from services.aggregator.assembly import Aggregator
@@ -56,6 +56,31 @@ class RunsServicer(rpc.RunsServicer):
         view = self._runs.abort(checks.run_id(request.run), checks.detail(request.reason))
         self._pulse.beat()
         return codec.encode_view(view)
+
+    @refuses
+    async def Pause(self, request: pb.PauseRequest, context: Context) -> pb.Run:
+        """Stops a run's clock."""
+        self._operator(context)
+        view = self._runs.pause(checks.run_id(request.run), checks.detail(request.reason))
+        self._pulse.beat()
+        return codec.encode_view(view)
+
+    @refuses
+    async def Resume(self, request: pb.ResumeRequest, context: Context) -> pb.Run:
+        """Lets a paused run go on."""
+        self._operator(context)
+        view = self._runs.resume(checks.run_id(request.run))
+        self._pulse.beat()
+        return codec.encode_view(view)
+
+    @refuses
+    async def Repin(self, request: pb.RepinRequest, context: Context) -> pb.RepinReply:
+        """Takes another signing key of a site."""
+        self._operator(context)
+        site, key = checks.named(request.site, "a site's name"), signed.decode_public_key(request.public_key)
+        before = self._runs.repin(site, key, checks.detail(request.reason))
+        self._pulse.beat()
+        return pb.RepinReply(before=bytes.fromhex(before))
 
     @refuses
     async def Evaluated(self, request: pb.EvaluatedRequest, context: Context) -> pb.EvaluatedReply:

@@ -38,3 +38,10 @@ def _check(connection: Connection, scripts: ScriptDirectory) -> None:
             f"database: its tables are of revision {found}, and this version of deerfield knows them up to {known}; "
             "install the newer version that made them, or name another database"
         )
+
+
+def newest(migrations: Path = MIGRATIONS) -> str | None:
+    """The newest revision that this code knows."""
+    config = Config()
+    config.set_main_option("script_location", str(migrations).replace("%", "%%"))
+    return ScriptDirectory.from_config(config).get_current_head()

@@ -17,6 +17,7 @@ from services.aggregator.database import Database
 from services.aggregator.failures import failure
 from services.aggregator.heads import Heads
 from services.aggregator.kept import Kept
+from services.aggregator.operations import Operations
 from services.aggregator.records import (
     Away,
     PhaseRow,
@@ -94,6 +95,7 @@ class Edge:
         self.uploads = Uploads(connection, self.changes)
         self.heads = Heads(connection, self.changes)
         self.kept = Kept(connection, self.changes)
+        self.operations = Operations(connection, self.changes)
 
     def run(self, run: str) -> RunRow:
         """One run; raises UnknownRun."""
@@ -107,10 +109,11 @@ class Edge:
         row = self._connection.execute(select(runs).where(runs.c.request_id == request_id)).one_or_none()
         return _run(row) if row else None
 
-    def runs(self, state: RunState | None = None) -> Sequence[RunRow]:
-        """Every run, or those in `state`, oldest first."""
+    def runs(self, *states: RunState) -> Sequence[RunRow]:
+        """Every run, or those in one of `states`, oldest first."""
         query = select(runs).order_by(runs.c.started_at, runs.c.run)
-        return [_run(row) for row in self._connection.execute(query.where(runs.c.state == state) if state else query)]
+        found = self._connection.execute(query.where(runs.c.state.in_(states)) if states else query)
+        return [_run(row) for row in found]
 
     def add_run(self, row: RunRow) -> None:
         """Adds a run."""
@@ -130,8 +133,11 @@ class Edge:
         )
 
     def published(self, key: Key) -> StateRecord | None:
-        """The state that a phase published."""
-        after = self._connection.execute(select(phases.c.after).where(*of_phase(phases, key))).scalar_one_or_none()
+        """The state that a phase published, under the key's incarnation or, before a restore, under an earlier one."""
+        where = (phases.c.run == key.run, phases.c.round == key.round, phases.c.phase == key.phase)
+        until = (phases.c.incarnation <= key.incarnation, phases.c.after.is_not(None))
+        query = select(phases.c.after).where(*where, *until).order_by(phases.c.incarnation.desc()).limit(1)
+        after = self._connection.execute(query).scalar_one_or_none()
         return state_of(after) if after else None
 
     def add_phase(self, row: PhaseRow, planned: Sequence[TaskRow]) -> None:
@@ -188,11 +194,12 @@ class Edge:
         self.changes.note_phase(f"site_{away.lower() or 'back'}", key, site=site)
 
     def taken(self, run: RunRow) -> Sequence[tuple[str, int]]:
-        """(site, epochs) of every task of a run that a site took and may have trained, in the order of the phases."""
+        """(site, epochs) of each task of a run's incarnation that a site took and may have trained, by phase."""
         untrained = or_(*(tasks.c.detail.startswith(f"{reason}:", autoescape=True) for reason in UNTRAINED))
         trained = or_(tasks.c.state.in_(("TAKEN", "SEALED")), and_(tasks.c.state == "DECLINED", ~untrained))
-        query = select(tasks.c.site, tasks.c.epochs).where(tasks.c.run == run.run, trained)
-        found = self._connection.execute(query.order_by(tasks.c.incarnation, tasks.c.round, tasks.c.phase))
+        same = (tasks.c.run == run.run, tasks.c.incarnation == run.incarnation)
+        query = select(tasks.c.site, tasks.c.epochs).where(*same, trained)
+        found = self._connection.execute(query.order_by(tasks.c.round, tasks.c.phase))
         return [(row.site, row.epochs) for row in found]
 
     def add_event(self, run: str, kind: str, detail: Mapping[str, object], time: float) -> None:

@@ -42,6 +42,7 @@ runs = Table(
     Column("state", String(16), nullable=False),
     Column("reason", Text, nullable=False, default=""),
     Column("started_at", Float, nullable=False),
+    Column("paused_at", Float),  # of a paused run: since when its clock stands still
 )
 
 PHASE = ("run", "incarnation", "round", "phase")
@@ -97,6 +98,17 @@ uploads = Table(
     Column("sealed", Boolean, nullable=False),
     Column("held", Boolean, nullable=False, server_default=true()),  # whether its chunks are kept
     ForeignKeyConstraint(PHASE, [f"phases.{name}" for name in PHASE]),
+)
+
+restorations = Table(
+    "restorations",
+    metadata,
+    Column("run", _name(128), primary_key=True),
+    Column("incarnation", Whole, primary_key=True),
+    Column("statement", Text, nullable=False),  # with the next two: a `deerfield.restoration.Restoration`
+    Column("certificates", Text, nullable=False),
+    Column("signature", Text, nullable=False),
+    ForeignKeyConstraint(["run"], ["runs.run"]),
 )
 
 heads = Table(

@@ -1,8 +1,8 @@
 """`python -m services.client`: the composition root of everything that needs torch.
 
-`site` answers tasks; `prepare` splits data and describes the model for an embedded run; `follow` scores every phase of
-a run on data that belongs to the consortium; `evaluate` scores one adapter folder; `register`, `plan` and `reconcile`
-serve an operator between runs, without torch.
+`site` answers tasks; `prepare` splits data and describes the model for an embedded run, `describe` the model alone;
+`follow` scores every phase of a run on data that belongs to the consortium; `evaluate` scores one adapter folder;
+`register`, `plan` and `reconcile` serve an operator between runs, without torch.
 """
 
 import argparse
@@ -48,6 +48,11 @@ def _parser() -> argparse.ArgumentParser:
     prepare.add_argument("--out", type=Path, required=True)
     prepare.add_argument("--pooled", action="store_true")
     prepare.set_defaults(command=_prepare)
+
+    describe = commands.add_parser("describe", help="say what a run file leaves to its base model")
+    describe.add_argument("--spec", type=Path, required=True)
+    describe.add_argument("--base", required=True)
+    describe.set_defaults(command=_describe)
 
     follow = commands.add_parser("follow", help="score every published phase of a run")
     follow.add_argument("--aggregator", required=True)
@@ -102,11 +107,11 @@ def _site(arguments: argparse.Namespace) -> None:
     from services.client.site import Site
 
     structlog.get_logger().info("site starts", site=arguments.site, run=arguments.run, pid=os.getpid())
-    rules = policy.load(arguments.policy)
+    rules, files = policy.load(arguments.policy), connection.given(arguments)
     torch.set_num_threads(rules.threads)
     with (
-        Custody(arguments.site, rules, arguments.state) as custody,
-        connection.open_channel(arguments.aggregator, arguments.site, connection.given(arguments)) as channel,
+        Custody(arguments.site, rules, arguments.state, trust=connection.trust(files)) as custody,
+        connection.open_channel(arguments.aggregator, arguments.site, files) as channel,
     ):
         link = SiteClient(channel, run=arguments.run)
         link.hello()
@@ -126,6 +131,14 @@ def _prepare(arguments: argparse.Namespace) -> None:
     file = RunFile.model_validate_json(arguments.run.read_text())
     found = prepare(file, arguments.out, pooled=arguments.pooled)
     (arguments.out / "prepared.json").write_text(json.dumps(found, indent=2))
+
+
+def _describe(arguments: argparse.Namespace) -> None:
+    from deerfield.runspec import RunSpec
+    from services.client.describe import describe
+
+    spec = RunSpec.model_validate_json(arguments.spec.read_text())
+    print(json.dumps(describe(spec, arguments.base)), flush=True)
 
 
 def _follow(arguments: argparse.Namespace) -> None:

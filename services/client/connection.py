@@ -7,6 +7,7 @@ import structlog
 
 from deerfield.certificates import Files, load, utc_now
 from deerfield.errors import InvalidInput
+from deerfield.restoration import Trust
 from deerfield.wire.channel import connect, connect_tls
 
 
@@ -21,6 +22,18 @@ def given(flags: argparse.Namespace) -> Files | None:
             "loopback"
         )
     return None
+
+
+def trust(files: Files | None) -> Trust | None:
+    """Whose word this site takes beside its aggregator's: that of its federation's operators, by its CA.
+
+    Raises:
+        InvalidInput: the files cannot be used.
+    """
+    if files is None:
+        return None
+    own = load(files, utc_now())
+    return Trust(federation=own.peer.federation, authority=own.authority)
 
 
 def open_channel(address: str, site: str, files: Files | None) -> grpc.Channel:

@@ -17,6 +17,7 @@ from typing import Self
 from deerfield import durable, keyfile
 from deerfield.errors import LedgerBusy, LedgerUnwritable
 from deerfield.ledger import charging
+from deerfield.restoration import Trust
 from deerfield.runspec import RunSpec
 from services.client.commitment import commitment, salt
 from services.client.ledger_file import NAME, Ledger
@@ -39,6 +40,7 @@ class Custody:
     folder: Path
     clock: Callable[[], float] = time.time
     on_durable: durable.OnDurable = durable.ignore
+    trust: Trust | None = None  # for what operators sign
     _open: dict[str, Ledger] = field(default_factory=dict)
     _stack: ExitStack = field(default_factory=ExitStack)
 
@@ -87,6 +89,7 @@ class Custody:
             spec=spec,
             ledger=ledger,
             plan=plan,
+            trust=self.trust,
         )
 
     def _ledger(self, name: str, population: Population) -> Ledger:

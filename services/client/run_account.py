@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
 
+import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from deerfield import durable
+from deerfield import durable, restoration
 from deerfield.attestation import sign
+from deerfield.certificates import utc_now
 from deerfield.errors import InvalidInput, LedgerBehind
 from deerfield.ledger.account import Reservation
 from deerfield.ledger.details import RunPlan
@@ -22,6 +24,7 @@ from deerfield.ledger.entry import Head
 from deerfield.link import Assignment
 from deerfield.plan import schedule
 from deerfield.record import encode
+from deerfield.restoration import Trust
 from deerfield.runspec import RunSpec
 from deerfield.strategies import make
 from deerfield.strategy import check_task
@@ -32,6 +35,10 @@ from services.client.agreed import Agreed
 from services.client.ledger_file import Ledger
 from services.client.policy import Policy, Population
 from services.client.vault import Vault
+
+FIRST = 1  # the incarnation of a run that was never restored
+
+log = structlog.get_logger()
 
 
 def run_plan(run: str, incarnation: int, spec: RunSpec, policy: Policy, population: Population) -> RunPlan:
@@ -83,6 +90,7 @@ class RunAccount:
     spec: RunSpec
     ledger: Ledger
     plan: RunPlan
+    trust: Trust | None  # whose word a new incarnation needs; None: nobody's, and there is none
 
     def check_head(self, record: Countersigned | None) -> None:
         """Holds the aggregator's record of this ledger against the ledger itself.
@@ -137,15 +145,24 @@ class RunAccount:
 
         Raises:
             PolicyRefused: the run has no such task.
+            NotRestored: it is of an incarnation that no operator has signed for.
             BudgetExhausted: it does not fit; nothing was charged.
             AlreadySealed: the task was begun before, and there is no spare phase.
             LedgerUnwritable: the charge cannot be made to last.
         """
         check_task(make(self.spec).declares, assignment.task)
+        self._check_incarnation(assignment)
         if self.in_the_clear:
             self.ledger.make_infinite("metrics: clear")
         self.ledger.reserve_run(self.plan)
         return self.ledger.reserve_task(assignment.key, self.spec.releases(assignment.task.epochs))
+
+    def _check_incarnation(self, assignment: Assignment) -> None:
+        """What the ledger was charged for once was signed for then: a certificate may have expired since."""
+        run, incarnation = assignment.run, assignment.incarnation
+        if incarnation > FIRST and (run, incarnation) not in self.ledger.account.runs:
+            who = restoration.check(assignment.restoration, run, incarnation, self.trust, utc_now())
+            log.warning("run goes on from a backup", run=run, incarnation=incarnation, operator=who)
 
     def commit(
         self, reservation: Reservation, assignment: Assignment, delta: Tensors, metrics: Mapping[str, float]

@@ -19,6 +19,7 @@ from deerfield.errors import (
     LedgerFault,
     LedgerUnusable,
     NotMapped,
+    NotRestored,
     Refusal,
     RoundClosed,
     RunEnded,
@@ -50,6 +51,10 @@ DECLINED = {  # all that the aggregator learns: one fixed sentence for each reas
     **dict.fromkeys(("UNKNOWN_TENSOR", "WRONG_SHAPE", "WRONG_DTYPE"), FITS_NOT),
 }
 OTHERWISE = "this site cannot do the task; see the site's log"
+NO_WORD = (
+    "this site takes a run that was restored from a backup only with the word of an operator whose certificate it can "
+    "check; see the site's log"
+)
 FAILED = "the site failed; see its log"
 
 OnStep = Callable[[int, int], None]  # (steps done, steps of the task)
@@ -147,6 +152,8 @@ class Site:
             if self.leaves:
                 self.link.leave(assignment.run, DECLINED[exhausted.reason])
                 raise RunEnded(f"this site has left run {assignment.run}: {exhausted}") from exhausted
+        except NotRestored as refusal:
+            self._decline(assignment, refusal.reason, str(refusal), NO_WORD)
         except Refusal as refusal:
             self._decline(assignment, refusal.reason, str(refusal))
         except InvalidInput as error:
@@ -182,6 +189,8 @@ class Site:
         name = assignment.run, assignment.incarnation
         if name not in self._runs:
             account = self.account(*name, assignment.spec)
+            for before in [each for each in self._runs if each[0] == assignment.run]:
+                del self._runs[before]  # its model, before the same one is loaded for the next incarnation
             self._runs[name] = _Run(make(assignment.spec), account, self.build(assignment.spec))
         return self._runs[name]
 

@@ -46,7 +46,7 @@ TABLE = {
     **dict.fromkeys(("NextTask", "BeginUpload", "PutChunks", "Commit", "UploadStatus"), SITE),
     **dict.fromkeys(("LedgerHead", "Heartbeat", "Decline", "Leave"), SITE),
     "GetChunks": {"site", "operator"},
-    **dict.fromkeys(("Start", "Abort", "Evaluated"), OPERATOR),
+    **dict.fromkeys(("Start", "Abort", "Pause", "Resume", "Repin", "Evaluated"), OPERATOR),
     **dict.fromkeys(("Get", "List", "Watch"), LOOK),
 }
 

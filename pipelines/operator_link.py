@@ -1,0 +1,81 @@
+"""How a person's command reaches a running aggregator: by their certificate, or in plaintext on loopback."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from deerfield.certificates import Files, load, utc_now
+from deerfield.errors import InvalidInput
+from deerfield.wire.backoff import Backoff
+from deerfield.wire.client import RunsClient
+
+LAST_PORT = 65535
+
+Address = Annotated[
+    str, typer.Option(metavar="HOST:PORT", envvar="DEERFIELD_AGGREGATOR", help="The aggregator's data port.")
+]
+Certificate = Annotated[
+    Path | None, typer.Option(envvar="DEERFIELD_TLS_CERTIFICATE", help="PEM file of your own certificate.")
+]
+Key = Annotated[Path | None, typer.Option(envvar="DEERFIELD_TLS_KEY", help="PEM file of its private key.")]
+Ca = Annotated[
+    Path | None, typer.Option(envvar="DEERFIELD_TLS_CA", help="PEM file of the CA that the aggregator is checked by.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """An aggregator, and who asks it."""
+
+    address: str
+    files: Files | None  # None: it is on loopback, without TLS
+
+
+def target(address: str, certificate: Path | None, key: Path | None, ca: Path | None) -> Target:
+    """What four options say.
+
+    Raises:
+        InvalidInput: the address is none, or some of the files are given without the others.
+    """
+    host, _, port = address.rpartition(":")
+    if not (host and port.isascii() and port.isdigit() and 0 < int(port) <= LAST_PORT):
+        raise InvalidInput(f"--aggregator is {address[:80]!r}; write HOST:PORT, such as aggregator.example.org:8600")
+    if certificate is None and key is None and ca is None:
+        return Target(address=address, files=None)
+    if certificate is None or key is None or ca is None:
+        raise InvalidInput(
+            "--tls-certificate, --tls-key and --tls-ca belong together; give all three, or none for an aggregator on "
+            "loopback"
+        )
+    return Target(address=address, files=Files(certificate=certificate, key=key, authority=ca))
+
+
+def say_and_sleep(seconds: float) -> None:
+    """A pause that a person can see."""
+    typer.echo(f"the aggregator does not answer; asking again in {seconds:.0f} s", err=True)
+    time.sleep(seconds)
+
+
+PATIENCE = Backoff(patience_s=60.0, last_s=15.0, sleep=say_and_sleep)
+
+
+@contextmanager
+def runs_of(where: Target, backoff: Backoff = PATIENCE) -> Iterator[RunsClient]:
+    """A client of the aggregator's `Runs`, and a line on stderr for what will soon be wrong with the certificate."""
+    from deerfield.wire.channel import connect, connect_tls
+
+    if where.files is None:
+        with connect(where.address, role="operator") as channel:
+            yield RunsClient(channel, backoff=backoff)
+        return
+    own = load(where.files, utc_now())
+    for warning in own.warnings:
+        typer.echo(f"warning: {warning}", err=True)
+    with connect_tls(where.address, own) as channel:
+        yield RunsClient(channel, backoff=backoff)

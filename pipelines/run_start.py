@@ -1,0 +1,77 @@
+"""A run file for a cluster: what a person must have written, and what the base model completes."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from deerfield.errors import InvalidInput
+from deerfield.runfile import load_spec, parse
+from deerfield.runspec import RunSpec
+from deerfield.strategies import make
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """A run file, and the base model where the file does not describe it yet."""
+
+    file: Path
+    base: str | None  # folder, hub id or package:NAME, on this machine
+
+
+def completed(request: Request) -> RunSpec:
+    """The run as it can be started: its sites, its base model's digest and the shapes that travel.
+
+    Raises:
+        InvalidInput: something is missing, or the base model here is another than the file names.
+    """
+    spec = load_spec(request.file)
+    make(spec)  # refuses a bad strategy or unit
+    if not spec.federation.sites:
+        raise InvalidInput(f"{request.file}: federation: sites is empty; name the sites as their certificates do")
+    if request.base is None:
+        if not spec.adapter or spec.model.digest is None:
+            raise InvalidInput(
+                f"{request.file} does not describe its base model (model: digest, adapter); give --base FOLDER, where "
+                "the model is, or let deerfield runs describe write the file"
+            )
+        return spec
+    return described(request.file, spec, request.base)
+
+
+def described(file: Path, spec: RunSpec, base: str) -> RunSpec:
+    """The run with what the base model in `base` says.
+
+    Raises:
+        InvalidInput: it cannot be loaded, or is another than the file names.
+    """
+    from pipelines.site_process import answer, scratch
+
+    with scratch("describe") as folder:
+        path = folder / "spec.json"
+        path.write_text(spec.canonical())
+        found = answer("describe", ["--spec", str(path), "--base", base], folder)
+    if spec.model.digest not in (None, found["digest"]):
+        raise InvalidInput(
+            f"{file}: model: digest is {spec.model.digest}, the base model in {base} has {found['digest']}; correct "
+            "one of them"
+        )
+    asked = spec.model_dump()
+    shapes = {name: list(shape) for name, shape in spec.adapter.items()}
+    if shapes and shapes != found["adapter"]:
+        raise InvalidInput(f"{file}: adapter is not that of the base model in {base}; leave it out")
+    asked["model"]["digest"] = found["digest"]
+    return parse(RunSpec, {**asked, "adapter": found["adapter"], "convolutions": found["convolutions"]}, str(file))
+
+
+def write(spec: RunSpec, out: Path) -> None:
+    """Writes a run file; raises InvalidInput where there is one, or none can be written."""
+    document: dict[str, Any] = spec.model_dump(mode="json", exclude_defaults=True)
+    try:
+        with out.open("x") as file:
+            yaml.safe_dump(document, file, sort_keys=False, default_flow_style=None, allow_unicode=True)
+    except FileExistsError:
+        raise InvalidInput(f"{out} is there already, and is never overwritten; name another file") from None
+    except OSError as error:
+        raise InvalidInput(f"{out} cannot be written ({error.strerror})") from error
