@@ -8,7 +8,7 @@ import typer
 
 from deerfield import __version__
 from deerfield.errors import DeerfieldError
-from pipelines import ledger_commands, pki_commands, register
+from pipelines import audit_log_commands, ledger_commands, pki_commands, register
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
@@ -20,6 +20,7 @@ app = typer.Typer(
 )
 app.add_typer(ledger_commands.app, name="ledger")
 app.add_typer(pki_commands.app, name="pki")
+app.add_typer(audit_log_commands.app, name="audit-log")
 app.command("register")(register.command)
 
 

@@ -12,6 +12,7 @@ from time import monotonic
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine, insert, inspect, select
 
 from deerfield.errors import InvalidInput, Superseded, Unreachable
@@ -25,7 +26,7 @@ from services.aggregator.tables import events, heads, metadata, phases, runs
 NEXT = '''"""One column more."""
 import sqlalchemy as sa
 from alembic import op
-revision, down_revision = "0002", "0001"
+revision, down_revision = "later", "{newest}"
 def upgrade():
     op.add_column("runs", sa.Column("colour", sa.Text))
     {then}
@@ -44,11 +45,16 @@ def opened(url):
     found.close()
 
 
+def newest() -> str:
+    """The revision of this code."""
+    return ScriptDirectory(str(schema.MIGRATIONS)).get_current_head()
+
+
 def migrations(folder: Path, then: str = "") -> Path:
     """A later version of deerfield: one migration more."""
     later = folder / "50% later"
     shutil.copytree(schema.MIGRATIONS, later)
-    (later / "versions" / "r0002_colour.py").write_text(NEXT.format(then=then))
+    (later / "versions" / "later_colour.py").write_text(NEXT.format(then=then, newest=newest()))
     return later
 
 
@@ -103,7 +109,7 @@ def test_an_upgrade_that_fails_leaves_the_database_as_it_was(url, tmp_path):
 def test_a_newer_database_is_refused_by_naming_both_revisions(url, tmp_path):
     open_database(url).close()
     upgraded(url, migrations(tmp_path))
-    with pytest.raises(InvalidInput, match=r"revision 0002, .* up to 0001; install the newer version"):
+    with pytest.raises(InvalidInput, match=rf"revision later, .* up to {newest()}; install the newer version"):
         open_database(url)
 
 
