@@ -33,6 +33,7 @@ class Reason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     POLICY_REFUSED: _ClassVar[Reason]
     BAD_ATTESTATION: _ClassVar[Reason]
     LEDGER_UNUSABLE: _ClassVar[Reason]
+    NORM_TOO_LARGE: _ClassVar[Reason]
     NOT_AUTHENTICATED: _ClassVar[Reason]
 
 class Dtype(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
@@ -63,6 +64,7 @@ LEDGER_BEHIND: Reason
 POLICY_REFUSED: Reason
 BAD_ATTESTATION: Reason
 LEDGER_UNUSABLE: Reason
+NORM_TOO_LARGE: Reason
 NOT_AUTHENTICATED: Reason
 DTYPE_UNSPECIFIED: Dtype
 FLOAT32: Dtype

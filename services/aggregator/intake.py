@@ -3,16 +3,18 @@
 from dataclasses import dataclass
 
 from deerfield.attestation import countersign
-from deerfield.errors import AlreadySealed, BadAttestation, BadRequest, ChunksMissing, StaleBase
+from deerfield.errors import AlreadySealed, BadAttestation, BadRequest, ChunksMissing, RoundClosed, StaleBase
 from deerfield.exchange import Announcement, Key, UploadStatus
 from deerfield.manifest import Manifest, check, verify
 from deerfield.types import Attestation, Countersigned
 from services.aggregator.attested import check_attestation, check_ledger
 from services.aggregator.blobs import Blobs
+from services.aggregator.bounds import norm_limit
 from services.aggregator.budget import check_account, check_spend
 from services.aggregator.desk import Desk
 from services.aggregator.membership import member, open_task
-from services.aggregator.records import UploadRow
+from services.aggregator.records import TaskRow, UploadRow
+from services.aggregator.refused import Refused
 from services.aggregator.store import Edge
 
 
@@ -25,11 +27,12 @@ class Sealing:
     manifest: Manifest
     blobs: Blobs
     sealed: bool  # already: there is nothing left to verify
+    norm_limit: float
 
     def verify(self) -> None:
-        """Raises NotFinite or DigestMismatch if the stored bytes are not what was announced."""
+        """Raises NotFinite, DigestMismatch or NormTooLarge if the bytes are not what was announced or allowed."""
         if not self.sealed:
-            verify(self.manifest, self.blobs.get)
+            verify(self.manifest, self.blobs.get, self.norm_limit)
 
 
 class Intake:
@@ -37,6 +40,7 @@ class Intake:
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
+        self._refused = Refused(desk)
 
     def audit(self, site: str, key: Key, announcement: Announcement) -> None:
         """Checks the attestation against call and run; may take a second, and may run on any thread.
@@ -45,15 +49,16 @@ class Intake:
             BadAttestation: it is not signed, not about this update, or its epsilon cannot be.
             BadRequest, BudgetExhausted: the spend is not what the run allows.
         """
-        with self._desk.store.edge() as edge:
-            run = member(edge, key.run, site)
-            task = edge.task(key, site)
-        if task is not None:
-            attestation, spec = announcement.attestation, run.spec
-            check_attestation(attestation, site, spec.population, key, announcement.manifest.digest)
-            declares = self._desk.make(spec).declares
-            check_spend(spec, declares, task.epochs, attestation.spend, attestation.beside)
-            check_account(spec, attestation)
+        with self._refused.noted(site, key):
+            with self._desk.store.edge() as edge:
+                run = member(edge, key.run, site)
+                task = edge.task(key, site)
+            if task is not None:
+                attestation, spec = announcement.attestation, run.spec
+                check_attestation(attestation, site, spec.population, key, announcement.manifest.digest)
+                declares = self._desk.make(spec).declares
+                check_spend(spec, declares, task.epochs, attestation.spend, attestation.beside)
+                check_account(spec, attestation)
 
     def begin(self, site: str, key: Key, announcement: Announcement) -> frozenset[str]:
         """Keeps the announcement of an update, and answers the chunks that are not here yet.
@@ -66,11 +71,11 @@ class Intake:
         """
         self.hear(site)
         self.audit(site, key, announcement)
-        with self._desk.store.edge() as edge:
+        with self._refused.noted(site, key), self._desk.store.edge() as edge:
             if row := self._sealed(edge, site, key, announcement.manifest.digest):
                 _check_same(row.announcement.attestation, announcement.attestation)
                 return frozenset()
-            _, _, task = open_task(edge, key, site)
+            task = _unanswered(edge, key, site)
             if announcement.base != task.start.digest:
                 raise StaleBase(f"the update was trained against {announcement.base}, not {task.start.digest}")
             check(announcement.manifest, task.schema)
@@ -111,13 +116,29 @@ class Intake:
             AlreadySealed, ChunksMissing, BadRequest, RoundClosed: it cannot be sealed.
         """
         self.hear(site)
-        with self._desk.store.edge() as edge:
-            member(edge, key.run, site)
+        with self._refused.noted(site, key), self._desk.store.edge() as edge:
+            run = member(edge, key.run, site)
             row = self._sealed(edge, site, key, digest) or self._announced(edge, site, key, digest)
         manifest = row.announcement.manifest
         if missing := self._missing(manifest):
             raise ChunksMissing(f"{len(missing)} of {len(manifest.chunks)} chunks have not arrived")
-        return Sealing(site=site, key=key, manifest=manifest, blobs=self._desk.uploads, sealed=row.sealed)
+        return Sealing(
+            site=site,
+            key=key,
+            manifest=manifest,
+            blobs=self._desk.uploads,
+            sealed=row.sealed,
+            norm_limit=norm_limit(run.spec, manifest),
+        )
+
+    def verify(self, sealing: Sealing) -> None:
+        """Verifies an upload, on any thread; the task of one that is not what it must be is declined: nobody waits.
+
+        Raises:
+            NotFinite, DigestMismatch, NormTooLarge: it is not what was announced, or not what the run allows.
+        """
+        with self._refused.noted(sealing.site, sealing.key, declines=True):
+            sealing.verify()
 
     def seal(self, sealing: Sealing) -> Countersigned:
         """Seals a verified upload, and answers its countersigned head; asked again, it answers the same.
@@ -128,7 +149,7 @@ class Intake:
             BadAttestation: a later entry of the same ledger was attested in the meantime.
         """
         site, key, manifest = sealing.site, sealing.key, sealing.manifest
-        with self._desk.store.edge() as edge:
+        with self._refused.noted(site, key), self._desk.store.edge() as edge:
             if row := self._sealed(edge, site, key, manifest.digest):
                 return self._receipt(row)
             row = self._announced(edge, site, key, manifest.digest)
@@ -142,7 +163,7 @@ class Intake:
     def commit(self, site: str, key: Key, digest: str) -> Countersigned:
         """Verifies and seals, right here; raises what `sealing`, `verify` and `seal` raise."""
         sealing = self.sealing(site, key, digest)
-        sealing.verify()
+        self.verify(sealing)
         return self.seal(sealing)
 
     def head(self, site: str, population: str) -> Countersigned | None:
@@ -182,11 +203,21 @@ class Intake:
         return row
 
     def _announced(self, edge: Edge, site: str, key: Key, digest: str) -> UploadRow:
-        open_task(edge, key, site)
+        _unanswered(edge, key, site)
         row = edge.uploads.get(key, site)
         if row is None or row.announcement.manifest.digest != digest:
             raise BadRequest(f"{digest} was not announced for this task; BeginUpload comes first")
         return row
+
+
+def _unanswered(edge: Edge, key: Key, site: str) -> TaskRow:
+    """The site's open task; raises RoundClosed for one that was declined, by the site or for what it sent."""
+    _, _, task = open_task(edge, key, site)
+    if task.state == "DECLINED":
+        raise RoundClosed(
+            f"{site} has declined round {key.round}, phase {key.phase} ({task.detail}); ask NextTask for the next"
+        )
+    return task
 
 
 def _check_same(sealed: Attestation, told: Attestation) -> None:

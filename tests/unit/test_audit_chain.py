@@ -112,7 +112,7 @@ def test_an_entry_that_was_put_in_is_found_whatever_number_it_has(place, number)
 def test_a_fork_is_named():
     entries = log()
     entries.insert(4, chained(entries[2].head, Draft(kind="edge", what="x", actor={}, detail={}), 5.0))
-    assert [finding.what for finding in wrong(entries)][0].startswith("it comes after entry 4: the log forks")
+    assert next(finding.what for finding in wrong(entries)).startswith("it comes after entry 4: the log forks")
 
 
 def test_a_log_that_was_written_anew_from_some_entry_on_does_not_pass_a_kept_head_or_the_aggregators_key():
@@ -143,6 +143,7 @@ def test_a_kept_head_is_read_as_it_was_printed():
     statement = signed(KEY, head)
     assert is_signed(statement)
     assert parse_head(f"{head.sequence}:{head.hash}\n") == {"sequence": head.sequence, "hash": head.hash}
-    for text in ("", "9", "9:xyz", "x:" + "0" * 64, '{"sequence": 1}', '{"sequence": "1", "hash": "%s"}' % head.hash):
+    no_number = '{"sequence": "1", "hash": "' + head.hash + '"}'
+    for text in ("", "9", "9:xyz", "x:" + "0" * 64, '{"sequence": 1}', no_number):
         with pytest.raises(ValueError, match="a head is SEQUENCE:HASH"):
             parse_head(text)
