@@ -18,14 +18,16 @@ app = typer.Typer(
     help="Reads the aggregator's audit log, while it runs or not, and verifies its chain.", no_args_is_help=True
 )
 
-Database = Annotated[
-    str, typer.Option(metavar="URL", envvar="DEERFIELD_DATABASE", help="The aggregator's database; docs/database.md.")
-]
+WHERE = "The aggregator's database; docs/database.md."
+Database = Annotated[str, typer.Option(metavar="URL", envvar="DEERFIELD_DATABASE", help=WHERE)]
 
 
 @app.command()
 def verify(
-    database: Database,
+    database: Annotated[str, typer.Option(metavar="URL", envvar="DEERFIELD_DATABASE", help=WHERE)] = "",
+    exported: Annotated[
+        Path | None, typer.Option("--export", metavar="FILE", help="What export printed, instead of a database.")
+    ] = None,
     head: Annotated[
         str, typer.Option(metavar="HEAD", help="A head that was kept: SEQUENCE:HASH, its JSON, or a file with either.")
     ] = "",
@@ -34,7 +36,9 @@ def verify(
     """Checks every entry, number, hash and signed head. Exit code 1 if anything is wrong."""
     if key and re.fullmatch(r"[0-9a-fA-F]{64}", key) is None:
         raise InvalidInput(f"--key is {key[:80]!r}; an Ed25519 public key is 64 hexadecimal digits")
-    if damaged(database, "verify", f"--head={head}", f"--key={key.lower()}"):
+    if not database and exported is None:
+        raise InvalidInput("there is nothing to verify; name a --database or an --export")
+    if damaged(database, "verify", f"--head={head}", f"--key={key.lower()}", f"--export={exported or ''}"):
         raise typer.Exit(DAMAGED)
 
 

@@ -57,6 +57,10 @@ class AuditEntry:
         return Head(sequence=self.sequence, hash=self.hash)
 
 
+FORMS = {"sequence": int, "time": float, **dict.fromkeys(("kind", "actor", "detail", "previous", "hash"), str)}
+FIELDS = frozenset(AuditEntry.__dataclass_fields__)
+
+
 def chained(before: Head, draft: Draft, time: float) -> AuditEntry:
     """The entry that follows `before`."""
     entry = AuditEntry(
@@ -77,6 +81,18 @@ def content_hash(entry: AuditEntry) -> str:
     fields = asdict(entry)
     del fields["hash"]
     return sha256(canonical(fields)).hexdigest()
+
+
+def parse(line: str) -> AuditEntry:
+    """An entry of an export.
+
+    Raises:
+        ValueError: the line is not one.
+    """
+    found = _mapping(line)
+    if set(found) != FIELDS or not all(isinstance(found[name], kind) for name, kind in FORMS.items()):
+        raise ValueError(f"an entry has the fields {', '.join(sorted(FIELDS))} and no other")
+    return AuditEntry(**found)
 
 
 def signed(key: Ed25519PrivateKey, head: Head) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -20,7 +20,7 @@ from deerfield import keyfile
 from deerfield.errors import DeerfieldError, InvalidInput
 from deerfield.ledger.entry import Head, canonical
 from services.aggregator.address import read_address, sentence
-from services.aggregator.audit_chain import AuditEntry, Walk, is_signed, parse_head, signed
+from services.aggregator.audit_chain import AuditEntry, Walk, is_signed, parse, parse_head, signed
 from services.aggregator.trail import entries, newest
 
 DAMAGED = 1  # exit code: the log is not what was written
@@ -31,6 +31,8 @@ def main(argv: Sequence[str]) -> int:
     """Does what the verb says; answers the exit code."""
     flags = _parser().parse_args(argv)
     try:
+        if getattr(flags, "export", ""):
+            return _verified(_exported(Path(flags.export)), flags)
         with reading(flags.database) as connection:
             return int(flags.act(connection, flags))
     except DeerfieldError as error:
@@ -65,10 +67,14 @@ def reading(url: str) -> Iterator[Connection]:
 
 def verify(connection: Connection, flags: argparse.Namespace) -> int:
     """Prints what is wrong, or that nothing is, and the head to keep."""
+    return _verified(entries(connection), flags)
+
+
+def _verified(log: Iterable[AuditEntry], flags: argparse.Namespace) -> int:
     kept = _kept(flags.head) if flags.head else None
     walk = Walk(kept=kept, key=flags.key or None)
     found = 0
-    for finding in walk.findings(entries(connection)):
+    for finding in walk.findings(log):
         found += 1
         if found <= SHOWN:
             print(f"entry {finding.entry}: {finding.what}")
@@ -107,6 +113,19 @@ def head(connection: Connection, flags: argparse.Namespace) -> int:
     return 0
 
 
+def _exported(path: Path) -> Iterator[AuditEntry]:
+    """The entries of an export."""
+    try:
+        with path.open(encoding="ascii") as lines:
+            for number, line in enumerate(lines, 1):
+                try:
+                    yield parse(line)
+                except ValueError as error:
+                    raise InvalidInput(f"{path}: line {number} is no entry: {error}") from None
+    except (OSError, UnicodeError) as error:
+        raise InvalidInput(f"{path} cannot be read ({error}); name what `deerfield audit-log export` printed") from None
+
+
 def _kept(text: str) -> Head:
     """The head that somebody has kept: itself, or the file that it is in."""
     try:
@@ -134,6 +153,7 @@ def _parser() -> argparse.ArgumentParser:
         verb.add_argument("--database", default=os.environ.get("DEERFIELD_DATABASE", ""))
         if act is verify:
             verb.add_argument("--head", default="")
+            verb.add_argument("--export", default="")
             verb.add_argument("--key", default="")
         elif act is show:
             verb.add_argument("--last", type=int, default=0)

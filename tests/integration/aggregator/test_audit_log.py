@@ -13,7 +13,9 @@ from sqlalchemy.exc import DBAPIError
 
 from deerfield.attestation import public_key
 from deerfield.errors import BadRequest, NotAuthenticated, NotMember, Unreachable
+from deerfield.wire.client import RunsClient
 from services.aggregator.audit_chain import Draft, Walk
+from services.aggregator.audit_log import reading
 from services.aggregator.database import open_database
 from services.aggregator.decisions import MOST, Decisions
 from services.aggregator.store import Store
@@ -313,12 +315,45 @@ def test_the_command_reads_the_log_of_a_running_aggregator_and_finds_what_was_cu
     assert [each["sequence"] for each in exported] == list(range(1, len(exported) + 1))
     assert f"{exported[-1]['sequence']}:{exported[-1]['hash']}" == head
 
+    auditors = tmp_path / "export.jsonl"
+    auditors.write_text(command(url, "export").stdout)
+    assert command("", "verify", "--export", str(auditors), "--head", head).stdout == sound.stdout
+    auditors.write_text(auditors.read_text().replace('"phase_open"', '"phase_open "'))
+    assert command("", "verify", "--export", str(auditors)).returncode == 1
+    auditors.write_text("nonsense\n")
+    assert "line 1 is no entry" in command("", "verify", "--export", str(auditors)).stderr
+
     drop_last(aggregator.desk.store)
     assert command(url, "verify").returncode == 0  # nothing in the log itself can tell
     cut = command(url, "verify", "--head", head)
     assert (cut.returncode, cut.stderr) == (1, "")
     assert "entries at its end are missing" in cut.stdout
     assert "DAMAGED" in cut.stdout
+
+
+def test_a_log_that_grows_while_it_is_read_is_read_as_it_was_when_that_began(database, tmp_path):
+    url = database(tmp_path)
+    store = Store(open_database(url, takeover_s=1))
+    with store.edge() as edge:
+        edge.trail.append([Draft(kind="edge", what=str(number), actor={}, detail={}) for number in range(2500)])
+    walk, seen = Walk(), 0
+    with reading(url) as connection:
+        for seen, _ in enumerate(watched(walk, entries(connection)), 1):
+            if seen in (1, 1500):
+                with store.edge() as edge:
+                    edge.end_run("r", "ABORTED", "test")
+    assert (seen, walk.head.sequence) == (2500, 2500)
+    assert len(logged(store)) == 2502
+    with reading(url) as connection, pytest.raises(DBAPIError, match=r"read-?only"):
+        connection.execute(text("INSERT INTO cursors VALUES ('x', 1)"))
+    store.close()
+
+
+def watched(walk, log):
+    """The entries, each once the walk has been past it and found nothing."""
+    for entry in log:
+        assert list(walk.findings([entry])) == []
+        yield entry
 
 
 def drop_last(store):
@@ -337,6 +372,7 @@ def drop_last(store):
         ("sqlite:////nowhere/x.db", ["verify"], "/nowhere/x.db is no file"),
         ("nonsense", ["verify"], "is no database URL"),
         ("sqlite:///empty.db", ["show"], "has no audit log"),
+        ("", ["verify", "--export", "nowhere.jsonl"], "nowhere.jsonl cannot be read"),
         ("", ["verify", "--head", "7"], "a head is SEQUENCE:HASH"),
         ("", ["verify", "--key", "7"], "64 hexadecimal digits"),
         ("", ["head", "--sign", "nowhere.key"], "nowhere.key is no file"),
@@ -351,3 +387,27 @@ def test_what_the_command_cannot_use_is_one_sentence(tmp_path, url, arguments, s
     assert refused.returncode == 2, refused.stdout
     assert said in refused.stderr
     assert len(refused.stderr.splitlines()) == 1
+
+
+def test_a_server_that_was_killed_leaves_a_start_without_an_end_and_a_sound_log(database, tmp_path):
+    url = database(tmp_path)
+    line = [sys.executable, "-m", "services.aggregator", "--listen", "127.0.0.1:0", "--health", "127.0.0.1:0"]
+    line += ["--database", url, "--blobs", str(tmp_path / "blobs"), "--key", str(tmp_path / "key")]
+
+    def serve(end):
+        with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+            address = json.loads(process.stdout.readline())["listening"]
+            with RunsClient.connect(address) as runs:
+                runs.start(run_spec("north"), end.name)
+                runs.list()
+            process.send_signal(end)
+            assert process.wait(60) == (-signal.SIGKILL if end == signal.SIGKILL else 0)
+
+    serve(signal.SIGKILL)
+    serve(signal.SIGTERM)
+    store = Store(open_database(url, takeover_s=60))
+    assert whats(store, "process") == ["started", "started", "ended"]
+    assert whats(store) == ["run_started", "phase_open"] * 2
+    assert [(entry.what, json.loads(entry.detail)["count"]) for entry in logged(store, "decision")] == [("List", 1)]
+    assert findings(store) == []
+    store.close()
