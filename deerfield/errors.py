@@ -12,7 +12,7 @@ DeerfieldError                 exit code 1
 └── Refusal                    a typed answer on the wire; `reason` is the enum value it travels as
     ├── NotAuthenticated, NotMember, UnknownRun, RunEnded, VersionMismatch, BadRequest
     ├── RoundClosed, StaleBase, AlreadySealed, ChunksMissing
-    ├── UnknownTensor, WrongShape, WrongDtype, NotFinite, TooLarge, DigestMismatch
+    ├── UnknownTensor, WrongShape, WrongDtype, NotFinite, NormTooLarge, TooLarge, DigestMismatch
     ├── BudgetExhausted, NotMapped, EngineFault
     └── LedgerBehind, PolicyRefused (NotRestored), BadAttestation
 """
@@ -156,6 +156,12 @@ class NotFinite(Refusal):
     """A tensor holds a NaN or an infinity."""
 
     reason = "NOT_FINITE"
+
+
+class NormTooLarge(Refusal):
+    """The joint L2 norm of an update is above what the run allows."""
+
+    reason = "NORM_TOO_LARGE"
 
 
 class TooLarge(Refusal):

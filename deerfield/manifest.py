@@ -3,12 +3,21 @@
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
-from math import ceil, prod
+from math import ceil, inf, prod, sqrt
 from typing import TypeAlias
 
 import numpy as np
 
-from deerfield.errors import BadRequest, DigestMismatch, NotFinite, TooLarge, UnknownTensor, WrongDtype, WrongShape
+from deerfield.errors import (
+    BadRequest,
+    DigestMismatch,
+    NormTooLarge,
+    NotFinite,
+    TooLarge,
+    UnknownTensor,
+    WrongDtype,
+    WrongShape,
+)
 from deerfield.tensors import Array, Shapes, Tensors, digest
 
 CHUNK_BYTES = 1 << 20
@@ -114,9 +123,17 @@ def assemble(manifest: Manifest, read: Read) -> Tensors:
     return tensors
 
 
-def verify(manifest: Manifest, read: Read) -> None:
-    """Checks the stored bytes against the manifest, one tensor in memory at a time; raises what `assemble` raises."""
-    _check_digest(Stored(manifest, read), manifest)
+def verify(manifest: Manifest, read: Read, norm_limit: float = inf) -> None:
+    """Checks the stored bytes against the manifest, one tensor in memory at a time.
+
+    Raises:
+        NotFinite, DigestMismatch: as `assemble`.
+        NormTooLarge: the joint L2 norm, summed in float64, is above the limit; by how much is not told to anybody.
+    """
+    measured = _Measured(manifest, read)
+    _check_digest(measured, manifest)
+    if not sqrt(sum(measured.squares.values())) <= norm_limit:
+        raise NormTooLarge(f"the joint L2 norm of the update is above {norm_limit:g}, which no update of the run has")
 
 
 class Stored(Mapping[str, Array]):
@@ -144,6 +161,19 @@ class Stored(Mapping[str, Array]):
 
     def __len__(self) -> int:
         return len(self._infos)
+
+
+class _Measured(Stored):
+    """Tensors whose squared norms are kept when they are read."""
+
+    def __init__(self, manifest: Manifest, read: Read) -> None:
+        super().__init__(manifest, read)
+        self.squares: dict[str, float] = {}
+
+    def __getitem__(self, name: str) -> Array:
+        array = super().__getitem__(name)
+        self.squares[name] = float(np.sum(np.square(array, dtype=np.float64)))
+        return array
 
 
 def _cut(array: Array, chunk_bytes: int) -> Iterator[memoryview]:

@@ -154,6 +154,17 @@ class Federation(Section):
     lifetime_epsilon: float | None = Field(
         None, gt=0, description="the consortium's rule: a site whose population may spend more in its life is refused"
     )
+    norm_limit: float | None = Field(
+        None, gt=0, description="joint L2 norm above which an update is refused; under unit site never above the clip"
+    )
+    robust: Literal["none", "median", "trimmed_mean"] = Field(
+        "none",
+        description="instead of the weighted mean, what few bad sites cannot move far, each site counted once: the "
+        "median or a trimmed mean of each coordinate; for unit none, strategies deer, ffa and head",
+    )
+    trim: float = Field(
+        0.2, ge=0, lt=0.5, description="trimmed_mean: share of the sites left out at either end of each coordinate"
+    )
 
     @model_validator(mode="after")
     def _names_sites_once(self) -> "Federation":
@@ -165,6 +176,8 @@ class Federation(Section):
             raise ValueError(f"quorum: {self.quorum} is more than the {len(self.sites)} sites")
         if any(weight <= 0 for weight in self.weights.values()):
             raise ValueError("weights must be above 0")
+        if self.robust != "none" and len({self.weights.get(site, 1.0) for site in self.sites or self.weights}) > 1:
+            raise ValueError(f"weights: {self.robust} counts every site once; leave the weights out")
         return self
 
 
@@ -206,6 +219,15 @@ class RunSpec(Section):
             raise ValueError("strategy: name is missing; write strategy: {name: deer}")
         if len(set(self.labels)) < len(self.labels):
             raise ValueError("labels: a label stands there twice")
+        return self
+
+    @model_validator(mode="after")
+    def _is_robust_without_noise(self) -> "RunSpec":
+        if self.federation.robust != "none" and self.privacy.unit != "none":
+            raise ValueError(
+                f"federation: robust: {self.federation.robust} is for unit none, not {self.privacy.unit!r}: over "
+                "noised updates it follows the noise, and under unit site no noise is fitted to it; leave it out"
+            )
         return self
 
     @model_validator(mode="after")

@@ -66,6 +66,7 @@ class Declaration:
     upload: Callable[[Task], Shapes]  # the schema of an update, from the public task alone
     streams: bool  # the aggregate is a linear sum: O(1) memory in the number of sites
     site_state: bool  # sites keep private state between rounds
+    robust: bool = False  # `aggregate` does what federation.robust says, and coordinates of different sites compare
     topology: Literal["federated", "pooled"] = "federated"  # "pooled": one site holds all the data, simulation only
 
 

@@ -8,7 +8,7 @@ import typer
 
 from deerfield import __version__
 from deerfield.errors import DeerfieldError
-from pipelines import aggregator_commands, ledger_commands, pki_commands, register, runs_commands
+from pipelines import aggregator_commands, audit_log_commands, ledger_commands, pki_commands, register, runs_commands
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
@@ -22,6 +22,7 @@ app.add_typer(ledger_commands.app, name="ledger")
 app.add_typer(pki_commands.app, name="pki")
 app.add_typer(runs_commands.app, name="runs")
 app.add_typer(aggregator_commands.app, name="aggregator")
+app.add_typer(audit_log_commands.app, name="audit-log")
 app.command("register")(register.command)
 
 

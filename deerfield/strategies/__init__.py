@@ -65,6 +65,12 @@ def make(spec: RunSpec, known: Mapping[str, Factory] = STRATEGIES) -> Strategy:
     if spec.privacy.unit not in strategy.declares.units:
         units = ", ".join(sorted(strategy.declares.units))
         raise InvalidInput(f"strategy: {name} has no guarantee for unit {spec.privacy.unit!r}; it has for {units}")
+    if spec.federation.robust != "none" and not strategy.declares.robust:
+        able = ", ".join(each for each, factory in known.items() if factory(_ANY).declares.robust)
+        raise InvalidInput(
+            f"federation: robust: {name} has no {spec.federation.robust}, because coordinates of its updates do not "
+            f"compare between sites, or nothing is mixed; leave it out, or choose one of {able}"
+        )
     return strategy
 
 

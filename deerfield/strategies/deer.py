@@ -41,5 +41,5 @@ def deer(spec: RunSpec, *, regulator: Literal["gauge", "off"] = "gauge") -> Stra
 
     sends = "the noised change of B or A, in turn, and the head"
     rate = 0.8 if regulator == "gauge" else base.declares.lr_adapter  # an orthonormal partner keeps gradients in place
-    declares = replace(base.declares, sends=sends, phases=PHASES, lr_adapter=rate)
+    declares = replace(base.declares, sends=sends, phases=PHASES, lr_adapter=rate, robust=True)
     return replace(base, declares=declares, init=init, plan=plan, aggregate=aggregate)

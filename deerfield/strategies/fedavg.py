@@ -11,6 +11,7 @@ import numpy as np
 
 from deerfield.central import clipped
 from deerfield.errors import RoundClosed, StaleBase
+from deerfield.robust import combine_of, robustly_moved
 from deerfield.runspec import RunSpec
 from deerfield.strategy import Declaration, Strategy, Trainer
 from deerfield.tensors import Shapes, Tensors, Wide, digest, shapes, subtract, trained
@@ -19,6 +20,7 @@ from deerfield.types import State, Task, Update
 
 def fedavg(spec: RunSpec) -> Strategy:
     """Trains A and B together and averages each: what everyone ships."""
+    combine = combine_of(spec.federation)
 
     def plan(state: State, site: str) -> Task:
         return Task(round=state.round, phase=state.phase, factors="AB", epochs=spec.epochs, start=state.shared)
@@ -26,7 +28,12 @@ def fedavg(spec: RunSpec) -> Strategy:
     def aggregate(state: State, updates: Sequence[Update]) -> State:
         updates = in_order(state, updates)
         shares = spec.shares([update.site for update in updates])
-        return replace(state, round=state.round + 1, shared=moved(state.shared, updates, shares))
+        shared = (
+            moved(state.shared, updates, shares)
+            if combine is None
+            else robustly_moved(state.shared, [update.delta for update in updates], combine)
+        )
+        return replace(state, round=state.round + 1, shared=shared)
 
     def release(change: Tensors, task: Task) -> Tensors:
         """The change, whose every step DP-SGD clipped and noised; under unit site clipped as a whole."""
@@ -40,7 +47,7 @@ def fedavg(spec: RunSpec) -> Strategy:
         units=frozenset({"record", "patient", "site", "none"}),
         lr_adapter=0.05,  # noise on a raw A outgrows A itself at the rates that an orthonormal partner allows
         upload=upload,
-        streams=True,
+        streams=combine is None,
         site_state=False,
     )
     return Strategy(declares=declares, init=init, plan=plan, train=train, release=release, aggregate=aggregate)

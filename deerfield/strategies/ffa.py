@@ -15,5 +15,6 @@ def ffa(spec: RunSpec) -> Strategy:
     def plan(state: State, site: str) -> Task:
         return replace(base.plan(state, site), factors="B")
 
-    declares = replace(base.declares, sends="the noised change of B and the head", phases=("B",), lr_adapter=0.8)
+    sends = "the noised change of B and the head"
+    declares = replace(base.declares, sends=sends, phases=("B",), lr_adapter=0.8, robust=True)
     return replace(base, declares=declares, plan=plan)

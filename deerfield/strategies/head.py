@@ -21,5 +21,5 @@ def head(spec: RunSpec) -> Strategy:
     def plan(state: State, site: str) -> Task:
         return replace(base.plan(state, site), factors="")
 
-    declares = replace(base.declares, sends="the noised change of the head", phases=("",))
+    declares = replace(base.declares, sends="the noised change of the head", phases=("",), robust=True)
     return replace(base, declares=declares, init=init, plan=plan)

@@ -33,6 +33,7 @@ class Reason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     POLICY_REFUSED: _ClassVar[Reason]
     BAD_ATTESTATION: _ClassVar[Reason]
     LEDGER_UNUSABLE: _ClassVar[Reason]
+    NORM_TOO_LARGE: _ClassVar[Reason]
     NOT_AUTHENTICATED: _ClassVar[Reason]
     NO_ROOM: _ClassVar[Reason]
 
@@ -64,6 +65,7 @@ LEDGER_BEHIND: Reason
 POLICY_REFUSED: Reason
 BAD_ATTESTATION: Reason
 LEDGER_UNUSABLE: Reason
+NORM_TOO_LARGE: Reason
 NOT_AUTHENTICATED: Reason
 NO_ROOM: Reason
 DTYPE_UNSPECIFIED: Dtype

@@ -28,6 +28,7 @@ TABLE: Mapping[type[errors.DeerfieldError], tuple[grpc.StatusCode, str]] = {  # 
     errors.WrongShape: (Code.INVALID_ARGUMENT, "send the shapes of the task, never padded"),
     errors.WrongDtype: (Code.INVALID_ARGUMENT, "send float32"),
     errors.NotFinite: (Code.INVALID_ARGUMENT, "training diverged; lower the learning rate"),
+    errors.NormTooLarge: (Code.INVALID_ARGUMENT, "clip the update as the run says; look for a site that does not"),
     errors.TooLarge: (Code.RESOURCE_EXHAUSTED, "stay within the limits of docs/protocol.md"),
     errors.DigestMismatch: (Code.INVALID_ARGUMENT, "send the bytes again; they were damaged or mixed up"),
     errors.BudgetExhausted: (Code.FAILED_PRECONDITION, "calibrate the noise to the epsilon of the run"),

@@ -14,6 +14,7 @@ Check = Callable[[Context], None]
 FORMS = {False: "unary", True: "stream"}  # as gRPC names the handlers
 Details: TypeAlias = grpc.HandlerCallDetails
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any] | None"
+Wrap: TypeAlias = Callable[[Callable[..., Any], bool], Callable[..., Any]]
 
 
 class Checked(grpc.aio.ServerInterceptor):
@@ -27,18 +28,29 @@ class Checked(grpc.aio.ServerInterceptor):
     ) -> Handler:
         """The handler of the call, behind the check."""
         handler = await continuation(handler_call_details)
-        if handler is None:  # no such method; gRPC says so
-            return handler
-        kind = f"{FORMS[handler.request_streaming]}_{FORMS[handler.response_streaming]}"
-        behaviour = getattr(handler, kind)
-        guard = _guard_stream if isasyncgenfunction(behaviour) else _guard
-        make = getattr(grpc, f"{kind}_rpc_method_handler")
-        guarded: Handler = make(
-            guard(behaviour, self._check, handler.request_streaming),
-            request_deserializer=handler.request_deserializer,
-            response_serializer=handler.response_serializer,
+        return rewrap(
+            handler,
+            lambda behaviour, streams: _guard(behaviour, self._check, streams),
+            lambda behaviour, streams: _guard_stream(behaviour, self._check, streams),
         )
-        return guarded
+
+
+def rewrap(handler: Handler, one: Wrap, stream: Wrap) -> Handler:
+    """The handler with its behaviour inside another: `one` for one reply, `stream` for a stream of them.
+
+    Either is given the behaviour, and whether its request is a stream.
+    """
+    if handler is None:  # no such method; gRPC says so
+        return handler
+    kind = f"{FORMS[handler.request_streaming]}_{FORMS[handler.response_streaming]}"
+    behaviour = getattr(handler, kind)
+    wrap = stream if isasyncgenfunction(behaviour) else one
+    wrapped: Handler = getattr(grpc, f"{kind}_rpc_method_handler")(
+        wrap(behaviour, handler.request_streaming),
+        request_deserializer=handler.request_deserializer,
+        response_serializer=handler.response_serializer,
+    )
+    return wrapped
 
 
 def _guard(behaviour: Callable[..., Awaitable[Any]], check: Check, streams: bool) -> Callable[..., Awaitable[Any]]:

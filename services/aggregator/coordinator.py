@@ -118,6 +118,7 @@ class Coordinator:
             if run.state != "RUNNING" or phase.key != key:  # a paused run computes it again when it goes on
                 return
             edge.set_phase(key, "PUBLISHED", opening.state)
+            edge.trail.sign(self._desk.key)
             answered = [task for task in closing.tasks if task.state == "SEALED"]
             fetched = sum(task.start.bytes_beyond(edge.held(key, task.site)) for task in answered)
             edge.add_event(

@@ -54,6 +54,14 @@ class Gate:
             raise NotAuthenticated(f"{peer.uri} may not call; a site, an operator or an observer may")
         return Identity(role=role, site=peer.name if role == "site" else "")
 
+    def shown(self, context: Context) -> Mapping[str, str]:
+        """Whom the caller's certificate names, whether or not it is let in: role, name and serial."""
+        try:
+            peer, serial, _ = _parsed(next(iter(context.auth_context().get("x509_pem_cert", ())), b""))
+        except InvalidInput:
+            return {"role": "unknown"}
+        return {"role": peer.role, "name": peer.name, "federation": peer.federation, "serial": serial_text(serial)}
+
     def check(self, context: Context) -> None:
         """Raises NotAuthenticated unless the caller may call now."""
         self.identify(context)

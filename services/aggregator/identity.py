@@ -11,6 +11,7 @@ from deerfield.exchange import Role
 from deerfield.wire.channel import ROLE_KEY, SITE_KEY
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+NAME_CHARS = 63  # of a site
 ROLES: Mapping[str, Role] = {word: word for word in get_args(Role)}
 
 
@@ -41,3 +42,10 @@ def from_metadata(context: Context) -> Identity:
     if role is None or (role == "site" and not site):
         raise NotMember(f"the call names no caller; set {ROLE_KEY} ({', '.join(ROLES)}) and, for a site, {SITE_KEY}")
     return Identity(role=role, site=site)
+
+
+def claimed(context: Context) -> Mapping[str, str]:
+    """Whom the caller's metadata names, for the audit log: as they stand there, no longer than a name may be."""
+    metadata = dict(context.invocation_metadata() or ())
+    role, name = (str(metadata.get(key, ""))[:NAME_CHARS] for key in (ROLE_KEY, SITE_KEY))
+    return {"role": role or "unknown", **({"name": name} if name else {}), "by": "metadata"}

@@ -3,16 +3,18 @@
 from dataclasses import dataclass
 
 from deerfield.attestation import countersign
-from deerfield.errors import AlreadySealed, BadAttestation, BadRequest, ChunksMissing, StaleBase
+from deerfield.errors import AlreadySealed, BadAttestation, BadRequest, ChunksMissing, RoundClosed, StaleBase
 from deerfield.exchange import Announcement, Key, UploadStatus
 from deerfield.manifest import Manifest, check, verify
 from deerfield.types import Attestation, Countersigned
 from services.aggregator.attested import check_attestation, check_ledger
 from services.aggregator.blobs import Blobs
+from services.aggregator.bounds import norm_limit
 from services.aggregator.budget import check_account, check_spend
 from services.aggregator.desk import Desk
 from services.aggregator.membership import member, open_task
-from services.aggregator.records import UploadRow
+from services.aggregator.records import TaskRow, UploadRow
+from services.aggregator.refused import Refused
 from services.aggregator.store import Edge
 
 
@@ -25,14 +27,15 @@ class Sealing:
     manifest: Manifest
     blobs: Blobs
     sealed: bool  # already: there is nothing left to verify
+    norm_limit: float
 
     def verify(self) -> None:
-        """Raises ChunksMissing, NotFinite or DigestMismatch if the stored bytes are not what was announced."""
+        """Raises ChunksMissing, NotFinite, DigestMismatch or NormTooLarge if the bytes are not what they must be."""
         if self.sealed:
             return
         if missing := self.blobs.missing(self.manifest.chunks):
             raise ChunksMissing(f"{len(missing)} of {len(self.manifest.chunks)} chunks have not arrived")
-        verify(self.manifest, self.blobs.get)
+        verify(self.manifest, self.blobs.get, self.norm_limit)
 
 
 class Intake:
@@ -40,6 +43,7 @@ class Intake:
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
+        self._refused = Refused(desk)
 
     def audit(self, site: str, key: Key, announcement: Announcement) -> None:
         """Checks the attestation against call and run; may take a second, and may run on any thread.
@@ -48,15 +52,16 @@ class Intake:
             BadAttestation: it is not signed, not about this update, or its epsilon cannot be.
             BadRequest, BudgetExhausted: the spend is not what the run allows.
         """
-        with self._desk.store.edge() as edge:
-            run = member(edge, key.run, site)
-            task = edge.task(key, site)
-        if task is not None:
-            attestation, spec = announcement.attestation, run.spec
-            check_attestation(attestation, site, spec.population, key, announcement.manifest.digest)
-            declares = self._desk.make(spec).declares
-            check_spend(spec, declares, task.epochs, attestation.spend, attestation.beside)
-            check_account(spec, attestation)
+        with self._refused.noted(site, key):
+            with self._desk.store.edge() as edge:
+                run = member(edge, key.run, site)
+                task = edge.task(key, site)
+            if task is not None:
+                attestation, spec = announcement.attestation, run.spec
+                check_attestation(attestation, site, spec.population, key, announcement.manifest.digest)
+                declares = self._desk.make(spec).declares
+                check_spend(spec, declares, task.epochs, attestation.spend, attestation.beside)
+                check_account(spec, attestation)
 
     def begin(self, site: str, key: Key, announcement: Announcement) -> frozenset[str]:
         """Announces, and answers the chunks that are not here yet, right here; raises what `announce` raises."""
@@ -74,11 +79,11 @@ class Intake:
         """
         self.hear(site)
         self.audit(site, key, announcement)
-        with self._desk.store.edge() as edge:
+        with self._refused.noted(site, key), self._desk.store.edge() as edge:
             if row := self._sealed(edge, site, key, announcement.manifest.digest):
                 _check_same(row.announcement.attestation, announcement.attestation)
                 return None
-            _, _, task = open_task(edge, key, site)
+            task = _unanswered(edge, key, site)
             if announcement.base != task.start.digest:
                 raise StaleBase(f"the update was trained against {announcement.base}, not {task.start.digest}")
             check(announcement.manifest, task.schema)
@@ -123,11 +128,28 @@ class Intake:
             AlreadySealed, BadRequest, RoundClosed: it cannot be sealed.
         """
         self.hear(site)
-        with self._desk.store.edge() as edge:
-            member(edge, key.run, site)
+        with self._refused.noted(site, key), self._desk.store.edge() as edge:
+            run = member(edge, key.run, site)
             row = self._sealed(edge, site, key, digest) or self._announced(edge, site, key, digest)
         manifest = row.announcement.manifest
-        return Sealing(site=site, key=key, manifest=manifest, blobs=self._desk.uploads, sealed=row.sealed)
+        return Sealing(
+            site=site,
+            key=key,
+            manifest=manifest,
+            blobs=self._desk.uploads,
+            sealed=row.sealed,
+            norm_limit=norm_limit(run.spec, manifest),
+        )
+
+    def verify(self, sealing: Sealing) -> None:
+        """Verifies an upload, on any thread; the task of one that is not what it must be is declined: nobody waits.
+
+        Raises:
+            ChunksMissing: not all of it has arrived.
+            NotFinite, DigestMismatch, NormTooLarge: it is not what was announced, or not what the run allows.
+        """
+        with self._refused.noted(sealing.site, sealing.key, declines=True):
+            sealing.verify()
 
     def seal(self, sealing: Sealing) -> Countersigned:
         """Seals a verified upload, and answers its countersigned head; asked again, it answers the same.
@@ -138,7 +160,7 @@ class Intake:
             BadAttestation: a later entry of the same ledger was attested in the meantime.
         """
         site, key, manifest = sealing.site, sealing.key, sealing.manifest
-        with self._desk.store.edge() as edge:
+        with self._refused.noted(site, key), self._desk.store.edge() as edge:
             if row := self._sealed(edge, site, key, manifest.digest):
                 return self._receipt(row)
             row = self._announced(edge, site, key, manifest.digest)
@@ -152,7 +174,7 @@ class Intake:
     def commit(self, site: str, key: Key, digest: str) -> Countersigned:
         """Verifies and seals, right here; raises what `sealing`, `verify` and `seal` raise."""
         sealing = self.sealing(site, key, digest)
-        sealing.verify()
+        self.verify(sealing)
         return self.seal(sealing)
 
     def head(self, site: str, population: str) -> Countersigned | None:
@@ -193,11 +215,21 @@ class Intake:
         return row
 
     def _announced(self, edge: Edge, site: str, key: Key, digest: str) -> UploadRow:
-        open_task(edge, key, site)
+        _unanswered(edge, key, site)
         row = edge.uploads.get(key, site)
         if row is None or row.announcement.manifest.digest != digest:
             raise BadRequest(f"{digest} was not announced for this task; BeginUpload comes first")
         return row
+
+
+def _unanswered(edge: Edge, key: Key, site: str) -> TaskRow:
+    """The site's open task; raises RoundClosed for one that was declined, by the site or for what it sent."""
+    _, _, task = open_task(edge, key, site)
+    if task.state == "DECLINED":
+        raise RoundClosed(
+            f"{site} has declined round {key.round}, phase {key.phase} ({task.detail}); ask NextTask for the next"
+        )
+    return task
 
 
 def _check_same(sealed: Attestation, told: Attestation) -> None:

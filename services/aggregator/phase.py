@@ -33,7 +33,7 @@ class Closed:
     """What came out of a phase."""
 
     next: Opening
-    deviation: float | None  # None where the sites did not all start from the same tensors, and under unit site
+    deviation: float | None  # None where the sites did not start from the same tensors, and where no mean is published
     epsilon: Mapping[str, float]  # of each site, over all that `budget.charged` counts
 
 
@@ -97,7 +97,8 @@ class Closing:
 
     def _deviation(self, updates: Sequence[Update], state: State) -> float | None:
         starts = {task.start for task in self.tasks if task.state == "SEALED"}
-        if len(starts) != 1 or state.personal or self.spec.privacy.unit == "site":
+        is_mean = self.spec.privacy.unit != "site" and self.spec.federation.robust == "none"
+        if len(starts) != 1 or state.personal or not is_mean:
             return None
         start = assemble(starts.pop(), self.published.get)
         shares = self.spec.shares([update.site for update in updates])

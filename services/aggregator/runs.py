@@ -144,6 +144,7 @@ class Runs:
             detail = {"round": round, "phase": phase, "metrics": dict(metrics)}
             if not edge.has_event(run, "evaluated", detail):
                 edge.add_event(run, "evaluated", detail, self._desk.clock())
+                edge.changes.note("evaluated", run, round=round, phase=phase, metrics=dict(metrics))
 
     def events(self, run: str, after: int) -> Sequence[Event]:
         """What has happened to a run since the event `after`; raises UnknownRun."""

@@ -14,13 +14,15 @@ from deerfield.errors import InvalidInput
 from deerfield.wire import federation_pb2_grpc as rpc
 from deerfield.wire.limits import SERVER_OPTIONS
 from services.aggregator.assembly import Aggregator
+from services.aggregator.audited import Audited
 from services.aggregator.checked import Checked
 from services.aggregator.collector import collecting
+from services.aggregator.decisions import Decisions
 from services.aggregator.drain import Drain, Draining
 from services.aggregator.driver import drive
 from services.aggregator.gate import Gate
 from services.aggregator.health import add_health, add_reflection, set_serving
-from services.aggregator.identity import Identify
+from services.aggregator.identity import Identify, claimed
 from services.aggregator.pulse import Pulse
 from services.aggregator.recorder import Recorder, Tracking
 from services.aggregator.runs_servicer import RunsServicer
@@ -53,8 +55,10 @@ async def serving(
         InvalidInput: a port is in use or cannot be bound.
     """
     pulse, loop, health, drain = Pulse(), asyncio.get_running_loop(), HealthServicer(), Drain()
-    checks = [Checked(gate.check)] if gate else []
-    data = grpc.aio.server(options=SERVER_OPTIONS, interceptors=[*checks, Draining(drain)])
+    decisions = Decisions(aggregator.desk.store, aggregator.desk.clock)
+    audited = Audited(decisions, gate.shown if gate else claimed)  # first: it sees what the check refuses
+    interceptors = [audited, *([Checked(gate.check)] if gate else []), Draining(drain)]
+    data = grpc.aio.server(options=SERVER_OPTIONS, interceptors=interceptors)
     probes = grpc.aio.server(options=SERVER_OPTIONS)
     rpc.add_FederationServicer_to_server(FederationServicer(aggregator, pulse, identify), data)
     rpc.add_RunsServicer_to_server(RunsServicer(aggregator, pulse, identify), data)
@@ -67,20 +71,25 @@ async def serving(
     await asyncio.gather(data.start(), probes.start())
     await set_serving(health)
     recorder.start()
+    decisions.process("started")
     try:
         async with asyncio.TaskGroup() as group:  # a driver or recorder that dies takes the server with it
             driving = group.create_task(drive(aggregator.coordinator, pulse, drain))
             recording = group.create_task(_until_over(recorder))
             collection = group.create_task(collecting(aggregator.collector))
+            auditing = group.create_task(decisions.follow())
             yield ports
             await health.enter_graceful_shutdown()
             await _drained(drain, pulse, driving, aggregator.drain_s)
             driving.cancel()
             recording.cancel()
             collection.cancel()
+            auditing.cancel()
     finally:
         await health.enter_graceful_shutdown()
         await asyncio.gather(data.stop(GRACE_S), probes.stop(GRACE_S))
+        decisions.flush()
+        decisions.process("ended")
         await asyncio.to_thread(recorder.stop, RECORDER_GRACE_S)
 
 

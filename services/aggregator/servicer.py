@@ -68,7 +68,7 @@ class FederationServicer(rpc.FederationServicer):
         """Verifies and seals an update."""
         site, key = self._site(context), codec.decode_key(request.key)
         sealing = self._intake.sealing(site, key, checks.sha256_hex(request.digest))
-        await asyncio.to_thread(sealing.verify)
+        await asyncio.to_thread(self._intake.verify, sealing)
         receipt = self._intake.seal(sealing)
         self._pulse.beat()
         return pb.CommitReply(digest=sealing.manifest.digest, head=signed.encode_head(receipt))

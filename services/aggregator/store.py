@@ -1,6 +1,7 @@
 """The aggregator's memory: each edge of the state machine is one transaction on one of these."""
 
 import json
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -33,6 +34,7 @@ from services.aggregator.records import (
     to_text,
 )
 from services.aggregator.tables import PHASE, cursors, events, of_phase, phases, runs, tasks
+from services.aggregator.trail import CALL, Trail
 from services.aggregator.uploads import Uploads
 
 UNTRAINED = (  # reasons to decline before anything leaves the site
@@ -72,7 +74,10 @@ class Store:
             with self._engine.begin() as connection:
                 edge = Edge(connection)
                 yield edge
+                changed = edge.trail.close(edge.changes.made)
                 self._tell(edge, "before_commit")
+            if changed and (call := CALL.get()) is not None:
+                call.wrote = True
             self._tell(edge, "after_commit")
         except DBAPIError as error:
             if (trouble := failure(error)) is None:
@@ -96,6 +101,7 @@ class Edge:
         self.heads = Heads(connection, self.changes)
         self.kept = Kept(connection, self.changes)
         self.operations = Operations(connection, self.changes)
+        self.trail = Trail(connection, time.time)
 
     def run(self, run: str) -> RunRow:
         """One run; raises UnknownRun."""

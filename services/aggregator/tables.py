@@ -155,6 +155,20 @@ fence = Table(  # one row: who has the database, and how many have had it
     Column("since", Float, nullable=False),
 )
 
+audit = Table(  # triggers refuse to change or delete a row: migrations/versions/r0002_audit.py
+    "audit",
+    metadata,
+    Column("sequence", Whole, primary_key=True, autoincrement=False),
+    Column("time", Float, nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("what", String(64), nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("run", _name(128), nullable=False),
+    Column("detail", Text, nullable=False),
+    Column("previous", String(64), nullable=False, unique=True),  # two that follow one entry would be a fork
+    Column("hash", String(64), nullable=False),
+)
+
 cursors = Table(
     "cursors",
     metadata,

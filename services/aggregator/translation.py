@@ -9,6 +9,7 @@ import structlog
 from deerfield.errors import DeerfieldError, Unreachable
 from deerfield.wire.status import to_status
 from services.aggregator.identity import Context
+from services.aggregator.trail import CALL
 
 Reply = TypeVar("Reply")
 
@@ -45,6 +46,8 @@ def refuses_stream(method: Callable[..., AsyncIterator[Reply]]) -> Callable[...,
 
 async def abort(context: Context, call: str, error: DeerfieldError) -> None:
     """Ends a call with the status of an error, and says so in the log."""
+    if (answered := CALL.get()) is not None:
+        answered.refused = error
     if not isinstance(error, Unreachable):  # told once, where it happened
         log.info("refused", call=call, error=type(error).__name__, message=str(error))
     status = to_status(error)

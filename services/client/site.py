@@ -42,6 +42,7 @@ DECLINED = {  # all that the aggregator learns: one fixed sentence for each reas
     "ENGINE_FAULT": "the check of the clipping engine failed; see the site's log",
     "LEDGER_BEHIND": "this site's ledger lacks an entry that the aggregator has seen; its operator must reconcile it",
     "LEDGER_UNUSABLE": "this site's ledger cannot be read or written; its operator must look at the site's log",
+    "NORM_TOO_LARGE": "the update is longer than the run allows",
     "NOT_FINITE": "training at this site gave numbers that are not finite; lower the learning rates",
     "NOT_MAPPED": "this site's policy, model or data do not fit what the run names; see the site's log",
     "POLICY_REFUSED": "this site's policy does not allow what the run asks for; see the site's log",

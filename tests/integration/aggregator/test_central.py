@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from sqlalchemy import select
 
 from deerfield.central import Mechanism, noise_of, privatised
-from deerfield.errors import BadRequest, InvalidInput
+from deerfield.errors import BadRequest, InvalidInput, NormTooLarge
 from deerfield.manifest import assemble
 from deerfield.plan import schedule
 from deerfield.privacy import epsilon
@@ -148,15 +148,17 @@ def mean_of(aggregator, closing):
     return {name: after[name] - task.start[name] - drawn for name, drawn in nothing.items()}
 
 
-def test_an_update_that_its_site_did_not_clip_is_clipped(aggregator):
+def test_an_update_that_its_site_did_not_clip_is_refused_and_the_mean_is_of_the_others(aggregator):
     _, (north, south) = started(aggregator, spec(rounds=1))
     assignment = north.link.next_task()
     update = north.update(assignment)
     assert norm(update.delta) == pytest.approx(0.5, rel=1e-5)
     giant = replace(update, delta={name: 1e6 * v for name, v in update.delta.items()})
-    north.link.send(assignment, again(giant))
-    south.link.decline(south.link.next_task(), "POLICY_REFUSED", "")
+    with pytest.raises(NormTooLarge):
+        north.link.send(assignment, again(giant))
+    south.step()
     closing = aggregator.coordinator.due()
+    assert [row.site for row in closing.sealed] == ["south"]
     assert norm(mean_of(aggregator, closing)) == pytest.approx(0.5 / 2, rel=1e-3)
 
 

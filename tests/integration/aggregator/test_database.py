@@ -48,7 +48,7 @@ def opened(url):
 
 
 def newest() -> str:
-    """The newest revision that the code knows."""
+    """The revision of this code."""
     return ScriptDirectory(str(schema.MIGRATIONS)).get_current_head()
 
 
