@@ -78,7 +78,7 @@ def test_whoever_has_no_certificate_of_this_ca_reaches_no_call(consortium, addre
     elif caller == "plaintext":
         channel = connect(address, role="operator")
     elif caller == "foreign":
-        channel = channel_of(address, consortium.other(consortium.server))
+        channel = channel_of(address, consortium.other(consortium.files("site", "north")))
     elif caller == "expired":
         channel = channel_of(address, consortium.files("site", "north", now=OLD, days=30), OLD)
     else:
