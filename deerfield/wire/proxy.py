@@ -8,7 +8,7 @@ import ipaddress
 import os
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -24,10 +24,10 @@ OPEN = range(200, 300)
 class Proxy:
     """A proxy that opens tunnels by HTTP CONNECT."""
 
-    url: str  # as gRPC takes it, with the user and password if there are any
+    url: str = field(repr=False)  # as gRPC takes it, with the user and password if there are any
     host: str
     port: int
-    authorization: str  # for the header, or empty
+    authorization: str = field(repr=False)  # for the header, or empty
 
     def __str__(self) -> str:
         """Where it is, without the password."""

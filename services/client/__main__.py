@@ -140,9 +140,9 @@ def _follow(arguments: argparse.Namespace) -> None:
     from deerfield.wire.connection import open_runs
     from services.client import connection
 
-    file = RunFile.model_validate_json(arguments.file.read_text())
     with open_runs(connection.way(arguments), connection.warn) as runs:
         spec = runs.get(arguments.run).spec
+        file = RunFile.model_validate_json(arguments.file.read_text())
         from services.client import evaluator  # torch, once it is known that there is something to follow
 
         evaluator.follow(runs, arguments.run, evaluator.validation(spec, file.embedded, arguments.rows))
