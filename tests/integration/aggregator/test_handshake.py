@@ -2,6 +2,8 @@
 
 import socket
 import ssl
+import subprocess
+import sys
 import threading
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -245,3 +247,53 @@ def test_a_site_tries_every_minute_for_ever_with_one_line_and_a_command_ends_at_
         with pytest.raises(InvalidInput, match="needs an operator's or an observer's"):
             open_runs(Way(address=address, files=north), said.append).__enter__()
     assert len(said) == 3
+
+
+def site_command(tmp_path, address, files):
+    """The site's own process."""
+    (tmp_path / "policy.yaml").write_text("populations: {}\nmodels: {}\n")
+    command = [sys.executable, "-m", "services.client", "site", "--site", "north", "--aggregator", address]
+    command += ["--run", "any", "--policy", str(tmp_path / "policy.yaml"), "--state", str(tmp_path / "state")]
+    command += ["--tls-certificate", str(files.certificate), "--tls-key", str(files.key)]
+    return subprocess.Popen([*command, "--tls-ca", str(files.authority)], stderr=subprocess.PIPE, text=True)
+
+
+def test_the_site_command_says_the_cause_in_one_line_of_its_log_and_stays(serve, consortium, north, tmp_path):
+    foreign = consortium.other(north)
+    with serve() as address, site_command(tmp_path, address, foreign) as process:
+        limit = threading.Timer(90, process.kill)
+        limit.start()
+        lines = []
+        for line in process.stderr:
+            lines.append(line)
+            if "no connection" in line:
+                break
+        stays = process.poll() is None
+        process.terminate()
+        lines += process.stderr.readlines()
+        limit.cancel()
+    assert stays, lines
+    assert [word for word in ("site starts", "no connection") if any(word in line for line in lines)] == [
+        "site starts",
+        "no connection",
+    ]
+    assert len(lines) == 2, lines
+    assert f"the aggregator at {address} refuses {foreign.certificate}, which was signed by no CA in" in lines[1]
+
+
+def test_the_site_command_ends_where_its_own_files_cannot_be_used(consortium, north, tmp_path):
+    south = consortium.files("site", "south")
+    with site_command(tmp_path, "127.0.0.1:1", south) as process:
+        said = process.stderr.read()
+    assert process.returncode == 2
+    assert said.endswith("is of deerfield://lungs/site/south, not of site north; give the site's own\n")
+    assert "Traceback" not in said
+
+
+def test_a_command_without_patience_ends_where_nobody_answers(consortium):
+    ada = consortium.files("operator", "ada")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        way = Way(address=f"127.0.0.1:{free.getsockname()[1]}", files=ada)
+        with open_runs(way, print, patience_s=0) as runs, pytest.raises(Unreachable, match="connection refused"):
+            runs.list()
