@@ -101,22 +101,24 @@ def _add_tls(command: argparse.ArgumentParser) -> None:
 
 
 def _site(arguments: argparse.Namespace) -> None:
-    import torch
-
     from deerfield.wire.client import SiteClient
-    from services.client import connection, policy, workbench
+    from services.client import connection, policy
     from services.client.custody import Custody
     from services.client.site import Site
 
     structlog.get_logger().info("site starts", site=arguments.site, run=arguments.run, pid=os.getpid())
     rules, way = policy.load(arguments.policy), connection.way(arguments)
-    torch.set_num_threads(rules.threads)
     with (
         Custody(arguments.site, rules, arguments.state) as custody,
         connection.open_channel(way, arguments.site) as channel,
     ):
         link = SiteClient(channel, run=arguments.run, backoff=connection.patience(way))
         link.hello()
+        import torch  # seconds, once it is known that there is somebody to train for
+
+        from services.client import workbench
+
+        torch.set_num_threads(rules.threads)
         Site(
             name=arguments.site,
             link=link,
