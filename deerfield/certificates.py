@@ -28,6 +28,7 @@ FILE_BYTES = 8 << 20  # a bundle of thousands of certificates, or a list of as m
 
 Named: TypeAlias = x509.Certificate | x509.CertificateSigningRequest
 Parsed = TypeVar("Parsed")
+Stamp: TypeAlias = tuple[tuple[int, int, int], ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,6 +189,18 @@ def read(path: Path) -> bytes:
     if len(data) > FILE_BYTES:
         raise InvalidInput(f"{path} is over {FILE_BYTES >> 20} MiB; no file of a PKI is")
     return data
+
+
+def stamp(*paths: Path) -> Stamp:
+    """What changes when a file does; a missing one has a stamp too."""
+    found = []
+    for path in paths:
+        try:
+            state = path.stat()
+            found.append((state.st_mtime_ns, state.st_ino, state.st_size))
+        except OSError:
+            found.append((0, 0, 0))
+    return tuple(found)
 
 
 def spki(key: PublicKeyTypes) -> bytes:

@@ -2,6 +2,7 @@
 
 DeerfieldError                 exit code 1
 ├── InvalidInput               exit code 2: a person can mend what they wrote
+│   ├── HandshakeFailed        the two ends of a TLS connection do not trust each other
 │   └── LedgerFault            a site's ledger cannot be used, so nothing is read; a person must act
 │       └── LedgerDamaged, LedgerBusy, LedgerUnwritable
 ├── RunFailed                  a run ended without its model: `reason` says why
@@ -30,6 +31,10 @@ class InvalidInput(DeerfieldError):
     """A run file, data set, model or argument that cannot be used; the message says where, the limit, what to do."""
 
     exit_code: ClassVar[int] = 2
+
+
+class HandshakeFailed(InvalidInput):
+    """No TLS connection can be made with these files: waiting mends nothing, a person must."""
 
 
 class LedgerFault(InvalidInput):

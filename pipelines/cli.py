@@ -142,8 +142,10 @@ def version(
 
 def main() -> None:
     """Runs the command; an error that deerfield can name is one sentence and an exit code, never a traceback."""
+    import os
     import signal
 
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # an error is our one sentence
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a supervisor's stop cleans up as Ctrl-C does
     try:
         app()

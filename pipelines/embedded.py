@@ -26,6 +26,8 @@ from pipelines.federation import Federation
 from pipelines.processes import Preloader, aggregator, failure, preloader
 from pipelines.report import Live
 from pipelines.result import Result
+from pipelines.run_pki import RunPki, channel, run_pki
+from pipelines.run_pki import flags as tls_flags
 
 PREPARE_S = 600.0  # reading the data and hashing the base model
 
@@ -50,12 +52,12 @@ def execute(file: RunFile, where: Where, live: Callable[[int, int], Live]) -> Re
     strategy = make(file.spec)  # refuses a bad strategy or unit before anything starts
     _claim(where.folder)
     with (
+        run_pki(where.folder) as pki,
         preloader(where.folder) as processes,
-        aggregator(
-            where.folder, where.tracking, where.listen, file.embedded.lost_after_s, aggregator_key(file, where.folder)
-        ) as server,
-        RunsClient.connect(server.address) as runs,
+        aggregator(served(file, where, pki), where.folder / "logs" / "aggregator.log") as server,
+        channel(server.address, pki.operator("launcher")) as line,
     ):
+        runs = RunsClient(line)
         spec, prepared = prepare(file, where.folder, processes, pooled=strategy.declares.topology == "pooled")
         run = runs.start(spec, uuid.uuid4().hex)
         result = Result(runs.get(run).spec, run)  # complete, as the sites will read it
@@ -66,7 +68,7 @@ def execute(file: RunFile, where: Where, live: Callable[[int, int], Live]) -> Re
                 if (warning := drowned(spec, strategy.declares)) is not None:
                     screen.warn(warning)
                 states = {site: site_state(file, where.folder, site) for site in prepared["sites"]}
-                Federation(result, where.folder, server, processes, runs, screen, prepared, states).follow()
+                Federation(result, where.folder, server, processes, runs, screen, prepared, states, pki).follow()
             _keep(result, where.folder, runs)
         finally:
             result.seconds = time.monotonic() - started
@@ -86,6 +88,23 @@ def _told(prepared: Mapping[str, Any], file: RunFile) -> str:
     return f"{len(prepared['sites'])} sites on {prepared['device']}, {size}; " + (
         "budgets in " + budget.ledgers if budget else "a simulation: its budget is thrown away"
     )
+
+
+def served(file: RunFile, where: Where, pki: RunPki) -> list[str]:
+    """The aggregator's flags: SQLite and a folder, a free port of this machine, certificates of this run."""
+    folder = where.folder
+    arguments = {
+        "--listen": where.listen,
+        "--health": "127.0.0.1:0",
+        "--database": f"sqlite:///{folder / 'aggregator.db'}",
+        "--blobs": str(folder / "blobs"),
+        "--key": str(aggregator_key(file, folder)),
+        "--tracking": where.tracking,
+        "--artifacts": str(folder / "artifacts"),
+        "--lost-after": str(file.embedded.lost_after_s),
+        "--revoked": str(pki.revoked),
+    }
+    return [part for pair in arguments.items() for part in pair] + tls_flags(pki.aggregator(where.listen))
 
 
 def aggregator_key(file: RunFile, folder: Path) -> Path:

@@ -11,11 +11,12 @@ from typing import Any
 from deerfield.errors import DeerfieldError, InvalidInput
 from deerfield.exchange import Event
 from deerfield.wire.backoff import Backoff
-from deerfield.wire.channel import connect
 from deerfield.wire.client import RunsClient, SiteClient
 from pipelines.processes import Aggregator, Preloader, failure
 from pipelines.report import Live
 from pipelines.result import Result
+from pipelines.run_pki import RunPki, channel
+from pipelines.run_pki import flags as tls_flags
 
 TICK_S = 0.5  # how late a dead process may be noticed
 ABORT_S = 3.0  # an aggregator that is gone must not hold up an interrupt
@@ -33,6 +34,7 @@ class Federation:
     screen: Live
     prepared: dict[str, Any]
     states: Mapping[str, Path]  # by site: the folder of its ledgers, key and stored updates
+    pki: RunPki
     _names: dict[int, str] = field(default_factory=dict)  # by pid, of the processes that are still running
 
     def follow(self) -> None:
@@ -96,25 +98,29 @@ class Federation:
 
     def _leave(self, name: str, detail: str) -> None:
         if name in self.prepared["sites"]:
-            with connect(self.aggregator.address, role="site", site=name) as channel, suppress(DeerfieldError):
-                SiteClient(channel).leave(self.result.run, detail)
+            with channel(self.aggregator.address, self.pki.site(name)) as line, suppress(DeerfieldError):
+                SiteClient(line).leave(self.result.run, detail)
 
     def _abort(self, reason: str) -> None:
         """Ends the run at the aggregator, if it is still there, and takes in what it had to say."""
-        with connect(self.aggregator.address, role="operator") as channel, suppress(DeerfieldError):
-            runs = RunsClient(channel, backoff=Backoff(patience_s=ABORT_S))
+        with (
+            channel(self.aggregator.address, self.pki.operator("launcher")) as line,
+            suppress(DeerfieldError),
+        ):
+            runs = RunsClient(line, backoff=Backoff(patience_s=ABORT_S))
             runs.abort(self.result.run, reason)
             for event in runs.watch(self.result.run, after=self.result.events):
                 self.result.seen(event)
 
     def _site(self, site: str) -> list[str]:
         policy = self.folder / "sites" / site / "policy.yaml"
-        where = ["--aggregator", self.aggregator.address, "--run", self.result.run]
+        where = ["--aggregator", self.aggregator.address, "--run", self.result.run, *tls_flags(self.pki.site(site))]
         return ["site", "--site", site, "--policy", str(policy), "--state", str(self.states[site]), *where]
 
     def _evaluator(self) -> list[str]:
         data = ["--file", str(self.folder / "run.json"), "--rows", self.prepared["validation"]]
-        return ["follow", "--aggregator", self.aggregator.address, "--run", self.result.run, *data]
+        where = ["--aggregator", self.aggregator.address, "--run", self.result.run]
+        return ["follow", *where, *data, *tls_flags(self.pki.operator("evaluator"))]
 
     def _start(self, name: str, argv: list[str]) -> int:
         pid = self.processes.start(argv, self.folder / "logs" / f"{name}.log")

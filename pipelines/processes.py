@@ -116,21 +116,9 @@ class Aggregator:
 
 
 @contextmanager
-def aggregator(folder: Path, tracking: str, listen: str, lost_after_s: float, key: Path) -> Iterator[Aggregator]:
-    """An aggregator over SQLite and a folder, listening; it signs with the key in the file `key`."""
-    log = folder / "logs" / "aggregator.log"
-    arguments = {
-        "--listen": listen,
-        "--health": "127.0.0.1:0",
-        "--database": f"sqlite:///{folder / 'aggregator.db'}",
-        "--blobs": str(folder / "blobs"),
-        "--key": str(key),
-        "--tracking": tracking,
-        "--artifacts": str(folder / "artifacts"),
-        "--lost-after": str(lost_after_s),
-    }
-    flat = [part for pair in arguments.items() for part in pair]
-    with _process(["services.aggregator", *flat, "--while-stdin"], log) as child, child.answers as answers:
+def aggregator(flags: Sequence[str], log: Path) -> Iterator[Aggregator]:
+    """An aggregator with these flags, listening; it ends when the block is left."""
+    with _process(["services.aggregator", *flags, "--while-stdin"], log) as child, child.answers as answers:
         line = answers.readline()
         if not line:
             raise failure(child.process.wait(), log)

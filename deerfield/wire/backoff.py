@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from deerfield.errors import Unreachable
+from deerfield.errors import DeerfieldError, Unreachable
 
 Answer = TypeVar("Answer")
 
@@ -21,9 +21,14 @@ class Backoff:
     sleep: Callable[[float], object] = time.sleep
     uniform: Callable[[float, float], float] = random.uniform
     clock: Callable[[], float] = time.monotonic
+    explain: Callable[[Unreachable], DeerfieldError] = lambda error: error  # whoever knows more about the cause
 
     def retry(self, attempt: Callable[[], Answer]) -> Answer:
-        """Calls `attempt` until it answers, or raises anything but Unreachable, or patience is at its end."""
+        """Calls `attempt` until it answers, or raises anything but Unreachable, or patience is at its end.
+
+        Where the cause is one that only a person can mend, patience is at its end at once; whoever tries for ever tries
+        again after `last_s`.
+        """
         pauses = self.pauses()
         while True:
             try:
@@ -38,9 +43,11 @@ class Backoff:
 
         def pause(error: Unreachable) -> None:
             nonlocal longest
-            wait = self.uniform(longest / 2, longest)
-            if self.clock() + wait - began > self.patience_s:
-                raise error
+            cause = self.explain(error)
+            hopeless = not isinstance(cause, Unreachable)
+            wait = self.last_s if hopeless else self.uniform(longest / 2, longest)
+            if self.clock() + wait - began > self.patience_s or (hopeless and self.patience_s < float("inf")):
+                raise cause
             self.sleep(wait)
             longest = min(2 * longest, self.last_s)
 

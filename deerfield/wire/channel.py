@@ -12,6 +12,7 @@ import grpc
 from deerfield.certificates import Credentials
 from deerfield.exchange import Role
 from deerfield.wire.limits import CHANNEL_OPTIONS
+from deerfield.wire.proxy import Proxy, options
 
 ROLE_KEY = "deerfield-role"
 SITE_KEY = "deerfield-site"
@@ -19,14 +20,14 @@ SITE_KEY = "deerfield-site"
 
 def connect(address: str, *, role: Role, site: str = "") -> grpc.Channel:
     """A plaintext channel to `address` (host:port) for one caller; it connects when it is first used."""
-    channel = grpc.insecure_channel(address, options=CHANNEL_OPTIONS)
+    channel = grpc.insecure_channel(address, options=(*CHANNEL_OPTIONS, *options(None)))
     return grpc.intercept_channel(channel, _Identified(((ROLE_KEY, role), (SITE_KEY, site))))
 
 
-def connect_tls(address: str, own: Credentials) -> grpc.Channel:
+def connect_tls(address: str, own: Credentials, proxy: Proxy | None = None) -> grpc.Channel:
     """A channel to `address` (host:port, a name in the aggregator's certificate) for the owner of a certificate."""
     secret = grpc.ssl_channel_credentials(own.authority, own.key, own.certificate)
-    return grpc.secure_channel(address, secret, options=CHANNEL_OPTIONS)
+    return grpc.secure_channel(address, secret, options=(*CHANNEL_OPTIONS, *options(proxy)))
 
 
 class _CallDetails(NamedTuple):

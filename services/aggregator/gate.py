@@ -4,18 +4,17 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import TypeAlias
 
 import grpc
 import structlog
 
-from deerfield.certificates import Credentials, Files, load, parse_certificates, peer_of
+from deerfield.certificates import Credentials, Files, Stamp, parse_certificates, peer_of, stamp
 from deerfield.errors import InvalidInput, NotAuthenticated
 from deerfield.identity import Peer
+from deerfield.renewal import Held
 from deerfield.revocation import read_revoked, serial_text
 from services.aggregator.identity import ROLES, Context, Identity
 
-Stamp: TypeAlias = tuple[tuple[int, int, int], ...]
 CERTIFICATES = 4096  # parsed ones to remember: more than a federation has callers
 
 log = structlog.get_logger()
@@ -30,18 +29,16 @@ class Gate:
         Raises:
             InvalidInput: one cannot be used, or the certificate is not an aggregator's.
         """
-        self._files, self._list, self._clock = files, revoked, clock
-        self._stamp = _stamp(files.certificate, files.key, files.authority)
-        self._own = _aggregators(load(files, clock()), files)
-        self._listed: Stamp = _stamp(revoked) if revoked else ()
+        self._list, self._clock = revoked, clock
+        self._held = Held(files, lambda own: _check_aggregators(own, files), clock)
+        self._listed: Stamp = stamp(revoked) if revoked else ()
         self._revoked: Mapping[int, Mapping[str, str]] = read_revoked(revoked) if revoked else {}
-        for warning in self._own.warnings:
-            log.warning("certificate", sentence=warning)
+        self._warn()
 
     def credentials(self) -> grpc.ServerCredentials:
         """For a port: every caller must show a certificate of the CA, and each handshake sees the files of the day."""
         return grpc.dynamic_ssl_server_credentials(
-            _configuration(self._own),
+            _configuration(self._held.own),
             self._changed,  # type: ignore[arg-type]  # None says "as before", which the stubs do not know
             require_client_authentication=True,
         )
@@ -64,6 +61,7 @@ class Gate:
 
     def check(self, context: Context) -> None:
         """Raises NotAuthenticated unless the caller may call now."""
+        self._warn()
         self.identify(context)
 
     def _peer(self, context: Context) -> Peer:
@@ -76,12 +74,12 @@ class Gate:
             raise NotAuthenticated(f"the certificate of {peer.uri} with serial {serial_text(serial)} is revoked")
         if self._clock() > ends:
             raise NotAuthenticated(f"the certificate of {peer.uri} has expired, on {ends:%Y-%m-%d %H:%M} UTC")
-        if peer.federation != self._own.peer.federation:
-            raise NotAuthenticated(f"{peer.uri} is of another federation than {self._own.peer.federation!r}")
+        if peer.federation != self._held.own.peer.federation:
+            raise NotAuthenticated(f"{peer.uri} is of another federation than {self._held.own.peer.federation!r}")
         return peer
 
     def _refused(self) -> Mapping[int, Mapping[str, str]]:
-        if self._list is not None and (now := _stamp(self._list)) != self._listed:
+        if self._list is not None and (now := stamp(self._list)) != self._listed:
             self._listed = now
             try:
                 self._revoked = read_revoked(self._list)
@@ -91,40 +89,28 @@ class Gate:
         return self._revoked
 
     def _changed(self) -> grpc.ServerCertificateConfiguration | None:
-        files = self._files
-        if (now := _stamp(files.certificate, files.key, files.authority)) == self._stamp:
-            return None
-        self._stamp = now
         try:
-            own = _aggregators(load(files, self._clock()), files)
+            if not self._held.reread():
+                return None
         except InvalidInput as error:  # half of a new pair: the old one serves until the other half is there
             log.error("certificate not reloaded", sentence=str(error))
             return None
-        self._own = own
+        own = self._held.own
         log.info("certificate reloaded", ends=own.ends.isoformat(), warnings=own.warnings)
         return _configuration(own)
 
+    def _warn(self) -> None:
+        for warning in self._held.due_warnings():
+            log.warning("certificate", sentence=warning)
 
-def _aggregators(own: Credentials, files: Files) -> Credentials:
+
+def _check_aggregators(own: Credentials, files: Files) -> None:
     if own.peer.role != "aggregator":
         raise InvalidInput(f"{files.certificate} is of {own.peer.uri}; the data port needs an aggregator's")
-    return own
 
 
 def _configuration(own: Credentials) -> grpc.ServerCertificateConfiguration:
     return grpc.ssl_server_certificate_configuration([(own.key, own.certificate)], own.authority)
-
-
-def _stamp(*paths: Path) -> Stamp:
-    """What changes when a file does; a missing one has a stamp too."""
-    found = []
-    for path in paths:
-        try:
-            state = path.stat()
-            found.append((state.st_mtime_ns, state.st_ino, state.st_size))
-        except OSError:
-            found.append((0, 0, 0))
-    return tuple(found)
 
 
 @lru_cache(CERTIFICATES)

@@ -22,6 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; answers its exit code. Errors that deerfield can name are one line on stderr."""
     arguments = _parser().parse_args(argv)
     structlog.configure(logger_factory=structlog.WriteLoggerFactory(sys.stderr))
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its lines about a failed handshake name no cause; ours do
     try:
         arguments.command(arguments)
     except DeerfieldError as error:
@@ -39,8 +40,7 @@ def _parser() -> argparse.ArgumentParser:
         site.add_argument(flag, required=True)
     site.add_argument("--policy", type=Path, required=True)
     site.add_argument("--state", type=Path, required=True, help="folder of the ledgers, the key and the stored updates")
-    for flag in ("--tls-certificate", "--tls-key", "--tls-ca"):
-        site.add_argument(flag, type=Path, help="PEM file; all three of them, or none for an aggregator on loopback")
+    _add_tls(site)
     site.set_defaults(command=_site)
 
     prepare = commands.add_parser("prepare", help="split the data of an embedded run, describe its adapter")
@@ -59,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     follow.add_argument("--run", required=True)
     follow.add_argument("--file", type=Path, required=True)
     follow.add_argument("--rows", required=True)
+    _add_tls(follow)
     follow.set_defaults(command=_follow)
 
     evaluate = commands.add_parser("evaluate", help="score an adapter folder on a data file")
@@ -98,23 +99,31 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _site(arguments: argparse.Namespace) -> None:
-    import torch
+def _add_tls(command: argparse.ArgumentParser) -> None:
+    for flag in ("--tls-certificate", "--tls-key", "--tls-ca"):
+        command.add_argument(flag, type=Path, help="PEM file; all three of them, or none for an aggregator on loopback")
+    command.add_argument("--proxy", default="", help="http://HOST:PORT of a CONNECT proxy; default: the environment's")
 
+
+def _site(arguments: argparse.Namespace) -> None:
     from deerfield.wire.client import SiteClient
-    from services.client import connection, policy, workbench
+    from services.client import connection, policy
     from services.client.custody import Custody
     from services.client.site import Site
 
     structlog.get_logger().info("site starts", site=arguments.site, run=arguments.run, pid=os.getpid())
-    rules, files = policy.load(arguments.policy), connection.given(arguments)
-    torch.set_num_threads(rules.threads)
+    rules, way = policy.load(arguments.policy), connection.way(arguments)
     with (
-        Custody(arguments.site, rules, arguments.state, trust=connection.trust(files)) as custody,
-        connection.open_channel(arguments.aggregator, arguments.site, files) as channel,
+        Custody(arguments.site, rules, arguments.state, trust=connection.trust(way.files)) as custody,
+        connection.open_channel(way, arguments.site) as channel,
     ):
-        link = SiteClient(channel, run=arguments.run)
+        link = SiteClient(channel, run=arguments.run, backoff=connection.patience(way))
         link.hello()
+        import torch  # seconds, once it is known that there is somebody to train for
+
+        from services.client import workbench
+
+        torch.set_num_threads(rules.threads)
         Site(
             name=arguments.site,
             link=link,
@@ -143,14 +152,14 @@ def _describe(arguments: argparse.Namespace) -> None:
 
 def _follow(arguments: argparse.Namespace) -> None:
     from deerfield.runfile import RunFile
-    from deerfield.wire.channel import connect
-    from deerfield.wire.client import RunsClient
-    from services.client import evaluator
+    from deerfield.wire.connection import open_runs
+    from services.client import connection
 
-    file = RunFile.model_validate_json(arguments.file.read_text())
-    with connect(arguments.aggregator, role="operator") as channel:
-        runs = RunsClient(channel)
+    with open_runs(connection.way(arguments), connection.warn) as runs:
         spec = runs.get(arguments.run).spec
+        file = RunFile.model_validate_json(arguments.file.read_text())
+        from services.client import evaluator  # torch, once it is known that there is something to follow
+
         evaluator.follow(runs, arguments.run, evaluator.validation(spec, file.embedded, arguments.rows))
 
 

@@ -5,10 +5,17 @@ import argparse
 import grpc
 import structlog
 
-from deerfield.certificates import Files, load, utc_now
+from deerfield.certificates import Credentials, Files, load, utc_now
 from deerfield.errors import InvalidInput
 from deerfield.restoration import Trust
-from deerfield.wire.channel import connect, connect_tls
+from deerfield.wire import proxy
+from deerfield.wire.backoff import Backoff
+from deerfield.wire.channel import connect
+from deerfield.wire.connection import explaining, secure
+from deerfield.wire.handshake import Way
+from deerfield.wire.renewing import Told
+
+log = structlog.get_logger()
 
 
 def given(flags: argparse.Namespace) -> Files | None:
@@ -36,17 +43,41 @@ def trust(files: Files | None) -> Trust | None:
     return Trust(federation=own.peer.federation, authority=own.authority)
 
 
-def open_channel(address: str, site: str, files: Files | None) -> grpc.Channel:
+def way(flags: argparse.Namespace) -> Way:
+    """The way to the aggregator that the flags and the environment describe; raises InvalidInput."""
+    files = given(flags)
+    if files is None and flags.proxy:
+        raise InvalidInput("--proxy is for a connection over TLS; give --tls-certificate, --tls-key and --tls-ca too")
+    chosen = proxy.choose(flags.aggregator, flags.proxy) if files else None
+    return Way(address=flags.aggregator, files=files, proxy=chosen)
+
+
+def open_channel(way: Way, site: str) -> grpc.Channel:
     """A channel for `site`; it connects when it is first used.
 
     Raises:
         InvalidInput: the files cannot be used, or are another's.
     """
-    if files is None:
-        return connect(address, role="site", site=site)
-    own = load(files, utc_now())
-    if (own.peer.role, own.peer.name) != ("site", site):
-        raise InvalidInput(f"{files.certificate} is of {own.peer.uri}, not of site {site}; give the site's own")
-    for warning in own.warnings:
-        structlog.get_logger().warning("certificate", sentence=warning)
-    return connect_tls(address, own)
+    if way.files is None:
+        return connect(way.address, role="site", site=site)
+    files = way.files
+
+    def check(own: Credentials) -> None:
+        if (own.peer.role, own.peer.name) != ("site", site):
+            raise InvalidInput(f"{files.certificate} is of {own.peer.uri}, not of site {site}; give the site's own")
+
+    return secure(way, check, Told(renewed=_say_renewed, warned=warn))
+
+
+def patience(way: Way) -> Backoff:
+    """For ever; what keeps the site from its aggregator is a line in its log each time."""
+    return Backoff(explain=explaining(way, lambda sentence: log.error("no connection", sentence=sentence)))
+
+
+def warn(sentence: str) -> None:
+    """A line in the log of somebody with a certificate."""
+    log.warning("certificate", sentence=sentence)
+
+
+def _say_renewed(sentence: str) -> None:
+    log.info("certificate renewed", sentence=sentence)

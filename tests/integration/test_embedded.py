@@ -13,6 +13,12 @@ import numpy as np
 import psutil
 import pytest
 
+from deerfield.certificates import Files
+from deerfield.errors import DeerfieldError
+from deerfield.wire.backoff import Backoff
+from deerfield.wire.channel import connect
+from deerfield.wire.client import RunsClient
+from deerfield.wire.handshake import Way, cause
 from tests.integration.federation import (
     SITES,
     assert_none_left,
@@ -57,6 +63,7 @@ def test_a_run_leaves_its_adapter_its_figures_and_a_registered_model(finished):
     assert all(site["epsilon"] == "infinity" and site["steps"] == 16 for site in found["sites"].values())
     assert found["registered"] == {"name": "small", "version": "1"}
     assert found["adapter_sha256"] == found["rounds"][-1]["digest"]
+    assert not (folder / "out/pki").exists()  # the keys of a run end with it
     assert (folder / "out/adapter/adapter_config.json").exists()
     assert "models:/small/1" in done.stdout
     assert len(done.stdout.splitlines()) <= 40
@@ -215,7 +222,25 @@ def start(begin):
 def test_ctrl_c_ends_everything(start):
     running = start(rounds=500)
     assert len(started_in(running.environment)) == 7  # launcher, aggregator, preloader, three sites, evaluator
+    assert_only_certificates_open_the_data_port(running)
     running.interrupted()
+    assert not (running.out / "pki").exists()
+
+
+def assert_only_certificates_open_the_data_port(running: Running) -> None:
+    """The run under way uses mTLS, with keys that its owner alone may read."""
+    keys = sorted((running.out / "pki").rglob("*.key"))
+    assert len(keys) == 7  # the CA, the aggregator, three sites, launcher and evaluator
+    assert {key.stat().st_mode & 0o777 for key in keys} == {0o600}
+    place = running.out / "pki/operator/launcher"
+    files = Files(certificate=place / "tls.crt", key=place / "tls.key", authority=running.out / "pki/ca/ca.crt")
+    server = next(p for p in psutil.Process(running.process.pid).children() if "services.aggregator" in p.cmdline())
+    listening = [f"127.0.0.1:{each.laddr.port}" for each in server.net_connections() if each.status == "LISTEN"]
+    secure = [address for address in listening if cause(Way(address=address, files=files)) is None]
+    assert len(secure) == 1
+    for address in listening:  # the other one is for probes
+        with connect(address, role="operator") as channel, pytest.raises(DeerfieldError):
+            RunsClient(channel, backoff=Backoff(patience_s=0)).list()
 
 
 def test_ctrl_c_while_the_data_are_prepared_ends_everything(begin):
@@ -333,7 +358,7 @@ def test_a_seed_a_quorum_and_a_folder_that_cannot_be_used_are_one_sentence(tmp_p
         deerfield("run", write(tmp_path, federation={"quorum": 9}), "--out", tmp_path / "nine"), "9 is more than the 3"
     )
     refused(deerfield("evaluate", tmp_path, file, "--rows", tmp_path / "none.npy"), "no such file")
-    refused(deerfield("run", file, "--out", tmp_path / "x", "--listen", "0.0.0.0:0"), "TLS")
+    refused(deerfield("run", file, "--out", tmp_path / "x", "--listen", "0.0.0.0:0"), "with TLS for others to join")
 
 
 @pytest.mark.parametrize(

@@ -62,10 +62,11 @@ class Consortium:
     def revoke(self, files: Files) -> None:
         pki_authority.revoke(self.ca.folder, load(files, self.clock()).serial, "test", self.clock())
 
-    def other(self, files: Files) -> Files:
-        """The same owner by another CA, who trusts this one's aggregator."""
-        ca = pki.authority(self.folder / "other")
-        return replace(pki.files(ca, self.folder / "foreign"), authority=files.authority)
+    def other(self, files: Files, name: str = "other") -> Files:
+        """The same owner by another CA, in the folder `name`, who trusts this one's aggregator."""
+        ca = pki.authority(self.folder / name)
+        theirs = pki.files(ca, self.folder / f"{name}-files", load(files, self.clock()).peer)
+        return replace(theirs, authority=files.authority)
 
 
 def channel_of(address: str, files: Files, now: datetime = NOW) -> grpc.Channel:

@@ -1,4 +1,4 @@
-"""TLS as it is: every call by every kind of caller, revocation on calls under way, certificates that change."""
+"""TLS as it is: revocation on calls under way, certificates that change. Who may call what: test_security_matrix."""
 
 import os
 import shutil
@@ -11,6 +11,7 @@ from hashlib import sha256
 
 import grpc
 import pytest
+import structlog
 from cryptography import x509
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
@@ -40,15 +41,6 @@ from tests.integration.aggregator.security import (
 )
 
 Code = grpc.StatusCode
-SITE, OPERATOR, LOOK = {"site"}, {"operator"}, {"operator", "observer"}
-TABLE = {
-    "Hello": {"site", "operator", "observer"},
-    **dict.fromkeys(("NextTask", "BeginUpload", "PutChunks", "Commit", "UploadStatus"), SITE),
-    **dict.fromkeys(("LedgerHead", "Heartbeat", "Decline", "Leave"), SITE),
-    "GetChunks": {"site", "operator"},
-    **dict.fromkeys(("Start", "Abort", "Pause", "Resume", "Repin", "Evaluated"), OPERATOR),
-    **dict.fromkeys(("Get", "List", "Watch"), LOOK),
-}
 
 
 @pytest.fixture
@@ -67,10 +59,6 @@ def address(secure):
     return secure.ports.listening
 
 
-def test_the_table_has_every_call():
-    assert {method.name for method in METHODS} == set(TABLE)
-
-
 @pytest.mark.parametrize("caller", ["nobody", "plaintext", "foreign", "expired", "aggregator"])
 def test_whoever_has_no_certificate_of_this_ca_reaches_no_call(consortium, address, caller):
     if caller == "nobody":
@@ -78,22 +66,13 @@ def test_whoever_has_no_certificate_of_this_ca_reaches_no_call(consortium, addre
     elif caller == "plaintext":
         channel = connect(address, role="operator")
     elif caller == "foreign":
-        channel = channel_of(address, consortium.other(consortium.server))
+        channel = channel_of(address, consortium.other(consortium.files("site", "north")))
     elif caller == "expired":
         channel = channel_of(address, consortium.files("site", "north", now=OLD, days=30), OLD)
     else:
         channel = channel_of(address, consortium.server)
     with channel:
         assert {answer(channel, method)[0] for method in METHODS} == {Code.UNAVAILABLE}
-
-
-@pytest.mark.parametrize("role", ["site", "operator", "observer"])
-def test_each_role_reaches_its_own_calls_and_no_others(consortium, address, role):
-    with channel_of(address, consortium.files(role, "north")) as channel:
-        answers = {method.name: answer(channel, method) for method in METHODS}
-    denied = {name for name, (code, said) in answers.items() if code is Code.PERMISSION_DENIED and "of role" in said}
-    assert not {code for code, _ in answers.values()} & {Code.UNAVAILABLE, Code.UNAUTHENTICATED, Code.UNKNOWN}
-    assert denied == {name for name, roles in TABLE.items() if role not in roles}
 
 
 @pytest.mark.parametrize("role", ["site", "operator", "observer"])
@@ -245,6 +224,21 @@ def put(source, target):
     aside = target.with_name("aside")
     shutil.copyfile(source, aside)
     os.replace(aside, target)
+
+
+def test_the_log_warns_of_the_aggregators_own_end_once_a_day(consortium, tmp_path, aggregator):
+    files = pki.files(consortium.ca, tmp_path / "brief", pki.AGGREGATOR, hosts=("127.0.0.1",), days=20)
+    hello = next(method for method in METHODS if method.name == "Hello")
+    with structlog.testing.capture_logs() as lines:
+        gate = Gate(files, None, consortium.clock)
+        north = consortium.files("site", "north")
+        with served(aggregator, gate=gate) as found, channel_of(found.ports.listening, north) as channel:
+            for _ in range(3):
+                for _ in range(2):
+                    answer(channel, hello)
+                consortium.clock.now += timedelta(days=1)
+    said = [line["sentence"] for line in lines if line["event"] == "certificate"]
+    assert [sentence.split(" ends in ")[1].split(",")[0] for sentence in said] == ["20 days", "19 days", "18 days"]
 
 
 def test_a_list_that_is_damaged_later_leaves_the_last_one_in_force(consortium, address):

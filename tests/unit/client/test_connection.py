@@ -7,7 +7,8 @@ import pytest
 
 from deerfield.errors import InvalidInput
 from deerfield.identity import Peer
-from services.client.connection import given, open_channel
+from deerfield.wire.handshake import Way
+from services.client.connection import given, open_channel, way
 from tests import pki
 
 
@@ -16,8 +17,13 @@ def files(tmp_path):
     return pki.files(pki.authority(tmp_path / "ca"), tmp_path / "north")
 
 
-def flags(certificate=None, key=None, authority=None):
-    return argparse.Namespace(tls_certificate=certificate, tls_key=key, tls_ca=authority)
+def flags(certificate=None, key=None, authority=None, proxy=""):
+    paths = {"tls_certificate": certificate, "tls_key": key, "tls_ca": authority}
+    return argparse.Namespace(**paths, aggregator="127.0.0.1:1", proxy=proxy)
+
+
+def opened(site, files):
+    return open_channel(Way(address="127.0.0.1:1", files=files), site)
 
 
 def test_three_files_or_none(files):
@@ -29,13 +35,22 @@ def test_three_files_or_none(files):
 
 
 def test_the_certificate_of_another_is_not_used(tmp_path, files):
-    with open_channel("127.0.0.1:1", "north", files):
+    with opened("north", files):
         pass
     with pytest.raises(InvalidInput, match="is of deerfield://lungs/site/north, not of site south"):
-        open_channel("127.0.0.1:1", "south", files)
+        opened("south", files)
     ca = pki.authority(tmp_path / "other")
     operator = pki.files(ca, tmp_path / "operator", Peer(federation="lungs", role="operator", name="north"))
     with pytest.raises(InvalidInput, match="not of site north"):
-        open_channel("127.0.0.1:1", "north", operator)
+        opened("north", operator)
     with pytest.raises(InvalidInput, match="is not the key of"):
-        open_channel("127.0.0.1:1", "north", replace(files, key=operator.key))
+        opened("north", replace(files, key=operator.key))
+
+
+def test_a_proxy_is_for_tls_and_is_a_url(files):
+    paths = (files.certificate, files.key, files.authority)
+    assert way(flags(*paths, proxy="http://proxy.example:3128")).proxy.port == 3128
+    with pytest.raises(InvalidInput, match="--proxy is for a connection over TLS"):
+        way(flags(proxy="http://proxy.example:3128"))
+    with pytest.raises(InvalidInput, match=r"'proxy\.example:3128' is no proxy; write http"):
+        way(flags(*paths, proxy="proxy.example:3128"))
