@@ -3,16 +3,18 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deerfield.certificates import Files, load, utc_now
+from deerfield.certificates import Files
 from deerfield.errors import InvalidInput
 from deerfield.wire.backoff import Backoff
 from deerfield.wire.client import RunsClient
+
+if TYPE_CHECKING:
+    from deerfield.wire.handshake import Way
 
 LAST_PORT = 65535
 
@@ -29,31 +31,27 @@ Ca = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Target:
-    """An aggregator, and who asks it."""
-
-    address: str
-    files: Files | None  # None: it is on loopback, without TLS
-
-
-def target(address: str, certificate: Path | None, key: Path | None, ca: Path | None) -> Target:
-    """What four options say.
+def target(address: str, certificate: Path | None, key: Path | None, ca: Path | None) -> "Way":
+    """What four options say, by the proxy that the environment names.
 
     Raises:
         InvalidInput: the address is none, or some of the files are given without the others.
     """
+    from deerfield.wire import proxy
+    from deerfield.wire.handshake import Way
+
     host, _, port = address.rpartition(":")
     if not (host and port.isascii() and port.isdigit() and 0 < int(port) <= LAST_PORT):
         raise InvalidInput(f"--aggregator is {address[:80]!r}; write HOST:PORT, such as aggregator.example.org:8600")
     if certificate is None and key is None and ca is None:
-        return Target(address=address, files=None)
+        return Way(address=address)
     if certificate is None or key is None or ca is None:
         raise InvalidInput(
             "--tls-certificate, --tls-key and --tls-ca belong together; give all three, or none for an aggregator on "
             "loopback"
         )
-    return Target(address=address, files=Files(certificate=certificate, key=key, authority=ca))
+    files = Files(certificate=certificate, key=key, authority=ca)
+    return Way(address=address, files=files, proxy=proxy.choose(address, ""))
 
 
 def say_and_sleep(seconds: float) -> None:
@@ -66,16 +64,9 @@ PATIENCE = Backoff(patience_s=60.0, last_s=15.0, sleep=say_and_sleep)
 
 
 @contextmanager
-def runs_of(where: Target, backoff: Backoff = PATIENCE) -> Iterator[RunsClient]:
+def runs_of(where: "Way", backoff: Backoff = PATIENCE) -> Iterator[RunsClient]:
     """A client of the aggregator's `Runs`, and a line on stderr for what will soon be wrong with the certificate."""
-    from deerfield.wire.channel import connect, connect_tls
+    from deerfield.wire.connection import open_runs
 
-    if where.files is None:
-        with connect(where.address, role="operator") as channel:
-            yield RunsClient(channel, backoff=backoff)
-        return
-    own = load(where.files, utc_now())
-    for warning in own.warnings:
-        typer.echo(f"warning: {warning}", err=True)
-    with connect_tls(where.address, own) as channel:
-        yield RunsClient(channel, backoff=backoff)
+    with open_runs(where, lambda sentence: typer.echo(f"warning: {sentence}", err=True), backoff) as runs:
+        yield runs

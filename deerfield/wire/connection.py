@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import grpc
 
@@ -42,7 +43,7 @@ def explaining(way: Way, say: Say = lambda sentence: None) -> Callable[[Unreacha
 
 
 @contextmanager
-def open_runs(way: Way, say: Say, patience_s: float = ONE_MINUTE.patience_s) -> Iterator[RunsClient]:
+def open_runs(way: Way, say: Say, backoff: Backoff = ONE_MINUTE) -> Iterator[RunsClient]:
     """A client of `Runs` for a person's command; without files in plaintext, which is for loopback alone.
 
     `say` is told what is worth a line on stderr; what cannot be connected raises the cause, in one sentence.
@@ -55,7 +56,7 @@ def open_runs(way: Way, say: Say, patience_s: float = ONE_MINUTE.patience_s) -> 
     else:
         channel = secure(way, _check_person, Told(renewed=lambda sentence: None, warned=say))
     with channel:
-        yield RunsClient(channel, backoff=Backoff(patience_s=patience_s, explain=explaining(way)))
+        yield RunsClient(channel, backoff=replace(backoff, explain=explaining(way)))
 
 
 def _check_person(own: Credentials) -> None:

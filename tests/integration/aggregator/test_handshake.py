@@ -295,5 +295,8 @@ def test_a_command_without_patience_ends_where_nobody_answers(consortium):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         way = Way(address=f"127.0.0.1:{free.getsockname()[1]}", files=ada)
-        with open_runs(way, print, patience_s=0) as runs, pytest.raises(Unreachable, match="connection refused"):
+        with (
+            open_runs(way, print, Backoff(patience_s=0)) as runs,
+            pytest.raises(Unreachable, match="connection refused"),
+        ):
             runs.list()

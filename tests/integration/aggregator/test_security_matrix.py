@@ -70,6 +70,9 @@ Watch                 none   none    none    out     no         no        no   o
 Get                   none   none    none    out     no         no        no   ok       ok
 List                  none   none    none    out     no         no        no   ok       ok
 Abort                 none   none    none    out     no         no        no   no       ok
+Pause                 none   none    none    out     no         no        no   no       ok
+Resume                none   none    none    out     no         no        no   no       ok
+Repin                 none   none    none    out     no         no        no   no       ok
 Evaluated             none   none    none    out     no         no        no   no       ok
 Health/Check          none   none    none    out     ok         ok        ok   ok       ok
 Health/Watch          none   none    none    out     ok         ok        ok   ok       ok
@@ -220,6 +223,9 @@ REQUESTS: dict[str, Callable[[World, Part, Part], Any]] = {  # (the world, the r
     "Get": lambda world, it, other: pb.GetRequest(run=it.run),
     "List": lambda world, it, other: pb.ListRequest(),
     "Abort": lambda world, it, other: pb.AbortRequest(run=it.run, reason="enough"),
+    "Pause": lambda world, it, other: pb.PauseRequest(run=it.run, reason="maintenance"),
+    "Resume": lambda world, it, other: pb.ResumeRequest(run=it.run),
+    "Repin": lambda world, it, other: pb.RepinRequest(site="nobody", public_key=bytes(32), reason="lost"),
     "Evaluated": lambda world, it, other: pb.EvaluatedRequest(run=it.run, metrics={"accuracy": 0.5}),
     "Health/Check": lambda world, it, other: health_pb2.HealthCheckRequest(),
     "Health/Watch": lambda world, it, other: health_pb2.HealthCheckRequest(),
