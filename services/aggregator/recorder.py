@@ -20,7 +20,7 @@ from services.aggregator.store import Store
 READER = "tracking"
 OWN = ("registered", "tracking_failed")  # the kinds of event that come from here, and need not be told
 IDLE_S = 1.0
-OUT_OF_REACH_S = 5.0  # between the attempts to read a model that is out of reach; there is no last one
+OUT_OF_REACH_S = 2.0  # between the attempts to read a model that is out of reach; there is no last one
 PAUSES_S = (1.0, 2.0, 4.0)  # between the attempts to tell one event; then it is written down as lost
 
 log = structlog.get_logger()
@@ -60,14 +60,12 @@ class Recorder:
         told: Callable[[], None] = lambda: None,
         *,
         pauses_s: Sequence[float] = PAUSES_S,
-        out_of_reach_s: float = OUT_OF_REACH_S,
     ) -> None:
         self._store = store
         self._tracking = tracking
         self._clock = clock
         self._told = told  # called, on the recorder's thread, after each event
         self._pauses_s = pauses_s
-        self._out_of_reach_s = out_of_reach_s
         self._stop = threading.Event()
         self.over: Future[None] = Future()  # done when the thread has ended; holds what broke it
         self._thread = threading.Thread(target=self._follow, name="recorder", daemon=True)
@@ -120,11 +118,12 @@ class Recorder:
     def _tell(self, event: Event) -> tuple[Registered | None, str]:
         """What tracking answered, or why it could not be told."""
         pauses_s = iter(self._pauses_s)
+        pause_s: float | None
         while True:
             try:
                 return self._tracking.record(event), ""
             except Unreachable as error:  # what we keep ourselves is out of reach: a model must not be lost by that
-                trouble, pause_s = str(error), self._out_of_reach_s
+                trouble, pause_s = str(error), OUT_OF_REACH_S
                 log.warning("tracking waits", run=event.run, event_kind=event.kind, error=trouble)
             except Exception as error:  # foreign code: whatever it raises, the run has its model
                 trouble, pause_s = f"{type(error).__name__}: {error}", next(pauses_s, None)
