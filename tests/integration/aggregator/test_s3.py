@@ -1,5 +1,6 @@
 """Blobs in a bucket of a real S3 server: how they are named, what is refused, and a server that does not answer."""
 
+import asyncio
 import json
 import os
 import subprocess
@@ -23,12 +24,15 @@ from deerfield.wire import federation_pb2 as pb
 from deerfield.wire.backoff import Backoff
 from deerfield.wire.calls import unary
 from deerfield.wire.channel import connect as connect_wire
+from deerfield.wire.client import RunsClient, SiteClient
 from deerfield.wire.federation_pb2_grpc import FederationStub
 from pipelines.simulation import LocalLink
 from services.aggregator.assembly import assemble_aggregator
 from services.aggregator.bucket import Bucket, EnvironmentProvider, connect, open_blobs, read_place
+from services.aggregator.collector import Collector, collecting
 from services.aggregator.database import Database
 from services.aggregator.recorder import Recorder, Registered
+from services.aggregator.retention import KEEP
 from services.aggregator.s3_blobs import PART_BYTES, S3Blobs
 from services.aggregator.settings import read_settings
 from services.aggregator.store import Store
@@ -482,6 +486,50 @@ def test_a_server_that_hangs_keeps_nobody_else_waiting(over_link, link):
     assert over_link.aggregator.intake.status("north", key).sealed
 
 
+def test_a_run_that_waits_for_its_tensors_can_be_aborted(over_link, link, edges, capsys):
+    edges["phase_aggregating:after_commit"] = link.cut
+    run = over_link.runs.start(run_spec("north", rounds=1), "once")
+    assert TeachingSite("north", over_link.site("north", run), adapter(1)).step()
+    said(capsys, "aggregation waits for tensors")
+    assert over_link.runs.abort(run, "enough").state == "ABORTED"
+    link.restore()
+    assert [event.kind for event in over_link.runs.watch(run)][-1] == "run_aborted"
+
+
+def test_a_site_that_cannot_be_given_its_start_asks_until_it_can(over_link, link, capsys):
+    run = over_link.runs.start(run_spec("north", rounds=1), "once")
+    north = TeachingSite("north", over_link.site("north", run), adapter(1))
+    link.cut()
+    stepping = threading.Thread(target=north.step)
+    stepping.start()
+    assert "Unreachable" in said(capsys, "GetChunks")
+    link.restore()
+    stepping.join(30)
+    assert not stepping.is_alive()
+    key = Key(run=run, incarnation=1, round=0, phase=0)
+    assert over_link.aggregator.intake.status("north", key).sealed
+
+
+def test_a_collection_that_breaks_off_is_done_later(over_link, link, capsys):
+    aggregator = over_link.aggregator
+    aggregator.desk.uploads.put(name(b"x"), b"x")
+    later = replace(aggregator.desk, clock=lambda: time.time() + 2 * 24 * 3600)
+    link.cut()
+
+    async def until_gone() -> None:
+        task = asyncio.create_task(collecting(Collector(later, KEEP), first_s=0.0, period_s=0.05))
+        await asyncio.to_thread(said, capsys, "collection broke off")
+        link.restore()
+        async with asyncio.timeout(30):
+            while await asyncio.to_thread(aggregator.desk.uploads.has, name(b"x")):
+                await asyncio.sleep(0.05)
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+    asyncio.run(until_gone())
+
+
 def test_a_model_that_is_out_of_reach_is_told_later_and_not_lost(tmp_path, clock, capsys):
     class Reads:
         """Tracking that needs the blobs, which are away for its first calls."""
@@ -503,3 +551,30 @@ def test_a_model_that_is_out_of_reach_is_told_later_and_not_lost(tmp_path, clock
     kinds = [event.kind for event in aggregator.runs.events(run, 0)]
     assert "tracking_failed" not in kinds
     aggregator.desk.store.close()
+
+
+def test_a_process_over_a_bucket_runs_a_run_and_its_log_has_no_secrets(tmp_path, s3_server, bucket):
+    places = ["--database", f"sqlite:///{tmp_path / 'a.db'}", "--blobs", s3_server.url(bucket, "here")]
+    ports = ["--listen", "127.0.0.1:0", "--health", "127.0.0.1:0", "--while-stdin"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "services.aggregator", *places, *ports],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **s3.ENVIRONMENT},
+    )
+    with process:
+        listening = json.loads(process.stdout.readline())["listening"]
+        with RunsClient.connect(listening) as runs, connect_wire(listening, role="site", site="north") as channel:
+            run = runs.start(run_spec("north", rounds=1), "once")
+            work(TeachingSite("north", SiteClient(channel, run=run), adapter(1)))
+            assert [event.kind for event in runs.watch(run)][-1] == "run_finished"
+            assert sorted(runs.model(run)) == sorted(adapter(1))
+        _, log = process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert s3.SECRET not in log
+    assert s3_server.endpoint in log
+    kinds = {each.object_name.split("/")[1] for each in s3_server.client.list_objects(bucket, recursive=True)}
+    assert kinds == {"uploads", "published"}
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == []
