@@ -3,13 +3,14 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 PROTO := protos/deerfield/wire/federation.proto
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test check e2e format proto benchmarks
+.PHONY: help quickstart test check e2e stores format proto benchmarks
 
 help:
 	@echo "make quickstart   three hospitals train together on this machine, about a minute after installation"
 	@echo "make test         unit, contract, integration and golden tests (10 minutes on 2 cores at most)"
 	@echo "make check        format, lint, types, imports, protocol and documentation drift"
 	@echo "make e2e          the tests on real data and whole federations; says what it cannot run here"
+	@echo "make stores       the aggregator's tests over every combination of database and blob store"
 	@echo "make benchmarks   prints the tables of docs/benchmarks.md (hours)"
 
 .venv/.installed: pyproject.toml constraints.txt
@@ -23,6 +24,10 @@ quickstart: .venv/.installed
 
 test: .venv/.installed
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests/unit tests/contract tests/integration tests/golden
+
+stores: .venv/.installed
+	DEERFIELD_STORES=all $(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests/contract/test_blobs.py \
+		tests/integration/aggregator
 
 check: .venv/.installed
 	$(BIN)/ruff format --check .

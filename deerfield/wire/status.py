@@ -49,7 +49,7 @@ REASONS: Mapping[str, type[errors.DeerfieldError]] = {
 _NAMES = {error: reason for reason, error in REASONS.items()}
 _AWAY: Mapping[type[errors.DeerfieldError], tuple[grpc.StatusCode, str]] = {  # no refusal: the caller asks again
     errors.Superseded: (Code.UNAVAILABLE, "another aggregator answers from here on"),
-    errors.Unreachable: (Code.UNAVAILABLE, "the aggregator is away for a while; the call is tried again"),
+    errors.Unreachable: (Code.UNAVAILABLE, "the aggregator cannot reach its database or its tensors; ask again"),
 }
 _AGAIN = {Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED, Code.CANCELLED}
 

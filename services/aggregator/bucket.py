@@ -95,7 +95,7 @@ def open_blobs(
         return FolderBlobs(place / "uploads"), FolderBlobs(place / "published")
     keys = EnvironmentProvider(environment)
     keys.retrieve()
-    client = _client(place, keys)
+    client = connect(place, keys)
     uploads, published = (
         S3Blobs(client, place.name, f"{place.prefix}{part}/", grace_s=grace_s) for part in ("uploads", "published")
     )
@@ -131,7 +131,8 @@ class EnvironmentProvider(Provider):
         return self._environment.get(name, "").strip()
 
 
-def _client(place: Bucket, keys: Provider) -> Minio:
+def connect(place: Bucket, keys: Provider) -> Minio:
+    """A client of the bucket's server; it asks nothing yet."""
     pool = PoolManager(
         maxsize=CONNECTIONS,
         timeout=Timeout(connect=CONNECT_S, read=READ_S),

@@ -1,8 +1,8 @@
 """Deletes what no row names any more: periodically, on a thread of its own, so that rounds never wait for it.
 
 First rows let go of their chunks and that is committed, then the chunks are deleted: a crash between the two leaves
-chunks that nobody names, for the next pass. A chunk that is about to be named was put or asked for a moment ago, so
-that it is younger than `gc_grace` when a pass finds it in no row: `Blobs` says so, and a pass ends before that is over.
+chunks that nobody names, for the next pass. A chunk that is about to be named was put or asked for a moment ago, which
+makes it younger than half of `gc_grace`: it is not deleted for the other half, and by then its row is written.
 """
 
 import asyncio
@@ -56,11 +56,11 @@ class Collector:
             Unreachable: database or blobs; what was done until then stays done.
             Superseded: another aggregator has the database.
         """
-        now, ends = self._desk.clock(), monotonic() + self._retention.gc_grace_s / 4
+        now = self._desk.clock()
         updates, phases = self._release(now)
         before = now - self._retention.gc_grace_s
         swept = [
-            self._sweep(blobs, named, before, ends)
+            self._sweep(blobs, named, before)
             for blobs, named in zip((self._desk.uploads, self._desk.published), self._named(), strict=True)
         ]
         return Collected(
@@ -95,11 +95,11 @@ class Collector:
         with self._store.edge() as edge:
             return list(edge.kept.runs())
 
-    def _sweep(self, blobs: Blobs, named: Set[str], before: float, ends: float) -> tuple[int, int, bool]:
+    def _sweep(self, blobs: Blobs, named: Set[str], before: float) -> tuple[int, int, bool]:
         """How many were deleted, their bytes, and whether it came to the end."""
         count = size = 0
         for blob in blobs.kept():
-            if self._stop.is_set() or monotonic() > ends:
+            if self._stop.is_set():
                 return count, size, False
             if blob.sha in named or blob.at >= before:
                 continue

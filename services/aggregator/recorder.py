@@ -121,15 +121,15 @@ class Recorder:
 
     def _tell(self, event: Event) -> tuple[Registered | None, str]:
         """What tracking answered, or why it could not be told."""
-        trouble = ""
-        for pause_s in (*self._pauses_s, 0.0):
+        pauses_s = iter(self._pauses_s)
+        pause_s: float | None
+        while True:
             try:
                 return self._tracking.record(event), ""
-            except Unreachable:  # our own database, which has nothing to do with tracking
+            except Unreachable:  # what we keep ourselves is out of reach, which has nothing to do with tracking
                 raise
             except Exception as error:  # foreign code: whatever it raises, the run has its model
-                trouble = f"{type(error).__name__}: {error}"
+                trouble, pause_s = f"{type(error).__name__}: {error}", next(pauses_s, None)
                 log.warning("tracking failed", run=event.run, event_kind=event.kind, error=trouble)
-            if self._stop.wait(pause_s):
-                break
-        return None, trouble
+            if pause_s is None or self._stop.wait(pause_s):
+                return None, trouble

@@ -22,7 +22,7 @@ from services.aggregator.recorder import Recorder, Untracked
 from services.aggregator.server import serving
 from services.aggregator.tracking import MlflowTracking
 from tests.fakes import TeachingSite, adapter, run_spec
-from tests.integration.aggregator.conftest import ANY, sqlite_in
+from tests.integration.aggregator.conftest import ANY, folder_in, sqlite_in
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:The ``noload`` loader strategy:DeprecationWarning",  # MLflow 3.17 on SQLAlchemy 2.1
@@ -55,6 +55,12 @@ with aggregator.desk.store.edge() as edge:
 def database():
     """What MLflow is told does not depend on the kind of database that it comes from."""
     return sqlite_in
+
+
+@pytest.fixture
+def place():
+    """Nor on where the tensors lie."""
+    return folder_in
 
 
 def finish(aggregator, spec, request="once"):
