@@ -65,13 +65,19 @@ def described(file: Path, spec: RunSpec, base: str) -> RunSpec:
     return parse(RunSpec, {**asked, "adapter": found["adapter"], "convolutions": found["convolutions"]}, str(file))
 
 
+def check_out(out: Path) -> None:
+    """Raises InvalidInput if a run file cannot go to `out`."""
+    if out.exists() or out.is_symlink():
+        raise InvalidInput(f"{out} is there already, and is never overwritten; name another file")
+    if not out.parent.is_dir():
+        raise InvalidInput(f"{out.parent} is no folder; make it first")
+
+
 def write(spec: RunSpec, out: Path) -> None:
-    """Writes a run file; raises InvalidInput where there is one, or none can be written."""
+    """Writes a run file; raises InvalidInput where none can be written."""
     document: dict[str, Any] = spec.model_dump(mode="json", exclude_defaults=True)
     try:
         with out.open("x") as file:
             yaml.safe_dump(document, file, sort_keys=False, default_flow_style=None, allow_unicode=True)
-    except FileExistsError:
-        raise InvalidInput(f"{out} is there already, and is never overwritten; name another file") from None
     except OSError as error:
         raise InvalidInput(f"{out} cannot be written ({error.strerror})") from error

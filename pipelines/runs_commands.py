@@ -58,6 +58,7 @@ def describe(
     from deerfield.runfile import load_spec
     from pipelines import run_start
 
+    run_start.check_out(out)
     spec = run_start.described(file, load_spec(file), base)
     run_start.write(spec, out)
     typer.echo(f"wrote {out}: digest {spec.model.digest}, {len(spec.adapter)} tensors")

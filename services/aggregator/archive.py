@@ -111,16 +111,22 @@ def reading(path: Path) -> Iterator[Archive]:
     Raises:
         InvalidInput: it cannot be read, is no backup, is of another format, or is damaged.
     """
+    manifest, whole = _checked(path)
+    with zipfile.ZipFile(path) as archive:
+        yield Archive(archive, manifest, whole)
+
+
+def _checked(path: Path) -> tuple[dict[str, Any], str]:
+    """(manifest, sha256 of the file)."""
     try:
         with path.open("rb") as file, zipfile.ZipFile(file) as archive:
             manifest = _manifest(archive, path)
             _check(archive, manifest["parts"], path)
             file.seek(0)
-            whole = hashlib.file_digest(file, "sha256").hexdigest()
-            yield Archive(archive, manifest, whole)
+            return manifest, hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise InvalidInput(f"{path} cannot be read ({error.strerror})") from None
-    except (zipfile.BadZipFile, zlib.error, EOFError):
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError):  # how zipfile says damaged
         raise InvalidInput(f"{path} is no backup of deerfield, or is damaged; use another copy") from None
 
 

@@ -52,9 +52,7 @@ def check_ledger(heads: Heads, attestation: Attestation) -> None:
         )
     if known is None or (attestation.ledger_sequence, attestation.ledger_head) == (known.sequence, known.head):
         return
-    # a key that was pinned anew signs a new ledger, whose entries count from 0; what is spent stays spent all the same
-    continues = heads.newest_key(site, population) == attestation.public_key
-    if continues and attestation.ledger_sequence <= known.sequence:
+    if attestation.ledger_sequence <= known.sequence:
         raise BadAttestation(
             f"entry {attestation.ledger_sequence} of the ledger of {population} at {site} is not after entry "
             f"{known.sequence}, which was attested before; if an old copy was restored, reconcile it"

@@ -54,10 +54,6 @@ class Heads:
             select(site_keys.c.public_key).where(site_keys.c.site == site)
         ).scalar_one_or_none()
 
-    def newest_key(self, site: str, population: str) -> str | None:
-        """The site's key under which the newest head was attested."""
-        return self._connection.execute(select(heads.c.public_key).where(*_of(site, population))).scalar_one_or_none()
-
     def repin(self, site: str, public_key: str, now: float) -> None:
         """Keeps another key of a site from now on; its heads stay."""
         self._connection.execute(site_keys.delete().where(site_keys.c.site == site))

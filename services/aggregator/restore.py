@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Table, func, insert, select
+from sqlalchemy.exc import DBAPIError
 
 from deerfield.central import noise_key
 from deerfield.certificates import Credentials
 from deerfield.errors import InvalidInput
 from deerfield.exchange import LIVE
 from deerfield.restoration import sign
+from services.aggregator.address import read_address, sentence
 from services.aggregator.archive import Archive, reading
 from services.aggregator.backup import LEFT_OUT
 from services.aggregator.blobs import Blobs
@@ -47,17 +49,18 @@ def restore(
         raise InvalidInput(f"the certificate is of {operator.peer.uri}; only an operator restores")
     with reading(archive) as found:
         _check(found)
+        address = read_address(database)
         opened = open_database(database, TAKEOVER_S)
         try:
             with opened.engine.begin() as connection:
                 _check_empty(connection)
-            published = open_blobs()
-            for sha, data in found.blobs():  # before the rows that name them
-                published.put(sha, data)
+            _put(found, open_blobs())  # before the rows that name them
             with opened.engine.begin() as connection:
                 counts = {table.name: _fill(connection, table, found.rows(table.name)) for table in _tables(found)}
                 raised = _raise(connection, found.sha256, operator, now)
                 _go_on_counting(connection)
+        except DBAPIError as error:
+            raise InvalidInput(sentence(address, error)) from error
         finally:
             opened.close()
         return {
@@ -67,6 +70,14 @@ def restore(
             "incarnations": raised,
             "aggregator_keys": found.manifest["aggregator_keys"],
         }
+
+
+def _put(archive: Archive, published: Blobs) -> None:
+    try:
+        for sha, data in archive.blobs():
+            published.put(sha, data)
+    except OSError as error:
+        raise InvalidInput(f"blobs: they cannot be written ({error.strerror}); name a place with space") from error
 
 
 def _check(archive: Archive) -> None:

@@ -90,7 +90,7 @@ class RunAccount:
     spec: RunSpec
     ledger: Ledger
     plan: RunPlan
-    trust: Trust | None  # whose word a new incarnation needs; None: nobody's, and there is none
+    trust: Trust | None = None  # whose word a new incarnation needs; None: nobody's, and there is none
 
     def check_head(self, record: Countersigned | None) -> None:
         """Holds the aggregator's record of this ledger against the ledger itself.

@@ -3,7 +3,8 @@
 import json
 import shutil
 import signal
-from contextlib import ExitStack
+import subprocess
+from contextlib import ExitStack, contextmanager
 
 import pytest
 
@@ -15,7 +16,7 @@ from deerfield.wire.client import RunsClient
 from services.client.operator import read_account
 from tests import pki, postgres
 from tests.integration import restoring
-from tests.integration.federation import environment
+from tests.integration.federation import command, environment
 from tests.integration.restoring import deerfield, tls
 from tests.pki import NOW
 from tests.unit.client.sites import spec
@@ -52,6 +53,18 @@ def databases(request, tmp_path):
         yield [server.url(server.create()) for _ in "ab"]
 
 
+@contextmanager
+def watcher(run, address, files, where):
+    """`deerfield runs watch`, all the while."""
+    program = command("runs", "watch", run, "--aggregator", address, *map(str, tls(files)))
+    pipe = subprocess.PIPE
+    with subprocess.Popen(program, env=where, stdout=pipe, stderr=pipe, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
 def step(sites):
     """Each site answers one task."""
     for site in sites:
@@ -75,6 +88,7 @@ def test_a_lost_aggregator_is_restored_while_its_sites_wait(tmp_path, consortium
         channel = stack.enter_context(connect_tls(address, load(consortium.ada, NOW)))
         runs = RunsClient(channel, backoff=restoring.QUICK)
         run = runs.start(spec(federation=FEDERATION), "once")
+        watching = stack.enter_context(watcher(run, address, consortium.ada, where))
         north, south = both = [
             stack.enter_context(restoring.site(name, files, address, run, tmp_path / name))
             for name, files in consortium.sites.items()
@@ -106,21 +120,31 @@ def test_a_lost_aggregator_is_restored_while_its_sites_wait(tmp_path, consortium
         for site in both:
             with pytest.raises(RunEnded, match="FINISHED"):
                 site.step()
-        watched = deerfield("runs", "watch", run, "--aggregator", address, *tls(consortium.ada), environment=where)
-        assert (watched.returncode, "run restored" in watched.stdout) == (0, True)
+        said, warned = watching.communicate(timeout=60)
+        assert watching.returncode == 0, warned
+        assert "the aggregator does not answer; asking again" in warned
+        lines = said.splitlines()
+        assert [word in lines[at] for at, word in ((0, "run started"), (-1, "run finished"))] == [True, True]
+        assert sum("run restored" in line for line in lines) == 1
+        assert sum("phase published" in line for line in lines) == 2 + 3  # one of them was lost and came again
         events = list(runs.watch(run))
         told = [event.detail for event in events if event.kind == "phase_published"][-1]
         assert [event.kind for event in events][-1] == "run_finished"
     for name in NAMES:
         verified = deerfield("ledger", "verify", tmp_path / name, environment=where)
         assert verified.returncode == 0, verified.stdout
-        account = read_account(tmp_path / name / "ledgers" / "p" / "ledger.jsonl")
-        assert set(account.runs) == {(run, 1), (run, incarnation)}
-        first, second = account.runs[run, 1], account.runs[run, incarnation]
-        assert 0 < first.epsilon_after < second.epsilon_after == account.epsilon
-        assert second.epsilon_after == pytest.approx(2 * first.epsilon_after)  # the run's whole epsilon, twice
-        assert told["epsilon_total"][name] == pytest.approx(account.epsilon)
-        assert told["epsilon"][name] > first.epsilon_after
+        check_charges(tmp_path / name, name, run, incarnation, told)
+
+
+def check_charges(state, name, run, incarnation, told):
+    """The ledger was charged for both incarnations, each whole, and the aggregator says no less."""
+    account = read_account(state / "ledgers" / "p" / "ledger.jsonl")
+    assert set(account.runs) == {(run, 1), (run, incarnation)}
+    first, second = account.runs[run, 1], account.runs[run, incarnation]
+    assert 0 < first.epsilon_after < second.epsilon_after == account.epsilon
+    assert second.epsilon_after == pytest.approx(2 * first.epsilon_after)  # the run's whole epsilon, twice
+    assert told["epsilon_total"][name] == pytest.approx(account.epsilon)
+    assert told["epsilon"][name] > first.epsilon_after
 
 
 def test_a_site_without_the_consortiums_ca_does_no_task_of_a_restored_run(tmp_path, consortium):

@@ -1,11 +1,20 @@
 """Pausing, resuming and ending runs in every state, and a site whose key was lost. No transport."""
 
+from contextlib import ExitStack
+
 import pytest
 
-from deerfield.errors import BadAttestation, RunEnded, UnknownRun
-from tests.attesting import again, key_of
+from deerfield import keyfile
+from deerfield.attestation import public_key
+from deerfield.errors import RunEnded, UnknownRun
+from pipelines.simulation import LocalLink
+from services.client import reconcile
+from services.client.custody import Custody
+from services.client.run_account import record_path
+from services.client.site import Site
 from tests.fakes import run_spec
 from tests.integration.aggregator.test_rounds import kinds, last, sites
+from tests.unit.client.sites import Bench, policy, spec
 
 
 @pytest.fixture
@@ -203,34 +212,51 @@ def test_abort_changes_nothing_of_a_run_that_is_over(aggregator, started, end, s
     assert (aggregator.runs.get(run).state, kinds(aggregator, run)) == (state, before)
 
 
-def test_a_new_key_is_refused_until_it_is_pinned_and_a_new_ledger_cannot_have_spent_less(aggregator, started):
-    run, (north, south) = started
-    first = north.link.next_task()
-    north.link.send(first, north.update(first))
-    south.step()
-    aggregator.coordinator.close_due()
-    second = north.link.next_task()
-    update = north.update(second)
+def site(stack, aggregator, run, state):
+    """North with a real ledger in `state`."""
+    custody = stack.enter_context(Custody("north", policy(population={"epsilon": 50.0}), state))
+    link = LocalLink(aggregator, "north", run)
+    return Site(name="north", link=link, account=custody.account, build=lambda _: Bench([]), beats=False)
 
-    def by(key, **changes):
-        from dataclasses import replace
 
-        from deerfield.attestation import sign
+def test_a_site_that_has_lost_its_key_goes_on_with_a_new_ledger_that_has_spent_as_much(aggregator, tmp_path):
+    asked = spec(federation={"sites": ["north"], "deadline_s": 1e9})
+    run = aggregator.runs.start(asked, "once")
+    with ExitStack() as stack:
+        lost = site(stack, aggregator, run, tmp_path / "lost")
+        assert lost.step()
+        aggregator.coordinator.close_due()
+    before = aggregator.intake.head("north", "p")
+    new = tmp_path / "new"
 
-        unsigned = replace(update.attestation, ledger_sequence=1, ledger_head="1" * 64, **changes)
-        return replace(update, attestation=sign(key, unsigned))
+    def declined():
+        with ExitStack() as stack:
+            assert site(stack, aggregator, run, new).step()
+        return last(aggregator, run, "declined")["reason"]
 
-    new = key_of("north, whose disk broke")
-    renewed = by(new)
-    with pytest.raises(BadAttestation, match="its first attestation was by"):
-        north.link.send(second, renewed)
-    key = renewed.attestation.public_key
+    assert declined() == "LEDGER_BEHIND"
+    run = aggregator.runs.start(asked, "twice")  # north was alone, and a phase without an update fails a run
+    record = record_path(new, "p")
+    reconcile.write(reconcile.Request(state=new, population="p", operator="ada", reason="disk", record=record))
+    assert declined() == "BAD_ATTESTATION"
+    run = aggregator.runs.start(asked, "thrice")
+    key = public_key(keyfile.load(new / keyfile.SITE))
     old = aggregator.runs.repin("north", key, "the disk broke")
-    assert old == update.attestation.public_key
-    with pytest.raises(BadAttestation, match="its first attestation was by"):
-        north.link.send(second, again(update))
-    north.link.send(second, renewed)
-    told = {"site": "north", "before": old, "public_key": key, "reason": "the disk broke"}
-    assert last(aggregator, run, "site_repinned") == told
+    assert old == public_key(keyfile.load(tmp_path / "lost" / keyfile.SITE))
+    with ExitStack() as stack:
+        assert site(stack, aggregator, run, new).step()
+    assert kinds(aggregator, run)[-1] == "update_sealed"
+    after = aggregator.intake.head("north", "p")
+    assert after.epsilon_after > before.epsilon_after
+    assert last(aggregator, run, "site_repinned") == {
+        "site": "north",
+        "before": old,
+        "public_key": key,
+        "reason": "the disk broke",
+    }
     assert aggregator.runs.repin("north", key, "once more") == key
     assert kinds(aggregator, run).count("site_repinned") == 1
+    with ExitStack() as stack:  # the old key is nobody's any more
+        run = aggregator.runs.start(asked, "again")
+        assert site(stack, aggregator, run, tmp_path / "lost").step()
+    assert last(aggregator, run, "declined")["reason"] == "LEDGER_BEHIND"

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from deerfield.attestation import countersign, sign, statement, verify
 from deerfield.errors import BadAttestation, BadRequest, Refusal
+from deerfield.restoration import Restoration
 from deerfield.types import Attestation, Spend
 from deerfield.wire import codec, limits, signed
 from deerfield.wire import federation_pb2 as pb
@@ -178,3 +179,10 @@ def test_an_announcement_without_an_attestation_is_refused_and_its_old_field_is_
 def test_a_reply_without_a_head_has_none():
     assert signed.decode_head(pb.CommitReply(digest="ab" * 32)) is None
     assert signed.decode_head(over_the_wire(pb.CommitReply(head=signed.encode_head(HEAD)))) == HEAD
+
+
+def test_a_restoration_arrives_as_it_was_signed():
+    word = Restoration(statement='{"runs": {"r": 2}}', certificates="PEM \N{BULLET}", signature="00ff")
+    sent = pb.NextTaskReply(restoration=signed.encode_restoration(word)).SerializeToString()
+    assert signed.decode_restoration(pb.NextTaskReply.FromString(sent)) == word
+    assert signed.decode_restoration(pb.NextTaskReply(restoration=signed.encode_restoration(None))) is None
