@@ -76,9 +76,9 @@ async def serving(
     finally:
         await health.enter_graceful_shutdown()
         await asyncio.gather(data.stop(GRACE_S), probes.stop(GRACE_S))
-        decisions.flush()
-        decisions.process("ended")
         await asyncio.to_thread(recorder.stop, RECORDER_GRACE_S)
+    decisions.flush()  # behind an orderly end only: what broke the server may have been the database
+    decisions.process("ended")
 
 
 def _bind(server: grpc.aio.Server, address: str, gate: Gate | None = None) -> str:
