@@ -88,9 +88,9 @@ async def serving(
     finally:
         await health.enter_graceful_shutdown()
         await asyncio.gather(data.stop(GRACE_S), probes.stop(GRACE_S))
-        decisions.flush()
-        decisions.process("ended")
         await asyncio.to_thread(recorder.stop, RECORDER_GRACE_S)
+    decisions.flush()  # behind an orderly end only: what broke the server may have been the database
+    decisions.process("ended")
 
 
 async def _drained(drain: Drain, pulse: Pulse, driving: asyncio.Task[None], drain_s: float) -> None:

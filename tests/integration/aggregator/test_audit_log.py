@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+from dataclasses import dataclass
 
 import pytest
 from sqlalchemy import delete, text, update
@@ -14,6 +15,7 @@ from sqlalchemy.exc import DBAPIError
 from deerfield.attestation import public_key
 from deerfield.errors import BadRequest, NotAuthenticated, NotMember, Unreachable
 from deerfield.wire.client import RunsClient
+from services.aggregator import audit_log
 from services.aggregator.audit_chain import Draft, Walk
 from services.aggregator.audit_log import reading
 from services.aggregator.database import open_database
@@ -288,16 +290,39 @@ def test_a_process_that_is_killed_leaves_no_gap_and_no_fork_and_exactly_the_comm
 # --- the command ---
 
 
-def command(url, *arguments):
+@dataclass
+class Said:
+    """How a command ended."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def command(capsys):
+    """The aggregator's half of the command, in this process; the whole of it takes seconds to start."""
+
+    def run(url, *arguments):
+        capsys.readouterr()
+        code = audit_log.main([*arguments, "--database", url] if url else arguments)
+        return Said(code, *capsys.readouterr())
+
+    return run
+
+
+def whole(url, *arguments):
     line = [sys.executable, "-c", "from pipelines.cli import main; main()", "audit-log", *arguments]
     environment = os.environ | {"DEERFIELD_DATABASE": url}
     return subprocess.run(line, capture_output=True, text=True, timeout=120, check=False, env=environment)
 
 
-def test_the_command_reads_the_log_of_a_running_aggregator_and_finds_what_was_cut_off(aggregator, database, tmp_path):
+def test_the_command_reads_the_log_of_a_running_aggregator_and_finds_what_was_cut_off(
+    aggregator, database, tmp_path, command
+):
     url, key = database(tmp_path), tmp_path / "aggregator.key"
     run = aggregator.runs.start(run_spec("north", rounds=1), "once")
-    kept = command(url, "head", "--sign", str(key))
+    kept = command(url, "head", "--signing-key", str(key))
     assert json.loads(kept.stdout)["key"] == public_key(aggregator.desk.key), kept.stderr
     (tmp_path / "head.json").write_text(kept.stdout)
     sites(aggregator, run, "north")[0].step()
@@ -325,7 +350,7 @@ def test_the_command_reads_the_log_of_a_running_aggregator_and_finds_what_was_cu
 
     drop_last(aggregator.desk.store)
     assert command(url, "verify").returncode == 0  # nothing in the log itself can tell
-    cut = command(url, "verify", "--head", head)
+    cut = whole(url, "verify", "--head", head)
     assert (cut.returncode, cut.stderr) == (1, "")
     assert "entries at its end are missing" in cut.stdout
     assert "DAMAGED" in cut.stdout
@@ -374,11 +399,10 @@ def drop_last(store):
         ("sqlite:///empty.db", ["show"], "has no audit log"),
         ("", ["verify", "--export", "nowhere.jsonl"], "nowhere.jsonl cannot be read"),
         ("", ["verify", "--head", "7"], "a head is SEQUENCE:HASH"),
-        ("", ["verify", "--key", "7"], "64 hexadecimal digits"),
-        ("", ["head", "--sign", "nowhere.key"], "nowhere.key is no file"),
+        ("", ["head", "--signing-key", "nowhere.key"], "nowhere.key is no file"),
     ],
 )
-def test_what_the_command_cannot_use_is_one_sentence(tmp_path, url, arguments, said):
+def test_what_the_command_cannot_use_is_one_sentence(tmp_path, command, url, arguments, said):
     (tmp_path / "empty.db").touch()
     if not url:
         open_database(sqlite_in(tmp_path)).close()
@@ -387,6 +411,16 @@ def test_what_the_command_cannot_use_is_one_sentence(tmp_path, url, arguments, s
     assert refused.returncode == 2, refused.stdout
     assert said in refused.stderr
     assert len(refused.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [(["show"], "nowhere/x.db is no file"), (["verify", "--key", "7"], "64 hexadecimal digits")],
+)
+def test_the_whole_command_passes_on_what_the_aggregators_code_says(arguments, said):
+    refused = whole("sqlite:////nowhere/x.db", *arguments)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert said in refused.stderr
 
 
 def test_a_server_that_was_killed_leaves_a_start_without_an_end_and_a_sound_log(database, tmp_path):
