@@ -21,6 +21,7 @@ from urllib3.exceptions import HTTPError, SSLError
 from deerfield.errors import ChunksMissing, InvalidInput, Unreachable
 from deerfield.wire.backoff import Backoff
 from services.aggregator.blobs import GRACE_S, Blob, check_content
+from services.aggregator.outage import Outage
 
 PART_BYTES = 16 << 20  # what is larger goes in parts of so much
 CONNECTIONS = 16  # at once
@@ -48,6 +49,7 @@ class S3Blobs:
         self._prefix = prefix
         self._refresh_s = grace_s / 2
         self._backoff = backoff
+        self._outage: Outage | None = None  # once it has worked: what fails before is the start's to tell
         self._locks = tuple(threading.Lock() for _ in range(LOCKS))  # nothing is dropped while it is put or refreshed
 
     def put(self, sha: str, data: bytes) -> None:
@@ -109,6 +111,7 @@ class S3Blobs:
             lambda: next(iter(self._client.list_objects(self._bucket, self._prefix, recursive=True)), None),
         )
         self._remove(name)
+        self._outage = Outage(f"the S3 server's bucket {self._bucket}")
 
     def _write(self, sha: str, data: bytes) -> None:
         self._ask(
@@ -156,15 +159,24 @@ class S3Blobs:
         pause = self._backoff.pauses()
         while True:
             try:
-                return act()
+                answer = act()
             except FAILURES as error:
                 if isinstance(error, S3Error) and error.code == "NoSuchKey":
                     raise Absent from None
                 failed = Unreachable(_sentence(what, error))
                 failed.__cause__ = error
+                self._failed(failed)
                 if not _passes(error):
                     raise failed from error
                 pause(failed)
+            else:
+                if self._outage is not None:
+                    self._outage.ended()
+                return answer
+
+    def _failed(self, error: Unreachable) -> None:
+        if self._outage is not None:
+            self._outage.began(error)
 
     def _lock(self, sha: str) -> threading.Lock:
         return self._locks[int(sha256(sha.encode()).hexdigest()[:8], 16) % LOCKS]
