@@ -8,7 +8,7 @@ from typing import Any
 import grpc
 
 from deerfield.errors import Unreachable
-from services.aggregator.checked import FORMS, Details, Handler
+from services.aggregator.checked import Details, Handler, rewrap
 from services.aggregator.identity import Context
 from services.aggregator.translation import abort
 
@@ -77,17 +77,9 @@ class Draining(grpc.aio.ServerInterceptor):
         """The handler of the call, counted where it is one of an upload."""
         handler = await continuation(handler_call_details)
         call = handler_call_details.method.rpartition("/")[2]
-        if handler is None or call not in {*NOT_BEGUN, *UPLOAD}:
+        if call not in {*NOT_BEGUN, *UPLOAD}:
             return handler
-        kind = f"{FORMS[handler.request_streaming]}_unary"  # each of them has one reply
-        behaviour = getattr(handler, kind)
-        make = getattr(grpc, f"{kind}_rpc_method_handler")
-        found: Handler = make(
-            self._behind(call, behaviour),
-            request_deserializer=handler.request_deserializer,
-            response_serializer=handler.response_serializer,
-        )
-        return found
+        return rewrap(handler, lambda behaviour, _: self._behind(call, behaviour), _as_it_is)
 
     def _behind(self, call: str, behaviour: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
         async def admitted(request: Any, context: Context) -> Any:
@@ -99,6 +91,10 @@ class Draining(grpc.aio.ServerInterceptor):
                 return await behaviour(request, context)
 
         return admitted
+
+
+def _as_it_is(behaviour: Callable[..., Any], _: bool) -> Callable[..., Any]:
+    return behaviour
 
 
 async def _within(event: asyncio.Event, timeout_s: float) -> None:
