@@ -1,5 +1,6 @@
 """What the aggregator's parts share."""
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -23,3 +24,4 @@ class Desk:
     clock: Callable[[], float]  # seconds since the epoch
     key: Ed25519PrivateKey  # countersigns ledgers' heads
     presence: Presence = field(default_factory=Presence)
+    steady: Callable[[], float] = time.monotonic  # for deadlines and silence: no change of the time of day moves it
