@@ -15,6 +15,7 @@ import structlog
 from deerfield import keyfile
 from deerfield.attestation import public_key
 from deerfield.certificates import utc_now
+from deerfield.durable import OnDurable, ignore
 from deerfield.errors import DeerfieldError
 from deerfield.strategies import make
 from services.aggregator.assembly import Aggregator, assemble_aggregator
@@ -32,15 +33,15 @@ from services.aggregator.tracking import MlflowTracking
 log = structlog.get_logger()
 
 
-def main(argv: Sequence[str]) -> int:
-    """Runs the aggregator; answers the exit code."""
+def main(argv: Sequence[str], reached: OnDurable = ignore) -> int:
+    """Runs the aggregator; answers the exit code. `reached` is told every point at which a crash is told apart."""
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     try:
         settings = read_settings(argv)
         log.info("settings", values=settings.as_json())
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # while it waits for another aggregator to end
         gate = Gate(settings.tls, settings.revoked, utc_now) if settings.tls else None  # refuses before a file is made
-        asyncio.run(_run(settings, build(settings), gate))
+        asyncio.run(_run(settings, build(settings, reached), gate))
     except DeerfieldError as error:
         return _failed(error)
     except BaseExceptionGroup as group:  # of the server's tasks: the first one that failed has ended the others
@@ -78,12 +79,12 @@ async def _run(settings: Settings, aggregator: Aggregator, gate: Gate | None) ->
         aggregator.desk.store.close()
 
 
-def build(settings: Settings) -> Aggregator:
+def build(settings: Settings, reached: OnDurable = ignore) -> Aggregator:
     """The aggregator over its database, key and folders."""
     desk = Desk(
-        store=Store(open_database(settings.database, settings.takeover_s)),
-        uploads=FolderBlobs(settings.blobs / "uploads"),
-        published=FolderBlobs(settings.blobs / "published"),
+        store=Store(open_database(settings.database, settings.takeover_s), reached),
+        uploads=FolderBlobs(settings.blobs / "uploads", reached),
+        published=FolderBlobs(settings.blobs / "published", reached),
         make=make,
         clock=time.time,
         key=keyfile.load(settings.key),

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Protocol
 from uuid import uuid4
 
+from deerfield.durable import OnDurable, ignore
 from deerfield.errors import ChunksMissing, DigestMismatch
 
 
@@ -26,26 +27,37 @@ class Blobs(Protocol):
 
 
 class FolderBlobs:
-    """A file for each blob, two letters deep: written aside, fsynced, renamed, and the folder fsynced."""
+    """A file for each blob, two letters deep: written aside, fsynced, renamed, and the folder fsynced.
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    `on_durable` is told each of these points as `FOLDER:after_fsync` and so on: tests stop here.
+    """
+
+    def __init__(self, folder: Path, on_durable: OnDurable = ignore) -> None:
+        self._folder, self._on_durable = folder, on_durable
         folder.mkdir(parents=True, exist_ok=True)
+        for part in folder.iterdir():  # who wrote there last may have been killed before this, and what is here counts
+            _fsync(part)
+        _fsync(folder)
 
     def put(self, sha: str, data: bytes) -> None:
         _check(sha, data)
         path = self._path(sha)
         if path.exists():
+            _fsync(path.parent)  # another thread may have got no further
             return
         path.parent.mkdir(exist_ok=True)
         aside = path.with_name(f"{sha}.{uuid4().hex}.part")
         with aside.open("wb") as file:
             file.write(data)
             file.flush()
+            self._reached("before_fsync")
             os.fsync(file.fileno())
+        self._reached("after_fsync")
         aside.rename(path)
+        self._reached("after_rename")
         _fsync(path.parent)
         _fsync(self._folder)
+        self._reached("after_folder_fsync")
 
     def get(self, sha: str) -> bytes:
         try:
@@ -60,6 +72,9 @@ class FolderBlobs:
 
     def _path(self, sha: str) -> Path:
         return self._folder / sha[:2] / sha
+
+    def _reached(self, point: str) -> None:
+        self._on_durable(f"{self._folder.name}:{point}")
 
 
 class MemoryBlobs:

@@ -260,7 +260,7 @@ def test_a_quorum_that_needs_a_lost_site_waits_for_it_and_fails_after_the_deadli
 
 def test_a_lost_site_cannot_save_a_quorum_that_definite_answers_have_made_impossible(aggregator, clock):
     run = aggregator.runs.start(run_spec("east", "north", "south", quorum=2), "once")
-    east, north, south = sites(aggregator, run, "east", "north", "south")
+    _, north, south = sites(aggregator, run, "east", "north", "south")
     south.link.next_task()
     clock.advance(100)
     north.link.decline(north.link.next_task(), "NOT_MAPPED", "")

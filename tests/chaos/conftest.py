@@ -1,0 +1,62 @@
+"""Databases for whole federations, and a table of what was killed and what became of it."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from statistics import median
+
+import pytest
+
+from tests import postgres
+from tests.chaos.consortium import Course
+
+COLUMNS = ("kind", "runs", "kills", "restarts", "same hash", "seconds a run (median, most)", "all")
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[postgres.Server]:
+    with postgres.serving() as server:
+        yield server
+
+
+@pytest.fixture
+def database(request: pytest.FixtureRequest) -> Callable[[Path], str]:
+    """The URL of a new database for a folder; of PostgreSQL where the test says so by `indirect`."""
+    if getattr(request, "param", "sqlite") == "sqlite":
+        return lambda folder: f"sqlite:///{folder / 'aggregator.db'}"
+    server = request.getfixturevalue("postgres_server")
+    return lambda folder: server.url(server.create())
+
+
+@pytest.fixture
+def note(request: pytest.FixtureRequest) -> Callable[[str, Course], None]:
+    """Writes a run that held what it must down for the table; `note` comes last in a test."""
+
+    def row(kind: str, course: Course) -> None:
+        told = (kind, course.kills, course.restarts, course.same, round(course.seconds, 1))
+        request.node.user_properties.append(("chaos", told))
+
+    return row
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    rows: dict[str, list[tuple[int, int, bool, float]]] = {}
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            if isinstance(report, pytest.TestReport) and report.when == "call":
+                for name, told in report.user_properties:
+                    if name == "chaos":
+                        rows.setdefault(told[0], []).append(tuple(told[1:]))
+    if not rows:
+        return
+    terminalreporter.section("kills")
+    table = [COLUMNS, *(_line(kind, of_kind) for kind, of_kind in rows.items())]
+    widths = [max(len(line[place]) for line in table) for place in range(len(COLUMNS))]
+    for line in table:
+        terminalreporter.write_line("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)))
+
+
+def _line(kind: str, rows: list[tuple[int, int, bool, float]]) -> tuple[str, ...]:
+    kills, restarts, same, seconds = zip(*rows, strict=True)
+    told = f"{sum(each is True for each in same)} of {len(same)}"
+    spread = f"{median(seconds):.1f}, {max(seconds):.1f}"
+    return kind, str(len(rows)), str(sum(kills)), str(sum(restarts)), told, spread, f"{sum(seconds):.0f} s"

@@ -1,0 +1,193 @@
+"""A whole federation of real processes that can be killed: one aggregator on a fixed port, its sites, an operator."""
+
+import json
+import random
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from deerfield.exchange import ENDINGS, Event
+from deerfield.runspec import RunSpec
+from deerfield.wire.backoff import Backoff
+from deerfield.wire.channel import connect
+from deerfield.wire.client import RunsClient
+from tests.chaos.site import Job
+
+PATIENT = Backoff(first_s=0.1, last_s=0.5, patience_s=90)
+START_S = 60.0
+RUN_S = 120.0
+TICK_S = 0.02
+
+
+def free_port() -> int:
+    """A port that is free on loopback, and that no outgoing connection is given."""
+    while True:
+        with socket.socket() as taken, suppress(OSError):
+            taken.bind(("127.0.0.1", random.randint(20_000, 32_000)))
+            return int(taken.getsockname()[1])
+
+
+@dataclass
+class Aggregator:
+    """An aggregator process: started, killed and started again over the same folder, database and port."""
+
+    folder: Path
+    database: str
+    flags: Sequence[str] = ()
+    port: int = field(default_factory=free_port)
+    starts: int = 0
+    process: subprocess.Popen[str] | None = None
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    def start(self, point: str = "never") -> None:
+        """Starts it, and waits until it serves or has killed itself."""
+        flags = ["--listen", self.address, "--health", "127.0.0.1:0", "--database", self.database]
+        places = ["--blobs", str(self.folder / "blobs"), "--key", str(self.folder / "aggregator.key")]
+        command = [sys.executable, "-m", "tests.chaos.mortal_aggregator", point, *flags, *places, *self.flags]
+        self.starts += 1
+        with open(self.folder / "aggregator.log", "ab") as log:
+            self.process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, text=True
+            )
+        readable, _, _ = select.select([self.process.stdout], [], [], START_S)
+        assert readable, f"it did not start within {START_S} s: {self.log()}"
+        line = self.process.stdout.readline()
+        assert (json.loads(line)["listening"] if line else self.address) == self.address
+
+    def died(self) -> int | None:
+        """Its exit code, once it has ended."""
+        return self.process.poll() if self.process else None
+
+    def kill(self) -> None:
+        """Kills it, if it is alive."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait(10)
+            self.process.stdout.close()
+            self.process = None
+
+    def log(self) -> str:
+        return (self.folder / "aggregator.log").read_text()[-4000:]
+
+
+@dataclass
+class Course:
+    """How a run went."""
+
+    run: str = ""
+    events: list[Event] = field(default_factory=list)
+    restarts: int = 0
+    kills: int = 0
+    seconds: float = 0.0
+    trouble: BaseException | None = None
+    same: bool | None = None  # the hashes of everything published, where they could be the same
+
+    @property
+    def over(self) -> bool:
+        return any(event.kind in ENDINGS for event in self.events)
+
+
+@dataclass
+class Consortium:
+    """Runs `spec` to its end over an aggregator that dies on the way; every death is followed by a start."""
+
+    folder: Path
+    database: str
+    spec: RunSpec
+    flags: Sequence[str] = ()
+    start_site: Callable[[str, str, str], object] | None = None  # (name, address, run) -> a process
+
+    def __post_init__(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.aggregator = Aggregator(self.folder, self.database, self.flags)
+        self.course = Course()
+        self.sites: dict[str, object] = {}
+
+    def job(self, name: str, address: str, run: str) -> object:
+        return Job(name=name, address=address, run=run, state=self.folder / name, spec=self.spec).start()
+
+    def complete(self, *points: str, meddle: Callable[["Consortium"], object] = lambda _: None) -> Course:
+        """To the end of the run and of all its processes; each start of the aggregator dies at the next of `points`.
+
+        `meddle` is called over and over while the run lasts.
+        """
+        began, left = time.monotonic(), [*points]
+        with ExitStack() as stack:
+            stack.callback(self.end)
+            self.aggregator.start(*left[:1])
+            caller = threading.Thread(target=self._operate, name="operator", daemon=True)
+            caller.start()
+            pause = threading.Event()
+            while caller.is_alive() or any(site.exitcode is None for site in self.sites.values()):
+                assert time.monotonic() - began < RUN_S, self.told()
+                if (code := self.aggregator.died()) is not None:
+                    assert code == -signal.SIGKILL, self.told()
+                    self.course.kills += 1
+                    self.aggregator.kill()
+                    left = left[1:]
+                    self.aggregator.start(*left[:1])
+                    self.course.restarts += 1
+                if self.course.run and not self.sites:
+                    for name in self.spec.federation.sites:
+                        started = (self.start_site or self.job)(name, self.aggregator.address, self.course.run)
+                        self.sites[name] = started
+                meddle(self)
+                pause.wait(TICK_S)
+            if self.course.trouble:
+                raise AssertionError(self.told()) from self.course.trouble
+        self.course.seconds = time.monotonic() - began
+        assert [site.exitcode for site in self.sites.values()] == [0] * len(self.sites), self.told()
+        return self.course
+
+    def _operate(self) -> None:
+        """The operator: starts the run, once, and follows it to its end."""
+        try:
+            with connect(self.aggregator.address, role="operator") as channel:
+                runs = RunsClient(channel, backoff=PATIENT)
+                self.course.run = runs.start(self.spec, "once")
+                for event in runs.watch(self.course.run):
+                    if event.number:
+                        self.course.events.append(event)
+        except BaseException as error:
+            self.course.trouble = error
+
+    def end(self) -> None:
+        """Nothing outlives this."""
+        self.aggregator.kill()
+        for site in self.sites.values():
+            if site.exitcode is None:
+                site.kill()
+            site.join(10)
+
+    def told(self) -> str:
+        """What the processes have said."""
+        logs = [f"-- {path.name}\n{path.read_text()[-3000:]}" for path in sorted(self.folder.glob("*.log"))]
+        return "\n".join([f"{self.course}", *logs])
+
+
+def killed_at(instant_s: float) -> Callable[[Consortium], None]:
+    """A meddler that kills the aggregator once, from outside, so long after it began to serve."""
+    end: list[float] = []
+
+    def meddle(consortium: Consortium) -> None:
+        if not end:
+            end.append(time.monotonic() + instant_s)
+        if end[0] < float("inf") and time.monotonic() >= end[0]:
+            end[0] = float("inf")
+            consortium.aggregator.process.kill()
+            consortium.aggregator.process.wait(10)
+
+    return meddle
+
+
