@@ -420,22 +420,26 @@ def test_a_spend_that_is_not_the_runs_is_refused_and_the_right_one_adds_up(aggre
     assert 0 < spent[0] < spent[1] <= 3
 
 
+@pytest.mark.parametrize("silent_s", [0, 100])
 @pytest.mark.parametrize(
     ("reason", "counts"), [("", True), ("STALE_BASE", True), ("NOT_MAPPED", False), ("BUDGET_EXHAUSTED", False)]
 )
 def test_a_task_that_was_taken_and_never_sealed_is_charged_unless_it_was_declined_untrained(
-    tmp_path, clock, open_in, reason, counts
+    tmp_path, clock, open_in, reason, counts, silent_s
 ):
     privacy = Privacy(unit="record", epsilon=3.0, clip=1.0, sample_rate=0.5)
-    spec = run_spec("north", "south", rounds=1, quorum=1, deadline_s=50, privacy=privacy)
+    spec = run_spec("north", "south", rounds=1, quorum=1, deadline_s=500, privacy=privacy)
     aggregator = open_in(tmp_path)
     run = aggregator.runs.start(spec, "once")
     north, south = sites(aggregator, run, "north", "south", noise_multiplier=4.0)
-    north.step()
     assignment = south.link.next_task()
     if reason:
         south.link.decline(assignment, reason, "")
-    clock.advance(51)
+        clock.advance(silent_s)  # which makes it lost, and changes nothing about its reason
+        aggregator.coordinator.due()
+        south.link.next_task()  # it is back, to no task
+    north.step()
+    clock.advance(501)
     aggregator.coordinator.close_due()
     assert list(last(aggregator, run, "phase_published")["epsilon"]) == ["north"]  # nothing is known of south's noise
     both = [site.step() for site in (north, south)]
