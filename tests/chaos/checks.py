@@ -123,5 +123,3 @@ def ledger(state: Path, sealed: Sequence[str]) -> list[str]:
     assert len(set(sealed)) == len(sealed)
     assert set(sealed) <= set(committed)
     return [entry.kind for entry in entries]
-
-

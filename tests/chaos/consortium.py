@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -90,6 +90,7 @@ class Course:
     restarts: int = 0
     kills: int = 0
     seconds: float = 0.0
+    served_s: float = 0.0  # of it, since the aggregator served for the first time
     trouble: BaseException | None = None
     same: bool | None = None  # the hashes of everything published, where they could be the same
 
@@ -106,16 +107,27 @@ class Consortium:
     database: str
     spec: RunSpec
     flags: Sequence[str] = ()
-    start_site: Callable[[str, str, str], object] | None = None  # (name, address, run) -> a process
+    starts: Callable[["Consortium"], Callable[[str, str, str], object]] | None = (
+        None  # (name, address, run) -> a process
+    )
+    site_points: Mapping[str, str] = field(default_factory=dict)  # where a site kills itself, the first time
+    stays_dead: bool = False  # a site that was killed
+    job: Mapping[str, object] = field(default_factory=dict)  # more for each `Job`
 
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.aggregator = Aggregator(self.folder, self.database, self.flags)
         self.course = Course()
         self.sites: dict[str, object] = {}
+        self.reach = self.aggregator.address  # where sites find it
 
-    def job(self, name: str, address: str, run: str) -> object:
-        return Job(name=name, address=address, run=run, state=self.folder / name, spec=self.spec).start()
+    def live(self, name: str, point: str = "never") -> None:
+        """Starts a site."""
+        place = {"name": name, "address": self.reach, "run": self.course.run}
+        if self.starts is not None:
+            self.sites[name] = self.starts(self)(*place.values())
+        else:
+            self.sites[name] = Job(**place, state=self.folder / name, spec=self.spec, point=point, **self.job).start()
 
     def complete(self, *points: str, meddle: Callable[["Consortium"], object] = lambda _: None) -> Course:
         """To the end of the run and of all its processes; each start of the aggregator dies at the next of `points`.
@@ -126,6 +138,7 @@ class Consortium:
         with ExitStack() as stack:
             stack.callback(self.end)
             self.aggregator.start(*left[:1])
+            served = time.monotonic()
             caller = threading.Thread(target=self._operate, name="operator", daemon=True)
             caller.start()
             pause = threading.Event()
@@ -138,16 +151,21 @@ class Consortium:
                     left = left[1:]
                     self.aggregator.start(*left[:1])
                     self.course.restarts += 1
-                if self.course.run and not self.sites:
-                    for name in self.spec.federation.sites:
-                        started = (self.start_site or self.job)(name, self.aggregator.address, self.course.run)
-                        self.sites[name] = started
+                for name in self.spec.federation.sites if self.course.run else ():
+                    if name not in self.sites:
+                        self.live(name, self.site_points.get(name, "never"))
+                    elif self.sites[name].exitcode == -signal.SIGKILL and not self.stays_dead:
+                        self.course.kills += 1
+                        self.course.restarts += 1
+                        self.live(name)
                 meddle(self)
                 pause.wait(TICK_S)
             if self.course.trouble:
                 raise AssertionError(self.told()) from self.course.trouble
-        self.course.seconds = time.monotonic() - began
-        assert [site.exitcode for site in self.sites.values()] == [0] * len(self.sites), self.told()
+            ended = time.monotonic()
+        self.course.seconds, self.course.served_s = ended - began, ended - served
+        dead = [name for name, site in self.sites.items() if site.exitcode != 0]
+        assert dead == (list(self.site_points) if self.stays_dead else []), self.told()
         return self.course
 
     def _operate(self) -> None:
@@ -189,5 +207,3 @@ def killed_at(instant_s: float) -> Callable[[Consortium], None]:
             consortium.aggregator.process.wait(10)
 
     return meddle
-
-

@@ -33,7 +33,9 @@ FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["tests.chaos.site"])
 
 
-def spec(*sites: str, noise: bool = False, shapes: Mapping[str, tuple[int, ...]] = SHAPES, **changes: object) -> RunSpec:
+def spec(
+    *sites: str, noise: bool = False, shapes: Mapping[str, tuple[int, ...]] = SHAPES, **changes: object
+) -> RunSpec:
     """A run on no model at all: two rounds of two phases; with `noise` each record is protected, else nobody is."""
     asked = RunSpec.model_validate(
         {
@@ -54,7 +56,9 @@ def spec(*sites: str, noise: bool = False, shapes: Mapping[str, tuple[int, ...]]
 def policy(asked: RunSpec) -> Policy:
     unit = asked.privacy.unit
     terms = {"source": SOURCE, "unit": unit, "units_low": 100, "units_high": 200, "registration": "on_start"}
-    return Policy.model_validate({"populations": {"p": terms | ({} if unit == "none" else {"epsilon": 5.0})}, "models": {}})
+    return Policy.model_validate(
+        {"populations": {"p": terms | ({} if unit == "none" else {"epsilon": 5.0})}, "models": {}}
+    )
 
 
 @dataclass
