@@ -1,6 +1,7 @@
 """Databases for whole federations, and a table of what was killed and what became of it."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
@@ -28,28 +29,43 @@ def database(request: pytest.FixtureRequest) -> Callable[[Path], str]:
     return lambda folder: server.url(server.create())
 
 
-@pytest.fixture
-def note(request: pytest.FixtureRequest) -> Callable[[str, Course], None]:
-    """Writes a run that held what it must down for the table; `note` comes last in a test."""
+@dataclass(frozen=True)
+class Notes:
+    """What a test has to tell at the end of all of them."""
 
-    def row(kind: str, course: Course) -> None:
+    properties: list[tuple[str, object]]
+
+    def __call__(self, kind: str, course: Course) -> None:
+        """A run that held what it must, for the table."""
         told = (kind, course.kills, course.restarts, course.same, round(course.seconds, 1))
-        request.node.user_properties.append(("chaos", told))
+        self.properties.append(("chaos", told))
 
-    return row
+    def say(self, line: str) -> None:
+        """A line of its own."""
+        self.properties.append(("said", line))
+
+
+@pytest.fixture
+def note(request: pytest.FixtureRequest) -> Notes:
+    return Notes(request.node.user_properties)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     rows: dict[str, list[tuple[int, int, bool, float]]] = {}
+    said: list[str] = []
     for reports in terminalreporter.stats.values():
         for report in reports:
             if type(report) is pytest.TestReport and report.when == "call":  # that of a subtest repeats its test's
                 for name, told in report.user_properties:
-                    if name == "chaos":
+                    if name == "said":
+                        said.append(told)
+                    elif name == "chaos":
                         rows.setdefault(told[0], []).append(tuple(told[1:]))
     if not rows:
         return
     terminalreporter.section("kills")
+    for line in said:
+        terminalreporter.write_line(line)
     table = [COLUMNS, *(_line(kind, of_kind) for kind, of_kind in rows.items())]
     widths = [max(len(line[place]) for line in table) for place in range(len(COLUMNS))]
     for line in table:

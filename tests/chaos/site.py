@@ -7,8 +7,7 @@ import multiprocessing
 import os
 import sys
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -33,9 +32,7 @@ FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["tests.chaos.site"])
 
 
-def spec(
-    *sites: str, noise: bool = False, shapes: Mapping[str, tuple[int, ...]] = SHAPES, **changes: object
-) -> RunSpec:
+def spec(*sites: str, noise: bool = False, **changes: object) -> RunSpec:
     """A run on no model at all: two rounds of two phases; with `noise` each record is protected, else nobody is."""
     asked = RunSpec.model_validate(
         {
@@ -43,7 +40,7 @@ def spec(
             "population": "p",
             "labels": ["a", "b", "c"],
             "rounds": 2,
-            "adapter": shapes,
+            "adapter": SHAPES,
             "privacy": {"unit": "record", "epsilon": 2.0} if noise else {"unit": "none", "clip": None},
             "model": {"base": "none", "input": "text", "lora": {"rank": 2}},
             "federation": {"sites": sites},
@@ -56,9 +53,8 @@ def spec(
 def policy(asked: RunSpec) -> Policy:
     unit = asked.privacy.unit
     terms = {"source": SOURCE, "unit": unit, "units_low": 100, "units_high": 200, "registration": "on_start"}
-    return Policy.model_validate(
-        {"populations": {"p": terms | ({} if unit == "none" else {"epsilon": 5.0})}, "models": {}}
-    )
+    budget = {} if unit == "none" else {"epsilon": 5.0}
+    return Policy.model_validate({"populations": {"p": terms | budget}, "models": {}})
 
 
 @dataclass
@@ -113,7 +109,6 @@ class Job:
     point: str = "never"  # where it kills itself: one of the ledger's or the vault's, or train, send or sent
     slow_s: float = 0.0
     beats: bool = False
-    extra: Mapping[str, object] = field(default_factory=dict)
 
     def start(self) -> "multiprocessing.context.ForkServerProcess":
         process = FORKS.Process(target=work, args=(self,), daemon=True)

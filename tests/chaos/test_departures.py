@@ -1,4 +1,4 @@
-"""`make chaos`: the edges that a run without trouble does not pass: sites that decline, leave or are lost, runs that end."""
+"""`make chaos`: the edges that no run without trouble passes: sites that decline, leave or are lost, runs that end."""
 
 import signal
 import threading

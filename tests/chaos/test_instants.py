@@ -12,12 +12,11 @@ SEED, INSTANTS = 2026, 50
 
 
 @pytest.mark.parametrize("noise", [False, True], ids=["unit none", "unit record"])
-def test_a_kill_at_any_instant_changes_no_bit(database, tmp_path, note, subtests, capsys, noise):
+def test_a_kill_at_any_instant_changes_no_bit(database, tmp_path, note, subtests, noise):
     calm = undisturbed(tmp_path, database, spec("east", "north", "west", rounds=3, noise=noise))
     draws = random.Random(SEED + noise)
     instants = [round(draws.uniform(0, calm.seconds), 3) for _ in range(INSTANTS // 2)]
-    with capsys.disabled():
-        print(f"\nseed {SEED + noise}, seconds after the aggregator first served: {instants}")
+    note.say(f"seed {SEED + noise}, killed so many seconds after the aggregator first served: {instants}")
     kills = 0
     for number, instant_s in enumerate(instants):
         with subtests.test(instant_s=instant_s):

@@ -45,8 +45,8 @@ class Cuts:
             self.link.restore()
 
 
-def test_no_chunk_that_was_acknowledged_is_sent_again(tmp_path, database, note, capsys):
-    asked = spec("north", strategy="fedavg", rounds=1, shapes=LARGE)
+def test_no_chunk_that_was_acknowledged_is_sent_again(tmp_path, database, note):
+    asked = spec("north", strategy="fedavg", rounds=1, adapter=LARGE)
     consortium, points = Consortium(tmp_path, database(tmp_path), asked), tmp_path / "points"
     with CutLink(consortium.aggregator.address) as link:
         consortium.reach = link.address
@@ -62,11 +62,10 @@ def test_no_chunk_that_was_acknowledged_is_sent_again(tmp_path, database, note, 
         passed - stored - (was_passed - was_stored)
         for passed, stored, (was_passed, was_stored) in zip(cuts.passed, cuts.stored, befores, strict=False)
     ]
-    with capsys.disabled():
-        print(
-            f"\nupdate of {SIZE} bytes, {up} over a link cut {len(cuts.passed)} times: {cuts.stored} were stored at the "
-            f"cuts and came once, {in_flight} were in flight and came again"
-        )
+    note.say(
+        f"update of {SIZE} bytes, {up} over a link cut {len(cuts.passed)} times: {cuts.stored} were stored at the cuts "
+        f"and came once, {in_flight} were in flight and came again"
+    )
     assert sorted(cuts.stored) == cuts.stored
     assert cuts.stored[-1] >= 2 * MIB
     assert up <= SIZE * FRAMES + sum(in_flight) + CALLS

@@ -1,4 +1,4 @@
-"""`make chaos`: a site killed while the others work. What it had stored it sends again; before that it misses the phase."""
+"""`make chaos`: a site killed while the others work: what it had stored it sends again, else it misses the phase."""
 
 import pytest
 
