@@ -6,6 +6,7 @@ DeerfieldError                 exit code 1
 │       └── LedgerDamaged, LedgerBusy, LedgerUnwritable
 ├── RunFailed                  a run ended without its model: `reason` says why
 ├── Unreachable                the other side does not answer: worth another try
+│   └── NoRoom                 its disk is full or read-only: worth another try once somebody has acted
 ├── Superseded                 another aggregator has the database: this one ends
 ├── Malfunction                the other side answered that it is broken: its log says how
 └── Refusal                    a typed answer on the wire; `reason` is the enum value it travels as
@@ -53,6 +54,10 @@ class RunFailed(DeerfieldError):
 
 class Unreachable(DeerfieldError):
     """The other side did not answer."""
+
+
+class NoRoom(Unreachable):
+    """The aggregator's disk is full or read-only, and what the call needed to write was not written."""
 
 
 class Superseded(DeerfieldError):

@@ -7,9 +7,9 @@ import signal
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
@@ -23,13 +23,29 @@ FAST = {"fsync": "off", "full_page_writes": "off", "shared_buffers": "16MB", "ma
 START_S = 30.0
 
 
-@dataclass(frozen=True)
+@dataclass
 class Server:
-    """A running server on a loopback port."""
+    """A server on a loopback port, which may be stopped and started again."""
 
     port: int
-    process: subprocess.Popen
-    numbers: Iterator[int]
+    folder: Path
+    command: Sequence[object]
+    identity: Mapping[str, object]
+    numbers: Iterator[int] = field(default_factory=lambda: count(1))
+    process: subprocess.Popen | None = None
+
+    def start(self) -> None:
+        """Starts it, and waits until it answers."""
+        with (self.folder / "log").open("ab") as log:
+            self.process = subprocess.Popen(self.command, stdout=log, stderr=log, cwd=self.folder, **self.identity)
+        _await(self, self.folder / "log")
+
+    def stop(self) -> None:
+        """Ends its sessions and stops it: a fast shutdown."""
+        if self.process is not None:
+            self.process.send_signal(signal.SIGINT)
+            self.process.wait(30)
+            self.process = None
 
     def url(self, name: str, password: str = "not%20a%20secret%2Fat%20all") -> str:
         return f"postgresql+psycopg://{USER}:{password}@127.0.0.1:{self.port}/{name}"
@@ -45,6 +61,13 @@ class Server:
         with self.connect() as connection:
             connection.execute(f"CREATE DATABASE {name} {options}")
         return name
+
+    def holds(self, name: str, lock: int) -> bool:
+        """Whether a session holds this advisory lock of a database."""
+        held = "SELECT count(*) FROM pg_locks JOIN pg_database ON pg_database.oid = database"
+        with self.connect() as connection:
+            query = f"{held} WHERE locktype = 'advisory' AND granted AND objid = %s AND datname = %s"
+            return bool(connection.execute(query, (lock & 0xFFFF_FFFF, name)).fetchone()[0])
 
     def drop(self, name: str) -> None:
         with self.connect() as connection:
@@ -73,16 +96,12 @@ def serving() -> Iterator[Server]:
             port = free.getsockname()[1]
         settings = FAST | {"port": str(port), "listen_addresses": "127.0.0.1", "unix_socket_directories": ""}
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
-        with (folder / "log").open("wb") as log:
-            command = [programs / "postgres", "-D", data, *options]
-            process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder, **identity)
+        server = Server(port, folder, [programs / "postgres", "-D", data, *options], identity)
         try:
-            server = Server(port, process, count(1))
-            _await(server, folder / "log")
+            server.start()
             yield server
         finally:
-            process.send_signal(signal.SIGINT)  # a fast shutdown
-            process.wait(30)
+            server.stop()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

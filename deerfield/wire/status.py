@@ -38,12 +38,17 @@ TABLE: Mapping[type[errors.DeerfieldError], tuple[grpc.StatusCode, str]] = {  # 
     errors.PolicyRefused: (Code.FAILED_PRECONDITION, "the hospital's policy decides; ask for what it allows"),
     errors.BadAttestation: (Code.FAILED_PRECONDITION, "compare the site's ledger and key with the aggregator's record"),
     errors.InvalidInput: (Code.INVALID_ARGUMENT, "mend the run file"),
+    errors.NoRoom: (Code.UNAVAILABLE, "make room at the aggregator; until then the call is tried again"),
 }
-REASONS: Mapping[str, type[errors.DeerfieldError]] = {**errors.REFUSALS, "INVALID_INPUT": errors.InvalidInput}
+REASONS: Mapping[str, type[errors.DeerfieldError]] = {
+    **errors.REFUSALS,
+    "INVALID_INPUT": errors.InvalidInput,
+    "NO_ROOM": errors.NoRoom,
+}
 _NAMES = {error: reason for reason, error in REASONS.items()}
 _AWAY: Mapping[type[errors.DeerfieldError], tuple[grpc.StatusCode, str]] = {  # no refusal: the caller asks again
     errors.Superseded: (Code.UNAVAILABLE, "another aggregator answers from here on"),
-    errors.Unreachable: (Code.UNAVAILABLE, "the aggregator has lost its database, and is to be started again"),
+    errors.Unreachable: (Code.UNAVAILABLE, "the aggregator is away for a while; the call is tried again"),
 }
 _AGAIN = {Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED, Code.CANCELLED}
 

@@ -6,9 +6,8 @@ import os
 import signal
 import sys
 import threading
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import structlog
 
@@ -20,6 +19,7 @@ from deerfield.errors import DeerfieldError
 from deerfield.strategies import make
 from services.aggregator.assembly import Aggregator, assemble_aggregator
 from services.aggregator.blobs import FolderBlobs
+from services.aggregator.clock import check_clock, steady_clock
 from services.aggregator.database import open_database
 from services.aggregator.desk import Desk
 from services.aggregator.gate import Gate
@@ -30,6 +30,9 @@ from services.aggregator.settings import Settings, read_settings
 from services.aggregator.store import Store
 from services.aggregator.tracking import MlflowTracking
 
+STOP = (signal.SIGTERM, signal.SIGINT)
+SIGNALLED = 128  # and the signal's number: the exit code of what a signal has ended
+
 log = structlog.get_logger()
 
 
@@ -39,7 +42,8 @@ def main(argv: Sequence[str], reached: OnDurable = ignore) -> int:
     try:
         settings = read_settings(argv)
         log.info("settings", values=settings.as_json())
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # while it waits for another aggregator to end
+        for number in STOP:  # while it waits for another aggregator to end
+            signal.signal(number, _end)
         gate = Gate(settings.tls, settings.revoked, utc_now) if settings.tls else None  # refuses before a file is made
         asyncio.run(_run(settings, build(settings, reached), gate))
     except DeerfieldError as error:
@@ -50,6 +54,10 @@ def main(argv: Sequence[str], reached: OnDurable = ignore) -> int:
             raise
         return _failed(_first(ours))
     return 0
+
+
+def _end(number: int, frame: object) -> None:
+    sys.exit(SIGNALLED + number)
 
 
 def _failed(error: DeerfieldError) -> int:
@@ -64,8 +72,14 @@ def _first(group: BaseExceptionGroup[DeerfieldError]) -> DeerfieldError:
 
 async def _run(settings: Settings, aggregator: Aggregator, gate: Gate | None) -> None:
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+
+    def told(number: int) -> None:
+        if stop.is_set():  # told twice: as after a crash, the next start goes on where this one was
+            os._exit(SIGNALLED + number)
+        stop.set()
+
+    for number in STOP:
+        loop.add_signal_handler(number, told, number)
     if settings.while_stdin:
         _when_stdin_closes(lambda: loop.call_soon_threadsafe(stop.set))
     asked = Ports(listening=settings.listen, health=settings.health)
@@ -81,15 +95,17 @@ async def _run(settings: Settings, aggregator: Aggregator, gate: Gate | None) ->
 
 def build(settings: Settings, reached: OnDurable = ignore) -> Aggregator:
     """The aggregator over its database, key and folders."""
+    store, clock = Store(open_database(settings.database, settings.takeover_s), reached), steady_clock()
+    check_clock(store, clock(), settings.clock_skew_s)
     desk = Desk(
-        store=Store(open_database(settings.database, settings.takeover_s), reached),
+        store=store,
         uploads=FolderBlobs(settings.blobs / "uploads", reached),
         published=FolderBlobs(settings.blobs / "published", reached),
         make=make,
-        clock=time.time,
+        clock=clock,
         key=keyfile.load(settings.key),
     )
-    return assemble_aggregator(desk, settings.lost_after_s)
+    return replace(assemble_aggregator(desk, settings.lost_after_s), drain_s=settings.drain_s)
 
 
 def build_tracking(settings: Settings, desk: Desk) -> Tracking:

@@ -19,6 +19,12 @@ KINDS: dict[str, Literal["sqlite", "postgresql"]] = {
     "postgresql+psycopg": "postgresql",
 }
 CONNECT_S = "10"  # a server that does not answer at all
+SILENCE = {  # of libpq: a server whose machine or network is gone is noticed in 25 s
+    "keepalives_idle": "10",
+    "keepalives_interval": "5",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "25000",
+}
 USER = "check the user and the password (in the URL, PGPASSWORD or a passfile)"
 ADVICE = (  # what the server or the system says: what to do; read in this order
     (r"password|authentication|pg_hba|role \"", USER),
@@ -93,5 +99,5 @@ def _postgresql(url: URL) -> Address:
         raise InvalidInput(f"database: {without_password(str(url))} names no database; write {FORMS}")
     host = url.host or url.query.get("host")
     shown = URL.create("postgresql", url.username, None, str(host or "localhost"), url.port, url.database)
-    fixed = {"connect_timeout": CONNECT_S, "application_name": "deerfield-aggregator", **url.query}
+    fixed = {"connect_timeout": CONNECT_S, "application_name": "deerfield-aggregator", **SILENCE, **url.query}
     return Address(url=url.set(query={**fixed, "client_encoding": "utf8"}), kind="postgresql", where=str(shown))

@@ -8,6 +8,7 @@ from services.aggregator.intake import Intake
 from services.aggregator.runs import Runs
 
 LOST_AFTER_S = 60.0  # two long polls and a heartbeat
+DRAIN_S = 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,6 +19,7 @@ class Aggregator:
     coordinator: Coordinator
     intake: Intake
     runs: Runs
+    drain_s: float = DRAIN_S  # how long uploads that are under way may take once the server is to end
 
 
 def assemble_aggregator(desk: Desk, lost_after_s: float = LOST_AFTER_S) -> Aggregator:

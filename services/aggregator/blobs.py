@@ -1,13 +1,17 @@
 """Where bytes lie: by their sha256, complete as soon as they can be seen. A database row alone publishes them."""
 
 import os
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import Protocol
 from uuid import uuid4
 
 from deerfield.durable import OnDurable, ignore
-from deerfield.errors import ChunksMissing, DigestMismatch
+from deerfield.errors import ChunksMissing, DigestMismatch, InvalidInput, NoRoom
+from services.aggregator.outage import Outage
+
+ASIDE = ".part"
 
 
 class Blobs(Protocol):
@@ -15,7 +19,12 @@ class Blobs(Protocol):
     what `has` reports is whole, and what `put` has returned from is still there after a power cut."""
 
     def put(self, sha: str, data: bytes) -> None:
-        """Keeps `data`; raises DigestMismatch if it does not have that sha256."""
+        """Keeps `data`.
+
+        Raises:
+            DigestMismatch: it does not have that sha256.
+            NoRoom: it could not be written, and nothing of it is left.
+        """
 
     def get(self, sha: str) -> bytes:
         """The bytes; raises ChunksMissing if they are not here, DigestMismatch if they are damaged."""
@@ -34,10 +43,8 @@ class FolderBlobs:
 
     def __init__(self, folder: Path, on_durable: OnDurable = ignore) -> None:
         self._folder, self._on_durable = folder, on_durable
-        folder.mkdir(parents=True, exist_ok=True)
-        for part in folder.iterdir():  # who wrote there last may have been killed before this, and what is here counts
-            _fsync(part)
-        _fsync(folder)
+        self._outage = Outage(f"the {folder.name} in {folder.parent}")
+        _make(folder)
 
     def put(self, sha: str, data: bytes) -> None:
         _check(sha, data)
@@ -45,19 +52,17 @@ class FolderBlobs:
         if path.exists():
             _fsync(path.parent)  # another thread may have got no further
             return
-        path.parent.mkdir(exist_ok=True)
-        aside = path.with_name(f"{sha}.{uuid4().hex}.part")
-        with aside.open("wb") as file:
-            file.write(data)
-            file.flush()
-            self._reached("before_fsync")
-            os.fsync(file.fileno())
-        self._reached("after_fsync")
-        aside.rename(path)
-        self._reached("after_rename")
-        _fsync(path.parent)
-        _fsync(self._folder)
-        self._reached("after_folder_fsync")
+        try:
+            self._write(path, data)
+        except OSError as error:
+            with suppress(OSError):
+                path.unlink(missing_ok=True)  # renamed, but not to last
+            trouble = NoRoom(
+                f"{self._folder} cannot be written ({error.strerror}); make room there, or let it be written"
+            )
+            self._outage.began(trouble, len(data))
+            raise trouble from error
+        self._outage.ended(len(data))
 
     def get(self, sha: str) -> bytes:
         try:
@@ -69,6 +74,25 @@ class FolderBlobs:
 
     def has(self, sha: str) -> bool:
         return self._path(sha).exists()
+
+    def _write(self, path: Path, data: bytes) -> None:
+        path.parent.mkdir(exist_ok=True)
+        aside = path.with_name(f"{path.name}.{uuid4().hex}{ASIDE}")
+        try:
+            with aside.open("wb") as file:
+                file.write(data)
+                file.flush()
+                self._reached("before_fsync")
+                os.fsync(file.fileno())
+            self._reached("after_fsync")
+            aside.rename(path)
+            self._reached("after_rename")
+        finally:
+            with suppress(OSError):
+                aside.unlink(missing_ok=True)
+        _fsync(path.parent)
+        _fsync(self._folder)
+        self._reached("after_folder_fsync")
 
     def _path(self, sha: str) -> Path:
         return self._folder / sha[:2] / sha
@@ -94,6 +118,24 @@ class MemoryBlobs:
 
     def has(self, sha: str) -> bool:
         return sha in self._held
+
+
+def _make(folder: Path) -> None:
+    """Makes a folder that can be written, without what a process that was killed has left half written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for left in folder.glob(f"*/*{ASIDE}"):
+            left.unlink(missing_ok=True)
+        trial = folder / f"{uuid4().hex}{ASIDE}"
+        trial.touch()
+        trial.unlink()
+        for part in folder.iterdir():  # that process may not have come so far, and what is here counts
+            _fsync(part)
+        _fsync(folder)
+    except OSError as error:
+        raise InvalidInput(
+            f"blobs: {folder} cannot be written ({error.strerror}); name a folder that this user may write to"
+        ) from error
 
 
 def _check(sha: str, data: bytes) -> None:

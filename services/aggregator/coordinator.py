@@ -9,7 +9,7 @@ aggregator that is, nor a change of the time of day, uses it up at once.
 from collections.abc import Sequence
 from dataclasses import replace
 
-from deerfield.errors import RoundClosed, RunEnded
+from deerfield.errors import RoundClosed, RunEnded, Unreachable
 from deerfield.exchange import Key, Offer
 from services.aggregator.budget import charged
 from services.aggregator.desk import Desk
@@ -32,7 +32,8 @@ class Coordinator:
     def __init__(self, desk: Desk, lost_after_s: float) -> None:
         self._desk = desk
         self._lost_after_s = lost_after_s
-        self._closing: set[Key] = set()
+        self._closing: set[Key] = set()  # handed out by `due`, once that was committed
+        self._cut_off = False  # the database was away: nobody could be heard
 
     def next_task(self, site: str, run: str = "") -> Offer | None:
         """The site's task in `run`, or, with no run named, in the oldest run that has one for it.
@@ -43,7 +44,7 @@ class Coordinator:
             UnknownRun, NotMember, RunEnded: only for a run that is named.
         """
         desk = self._desk
-        desk.presence.saw(site, desk.steady())
+        desk.presence.saw(site, desk.clock())
         with desk.store.edge() as edge:
             if run:
                 return self._take(edge, running(member(edge, run, site)), site)
@@ -53,7 +54,7 @@ class Coordinator:
     def heartbeat(self, site: str, key: Key, steps_done: int, steps: int) -> bool:
         """Notes progress; False says that the task is closed for this site. A site that was lost is back with it."""
         desk = self._desk
-        desk.presence.saw(site, desk.steady())
+        desk.presence.saw(site, desk.clock())
         with desk.store.edge() as edge:
             try:
                 _, _, task = open_task(edge, key, site)
@@ -63,7 +64,7 @@ class Coordinator:
                 edge.set_away(key, site, "")
         waits = task.state not in ANSWERED
         if desk.presence.report(key, site, steps_done, steps) and waits:
-            desk.presence.moved(key, desk.steady())
+            desk.presence.moved(key, desk.clock())
         return waits
 
     def decline(self, site: str, key: Key, reason: str, detail: str) -> None:
@@ -73,7 +74,7 @@ class Coordinator:
             UnknownRun, NotMember, RunEnded, RoundClosed: there is no such task to refuse.
         """
         desk = self._desk
-        desk.presence.saw(site, desk.steady())
+        desk.presence.saw(site, desk.clock())
         with desk.store.edge() as edge:
             _, _, task = open_task(edge, key, site)
             if task.state not in ANSWERED:
@@ -87,20 +88,35 @@ class Coordinator:
             if row.state != "RUNNING":
                 return
             phase = edge.newest_phase(row)
+            task = edge.task(phase.key, site)
+            if task is not None and task.away == "LEFT":  # said before, and its answer was lost
+                return
             edge.set_away(phase.key, site, "LEFT", detail)
             self._happened(edge, phase.key, "left", site=site, detail=detail)
 
     def due(self) -> Closing | None:
-        """Moves on what time has moved on; answers a phase to `compute` and `publish`, each only once."""
-        with self._desk.store.edge() as edge:
-            for run in edge.runs("RUNNING"):
-                if closing := self._advance(edge, run):
-                    return closing
-        return None
+        """Moves on what time has moved on; answers a phase to `compute` and `publish`, until it is given back once."""
+        try:
+            with self._desk.store.edge() as edge:
+                if self._cut_off:  # as after a restart
+                    self._desk.presence.restart()
+                found = (closing for run in edge.runs("RUNNING") if (closing := self._advance(edge, run)))
+                closing = next(found, None)
+        except Unreachable:
+            self._cut_off = True
+            raise
+        self._cut_off = False
+        if closing is not None:
+            self._closing.add(closing.key)
+        return closing
+
+    def give_back(self, closing: Closing) -> None:
+        """Lets `due` answer the phase again: what was computed of it, if anything, was not published."""
+        self._closing.discard(closing.key)
 
     def publish(self, closing: Closing, closed: Closed) -> None:
         """Publishes what a closing computed, and opens the next phase or finishes the run; drops it after an abort."""
-        self._closing.discard(closing.key)
+        self.give_back(closing)  # first: a transaction that fails is to be computed again
         key, opening, now = closing.key, closed.next, self._desk.clock()
         with self._desk.store.edge() as edge:
             run = edge.run(key.run)
@@ -151,7 +167,7 @@ class Coordinator:
         if task.state != "TAKEN":
             edge.set_task(phase.key, site, "TAKEN")
             self._happened(edge, phase.key, "task_taken", site=site)
-            self._desk.presence.moved(phase.key, self._desk.steady())
+            self._desk.presence.moved(phase.key, self._desk.clock())
         if phase.state == "OPEN":
             edge.set_phase(phase.key, "COLLECTING")
         return Offer(key=phase.key, spec=run.spec, factors=task.factors, epochs=task.epochs, start=task.start)
@@ -182,11 +198,11 @@ class Coordinator:
         return self._close(edge, run, phase)
 
     def _is_late(self, run: RunRow, phase: PhaseRow) -> bool:
-        now = self._desk.steady()
+        now = self._desk.clock()
         return now - self._desk.presence.watched(phase.key, now).moved_at >= run.spec.federation.deadline_s
 
     def _mark_lost(self, edge: Edge, phase: PhaseRow) -> None:
-        now = self._desk.steady()
+        now = self._desk.clock()
         since = self._desk.presence.watched(phase.key, now).since
         for task in edge.tasks(phase.key):
             silent_s = now - self._desk.presence.last_seen(task.site, since)
@@ -199,7 +215,6 @@ class Coordinator:
 
     def _close(self, edge: Edge, run: RunRow, phase: PhaseRow) -> Closing:
         edge.set_phase(phase.key, "AGGREGATING")
-        self._closing.add(phase.key)
         return Closing(
             key=phase.key,
             spec=run.spec,

@@ -7,8 +7,8 @@ again, so here each first takes a lock that it gives back at its end. One aggreg
 """
 
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -19,7 +19,8 @@ from sqlalchemy.pool import NullPool, StaticPool
 
 from deerfield.errors import InvalidInput
 from services.aggregator.address import Address, read_address, sentence
-from services.aggregator.exclusion import check_number, locked_file, locked_session, take_over, waiting
+from services.aggregator.exclusion import SessionLock, check_number, locked_file, take_over, waiting
+from services.aggregator.keeper import FileKeeper, Keeper, ServerKeeper
 from services.aggregator.schema import upgrade
 
 BUSY_TIMEOUT_MS = 10_000
@@ -41,6 +42,7 @@ class Database:
     """An open database, this process' own until it is closed."""
 
     engine: Engine
+    keeper: Keeper
     close: Callable[[], None]
 
 
@@ -56,14 +58,15 @@ def open_database(url: str, takeover_s: float = TAKEOVER_S) -> Database:
     try:
         with ExitStack() as stack:
             stack.callback(engine.dispose)
-            stack.enter_context(_lock(address, engine, takeover_s))
+            lock = stack.enter_context(_lock(address, engine, takeover_s))
             stack.callback(engine.dispose)  # before the lock is given back
             with engine.begin() as connection:
                 _check_encoding(connection)
                 upgrade(connection)
                 number = take_over(connection, time.time())
             event.listen(engine, "begin", partial(check_number, number=number))
-            return Database(engine=engine, close=stack.pop_all().close)
+            keeper = stack.enter_context(_kept(engine, lock))
+            return Database(engine=engine, keeper=keeper, close=stack.pop_all().close)
     except DBAPIError as error:
         raise InvalidInput(sentence(address, error)) from error
 
@@ -71,7 +74,7 @@ def open_database(url: str, takeover_s: float = TAKEOVER_S) -> Database:
 def _engine(address: Address) -> Engine:
     if address.kind == "postgresql":
         # a snapshot for each statement: the first one waits for the lock, the others see what was there by then
-        engine = create_engine(address.url, isolation_level="READ COMMITTED")
+        engine = create_engine(address.url, isolation_level="READ COMMITTED", pool_pre_ping=True)
         event.listen(engine, "connect", _prepare_postgresql)
         event.listen(engine, "begin", _begin_postgresql)
         return engine
@@ -82,7 +85,7 @@ def _engine(address: Address) -> Engine:
     return engine
 
 
-def _lock(address: Address, engine: Engine, takeover_s: float) -> AbstractContextManager[None]:
+def _lock(address: Address, engine: Engine, takeover_s: float) -> AbstractContextManager[SessionLock | None]:
     if address.kind == "memory":
         return nullcontext()
     wait = waiting(engine, address.where, takeover_s)
@@ -90,7 +93,29 @@ def _lock(address: Address, engine: Engine, takeover_s: float) -> AbstractContex
         return locked_file(address.file.with_name(f"{address.file.name}.lock"), wait)
     session = create_engine(address.url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
     event.listen(session, "connect", _prepare_postgresql)
-    return locked_session(session, wait)
+    return _locked_session(SessionLock(session), wait)
+
+
+@contextmanager
+def _locked_session(lock: SessionLock, wait: Callable[[Callable[[], bool]], None]) -> Iterator[SessionLock]:
+    try:
+        wait(lock.take)
+        yield lock
+    finally:
+        lock.close()
+
+
+@contextmanager
+def _kept(engine: Engine, lock: SessionLock | None) -> Iterator[Keeper]:
+    if lock is None:
+        yield FileKeeper()
+        return
+    keeper = ServerKeeper(engine, lock)
+    keeper.start()
+    try:
+        yield keeper
+    finally:
+        keeper.stop()
 
 
 def _prepare_sqlite(connection: Any, _: object) -> None:

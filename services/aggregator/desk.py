@@ -1,6 +1,5 @@
 """What the aggregator's parts share."""
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -21,7 +20,6 @@ class Desk:
     uploads: Blobs  # what sites sent; never served again
     published: Blobs  # states and start tensors; `membership.check_readable` says who may read them
     make: Callable[[RunSpec], Strategy]
-    clock: Callable[[], float]  # seconds since the epoch
+    clock: Callable[[], float]  # seconds since the epoch; nobody sets it while the aggregator runs
     key: Ed25519PrivateKey  # countersigns ledgers' heads
     presence: Presence = field(default_factory=Presence)
-    steady: Callable[[], float] = time.monotonic  # for deadlines and silence: no change of the time of day moves it

@@ -10,7 +10,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -41,13 +41,35 @@ def locked_file(path: Path, wait: Callable[[Callable[[], bool]], None]) -> Itera
         os.close(handle)
 
 
-@contextmanager
-def locked_session(engine: Engine, wait: Callable[[Callable[[], bool]], None]) -> Iterator[None]:
-    """Holds the lock of a session of its own in PostgreSQL; `engine` neither pools nor opens transactions."""
-    with engine.connect() as connection:  # the session ends with the block, and the lock with it
-        ask = text(f"SELECT pg_try_advisory_lock({SESSION_LOCK})")
-        wait(lambda: bool(connection.execute(ask).scalar_one()))
-        yield
+class SessionLock:
+    """The lock of a session of its own in PostgreSQL; `engine` neither pools nor opens transactions."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._connection: Connection | None = None
+        self._held = False
+
+    def take(self) -> bool:
+        """Whether this session holds the lock, which is asked for if it does not; raises DBAPIError."""
+        try:
+            if self._connection is None:
+                self._connection = self._engine.connect()
+            if self._held:
+                self._connection.execute(text("SELECT 1"))  # a session that is gone has no lock
+            else:
+                ask = text(f"SELECT pg_try_advisory_lock({SESSION_LOCK})")
+                self._held = bool(self._connection.execute(ask).scalar_one())
+        except DBAPIError:
+            self.close()
+            raise
+        return self._held
+
+    def close(self) -> None:
+        """Ends the session, and the lock with it."""
+        connection, self._connection, self._held = self._connection, None, False
+        if connection is not None:
+            with suppress(DBAPIError):  # it is gone already
+                connection.close()
 
 
 def waiting(engine: Engine, where: str, takeover_s: float) -> Callable[[Callable[[], bool]], None]:

@@ -84,19 +84,19 @@ class Intake:
             if task.away == "LOST":
                 edge.set_away(key, site, "")
         self._uploading[site] = key
-        self._desk.presence.moved(key, self._desk.steady())
+        self._desk.presence.moved(key, self._desk.clock())
         return self._missing(announcement.manifest)
 
     def hear(self, site: str) -> None:
         """Notes that a site is there: nobody is lost in the middle of a long transfer."""
-        self._desk.presence.saw(site, self._desk.steady())
+        self._desk.presence.saw(site, self._desk.clock())
 
     def received(self, site: str) -> None:
         """Notes that a chunk came: no deadline ends a transfer that goes on."""
         self.hear(site)
         key = self._uploading.get(site)
         if key is not None and self._desk.presence.is_open(key):
-            self._desk.presence.moved(key, self._desk.steady())
+            self._desk.presence.moved(key, self._desk.clock())
 
     def expected(self, site: str) -> frozenset[str]:
         """The chunks that a site may send: those it has announced."""
@@ -149,7 +149,7 @@ class Intake:
             edge.set_task(key, site, "SEALED")
             detail = {"round": key.round, "phase": key.phase, "site": site, "bytes": manifest.size_bytes}
             edge.add_event(key.run, "update_sealed", detail, self._desk.clock())
-        self._desk.presence.moved(key, self._desk.steady())
+        self._desk.presence.moved(key, self._desk.clock())
         return self._receipt(row)
 
     def commit(self, site: str, key: Key, digest: str) -> Countersigned:

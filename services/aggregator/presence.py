@@ -1,6 +1,6 @@
 """Who has been heard from, how far they say they are, and when each phase last got on.
 
-In memory: a restart gives everybody a fresh start. Times are seconds of a clock that never jumps (`Desk.steady`).
+In memory: a restart gives everybody a fresh start. Times are of `Desk.clock`, which nobody sets.
 """
 
 from collections.abc import Mapping
@@ -61,6 +61,11 @@ class Presence:
     def progress(self, run: str) -> Mapping[str, tuple[int, int]]:
         """(steps done, steps) of each site that has reported on the open phase."""
         return dict(self._progress.get(run, {}))
+
+    def restart(self) -> None:
+        """Nobody could be heard until now: everybody gets a fresh start."""
+        self._seen.clear()
+        self._watched.clear()
 
     def forget(self, run: str) -> None:
         """The run's open phase has closed."""

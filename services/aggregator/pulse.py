@@ -13,6 +13,12 @@ class Pulse:
 
     def __init__(self) -> None:
         self._next = asyncio.Event()
+        self._closed = False
+
+    def close(self) -> None:
+        """Nobody waits for an answer of `first` any longer."""
+        self._closed = True
+        self.beat()
 
     def beat(self) -> None:
         """Something has changed."""
@@ -29,6 +35,6 @@ class Pulse:
         """The first answer of `ask` that is not None, asked now and at every beat until `timeout_s` have passed."""
         loop = asyncio.get_running_loop()
         end = loop.time() + timeout_s
-        while (answer := ask()) is None and (left := end - loop.time()) > 0:
+        while (answer := ask()) is None and (left := end - loop.time()) > 0 and not self._closed:
             await self.wait(left)
         return answer

@@ -13,12 +13,14 @@ from typing import Protocol
 
 import structlog
 
+from deerfield.errors import Unreachable
 from deerfield.exchange import Event
 from services.aggregator.store import Store
 
 READER = "tracking"
 OWN = ("registered", "tracking_failed")  # the kinds of event that come from here, and need not be told
 IDLE_S = 1.0
+LONGEST_S = 10.0  # between two attempts while the database is away
 PAUSES_S = (1.0, 2.0, 4.0)  # between the attempts to tell one event; then it is written down as lost
 
 log = structlog.get_logger()
@@ -84,9 +86,13 @@ class Recorder:
 
     def _follow(self) -> None:
         try:
+            pause_s = IDLE_S
             while not self._stop.is_set():
-                if not self._step():
-                    self._stop.wait(IDLE_S)
+                try:
+                    pause_s = 0.0 if self._step() else IDLE_S
+                except Unreachable:  # told where it happened; the cursor says where to go on
+                    pause_s = min(2 * pause_s + IDLE_S, LONGEST_S)
+                self._stop.wait(pause_s)
         except BaseException as error:  # handed to whoever waits for `over`
             self.over.set_exception(error)
         else:
@@ -119,6 +125,8 @@ class Recorder:
         for pause_s in (*self._pauses_s, 0.0):
             try:
                 return self._tracking.record(event), ""
+            except Unreachable:  # our own database, which has nothing to do with tracking
+                raise
             except Exception as error:  # foreign code: whatever it raises, the run has its model
                 trouble = f"{type(error).__name__}: {error}"
                 log.warning("tracking failed", run=event.run, event_kind=event.kind, error=trouble)

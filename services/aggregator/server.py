@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 import grpc
+import structlog
 from grpc_health.v1._async import HealthServicer
 
 from deerfield.errors import InvalidInput
@@ -14,6 +15,7 @@ from deerfield.wire import federation_pb2_grpc as rpc
 from deerfield.wire.limits import SERVER_OPTIONS
 from services.aggregator.assembly import Aggregator
 from services.aggregator.checked import Checked
+from services.aggregator.drain import Drain, Draining
 from services.aggregator.driver import drive
 from services.aggregator.gate import Gate
 from services.aggregator.health import add_health, add_reflection, set_serving
@@ -25,6 +27,9 @@ from services.aggregator.servicer import FederationServicer
 
 GRACE_S = 1.0  # for calls that are under way when the server stops; clients ask again
 RECORDER_GRACE_S = 30.0  # a model may be on its way to the registry
+
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,11 +46,14 @@ async def serving(
 ) -> AsyncIterator[Ports]:
     """Serves for as long as the block runs, over TLS behind a gate; hands it the ports that were bound.
 
+    After the block uploads that are under way have the aggregator's `drain_s` to finish.
+
     Raises:
         InvalidInput: a port is in use or cannot be bound.
     """
-    pulse, loop, health = Pulse(), asyncio.get_running_loop(), HealthServicer()
-    data = grpc.aio.server(options=SERVER_OPTIONS, interceptors=[Checked(gate.check)] if gate else [])
+    pulse, loop, health, drain = Pulse(), asyncio.get_running_loop(), HealthServicer(), Drain()
+    checks = [Checked(gate.check)] if gate else []
+    data = grpc.aio.server(options=SERVER_OPTIONS, interceptors=[*checks, Draining(drain)])
     probes = grpc.aio.server(options=SERVER_OPTIONS)
     rpc.add_FederationServicer_to_server(FederationServicer(aggregator, pulse, identify), data)
     rpc.add_RunsServicer_to_server(RunsServicer(aggregator, pulse, identify), data)
@@ -60,15 +68,27 @@ async def serving(
     recorder.start()
     try:
         async with asyncio.TaskGroup() as group:  # a driver or recorder that dies takes the server with it
-            driving = group.create_task(drive(aggregator.coordinator, pulse))
+            driving = group.create_task(drive(aggregator.coordinator, pulse, drain))
             recording = group.create_task(_until_over(recorder))
             yield ports
+            await health.enter_graceful_shutdown()
+            await _drained(drain, pulse, driving, aggregator.drain_s)
             driving.cancel()
             recording.cancel()
     finally:
         await health.enter_graceful_shutdown()
         await asyncio.gather(data.stop(GRACE_S), probes.stop(GRACE_S))
         await asyncio.to_thread(recorder.stop, RECORDER_GRACE_S)
+
+
+async def _drained(drain: Drain, pulse: Pulse, driving: asyncio.Task[None], drain_s: float) -> None:
+    loop = asyncio.get_running_loop()
+    end = loop.time() + drain_s
+    drain.begin()
+    pulse.close()  # nobody waits for a task
+    if not await drain.over(drain_s):
+        log.warning("uploads are left behind; their sites send the rest again", drain_s=drain_s)
+    await asyncio.wait([driving], timeout=max(end - loop.time(), 0))  # a phase that is not done is the next start's
 
 
 def _bind(server: grpc.aio.Server, address: str, gate: Gate | None = None) -> str:

@@ -13,7 +13,8 @@ from pathlib import Path
 from deerfield.certificates import Files
 from deerfield.errors import InvalidInput
 from services.aggregator.address import FORMS, without_password
-from services.aggregator.assembly import LOST_AFTER_S
+from services.aggregator.assembly import DRAIN_S, LOST_AFTER_S
+from services.aggregator.clock import CLOCK_SKEW_S
 from services.aggregator.database import TAKEOVER_S
 
 LAST_PORT = 65535
@@ -33,6 +34,8 @@ class Settings:
     mlflow_run_id: str  # the MLflow run that the first run adopts; empty: each run makes its own
     takeover_s: float  # how long another aggregator may take to let go of the database
     lost_after_s: float
+    drain_s: float  # how long uploads under way may take once it is told to stop
+    clock_skew_s: float  # how far the database's newest event may be ahead of this machine's clock
     tls: Files | None  # certificate, key and CA of the data port; None: plaintext on loopback
     revoked: Path | None  # the list of serials that are let in no more
     while_stdin: bool
@@ -70,6 +73,8 @@ def read_settings(argv: Sequence[str], environment: Mapping[str, str] = os.envir
     option("tls-ca", "", "PEM file of the CA that callers' certificates are checked against")
     option("revoked", "", "revoked.json of deerfield pki revoke")
     option("lost-after", str(LOST_AFTER_S), "seconds of silence after which a site is not waited for")
+    option("drain", str(DRAIN_S), "seconds that uploads under way have to finish after SIGTERM")
+    option("clock-skew", str(CLOCK_SKEW_S), "seconds that the newest event may be ahead of this machine's clock")
     parser.add_argument("--while-stdin", action="store_true", help="shut down when stdin closes")
     flags = parser.parse_args(argv)
     for flag, address in (("listen", flags.listen), ("health", flags.health)):
@@ -88,6 +93,8 @@ def read_settings(argv: Sequence[str], environment: Mapping[str, str] = os.envir
         mlflow_run_id=environment.get("MLFLOW_RUN_ID", ""),
         takeover_s=_seconds("takeover", flags.takeover),
         lost_after_s=_seconds("lost-after", flags.lost_after),
+        drain_s=_seconds("drain", flags.drain),
+        clock_skew_s=_seconds("clock-skew", flags.clock_skew),
         while_stdin=flags.while_stdin,
         tls=tls,
         revoked=Path(flags.revoked) if flags.revoked else None,

@@ -7,13 +7,14 @@ from dataclasses import asdict
 from typing import Any
 
 from sqlalchemy import Connection, Row, and_, case, func, insert, or_, select, update
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError
 
-from deerfield.errors import UnknownRun, Unreachable
+from deerfield.errors import UnknownRun
 from deerfield.exchange import ENDINGS, Event, Key, RunState
 from deerfield.manifest import Manifest
 from services.aggregator.changes import Changes
 from services.aggregator.database import Database
+from services.aggregator.failures import failure
 from services.aggregator.heads import Heads
 from services.aggregator.records import (
     Away,
@@ -51,6 +52,7 @@ class Store:
 
     def __init__(self, database: Database, on_edge: Callable[[str], None] = lambda _: None) -> None:
         self._engine = database.engine
+        self._keeper = database.keeper
         self._on_edge = on_edge
         self.close = database.close  # gives every connection back, and lets another aggregator have the database
 
@@ -60,16 +62,22 @@ class Store:
 
         Raises:
             Superseded: another aggregator has the database.
-            Unreachable: the database is gone, or cannot write; what a commit has done is known after a restart alone.
+            Unreachable: the database is gone; it may have committed, and asking again must be harmless.
+            NoRoom: its disk is full or read-only, and nothing was written.
         """
+        self._keeper.check()
         try:
             with self._engine.begin() as connection:
                 edge = Edge(connection)
                 yield edge
                 self._tell(edge, "before_commit")
             self._tell(edge, "after_commit")
-        except OperationalError as error:
-            raise Unreachable(f"the database failed: {str(error.orig).strip().splitlines()[0]}") from error
+        except DBAPIError as error:
+            if (trouble := failure(error)) is None:
+                raise
+            self._keeper.failed(trouble)
+            raise trouble from error
+        self._keeper.worked(wrote=bool(edge.changes.made))
 
     def _tell(self, edge: "Edge", when: str) -> None:
         for change in edge.changes.made:
@@ -215,6 +223,11 @@ class Edge:
             Event(number=row.number, run=row.run, kind=row.kind, detail=json.loads(row.detail), time=row.time)
             for row in found
         ]
+
+    def newest_event_time(self) -> float | None:
+        """When the last thing happened, in seconds since the epoch."""
+        query = select(events.c.time).order_by(events.c.number.desc()).limit(1)
+        return self._connection.execute(query).scalar_one_or_none()
 
     def cursor(self, reader: str) -> int:
         """The last event that `reader` has dealt with."""

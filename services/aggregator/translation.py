@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 import structlog
 
-from deerfield.errors import DeerfieldError
+from deerfield.errors import DeerfieldError, Unreachable
 from deerfield.wire.status import to_status
 from services.aggregator.identity import Context
 
@@ -45,6 +45,7 @@ def refuses_stream(method: Callable[..., AsyncIterator[Reply]]) -> Callable[...,
 
 async def abort(context: Context, call: str, error: DeerfieldError) -> None:
     """Ends a call with the status of an error, and says so in the log."""
-    log.info("refused", call=call, error=type(error).__name__, message=str(error))
+    if not isinstance(error, Unreachable):  # told once, where it happened
+        log.info("refused", call=call, error=type(error).__name__, message=str(error))
     status = to_status(error)
     await context.abort(status.code, status.details, tuple(status.trailing_metadata))

@@ -42,7 +42,6 @@ def open_aggregator(folder: Path, clock: Clock, url: Callable[[Path], str] = sql
         published=FolderBlobs(folder / "published"),
         make=make,
         clock=clock,
-        steady=clock,
         key=keyfile.load(folder / "aggregator.key"),
     )
     return assemble_aggregator(desk)

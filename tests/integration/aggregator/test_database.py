@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from math import inf, isinf
 from pathlib import Path
 from time import monotonic
@@ -18,9 +19,10 @@ from deerfield.errors import InvalidInput, Superseded, Unreachable
 from services.aggregator import schema
 from services.aggregator.address import read_address
 from services.aggregator.database import IN_MEMORY, open_database
-from services.aggregator.exclusion import take_over
+from services.aggregator.exclusion import SESSION_LOCK, take_over
 from services.aggregator.store import Store
 from services.aggregator.tables import events, heads, metadata, phases, runs
+from tests.integration.federation import wait_for
 
 NEXT = '''"""One column more."""
 import sqlalchemy as sa
@@ -300,7 +302,7 @@ def test_a_server_keeps_no_lock_for_a_machine_that_is_gone_and_answers_once_a_co
     postgres_server.drop(name)
 
 
-def test_a_session_that_the_server_has_ended_is_one_sentence(postgres_server):
+def test_sessions_that_the_server_has_ended_are_made_again_and_the_one_of_the_lock_too(postgres_server):
     name = postgres_server.create()
     opened = open_database(postgres_server.url(name))
     store = Store(opened)
@@ -308,13 +310,30 @@ def test_a_session_that_the_server_has_ended_is_one_sentence(postgres_server):
         edge.set_cursor("r", 1)
     with postgres_server.connect() as connection:
         connection.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
+    with store.edge() as edge:
+        assert edge.cursor("r") == 1
+    wait_for(lambda: postgres_server.holds(name, SESSION_LOCK), 20)
+    opened.close()
+    assert not postgres_server.holds(name, SESSION_LOCK)
+    postgres_server.drop(name)
+
+
+def test_a_transaction_whose_session_ends_is_unreachable_and_leaves_nothing(postgres_server):
+    name = postgres_server.create()
+    opened = open_database(postgres_server.url(name))
+    store = Store(opened)
     with pytest.raises(Unreachable, match="the database failed: "), store.edge() as edge:
         edge.set_cursor("r", 2)
+        with postgres_server.connect() as connection:
+            connection.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
+
+    def cursor() -> bool:
+        with suppress(Unreachable), store.edge() as edge:
+            return edge.cursor("r") == 0
+        return False
+
+    wait_for(cursor, 20)
     opened.close()
-    again = open_database(postgres_server.url(name), takeover_s=5)
-    with Store(again).edge() as edge:
-        assert edge.cursor("r") == 1
-    again.close()
     postgres_server.drop(name)
 
 

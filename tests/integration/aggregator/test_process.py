@@ -197,16 +197,6 @@ def test_an_aggregator_whose_database_was_taken_over_ends_with_a_sentence(start,
     assert first.returncode == 1
 
 
-def test_an_aggregator_that_loses_its_server_ends_with_a_sentence(start, tmp_path, postgres_in, postgres_server):
-    first, _ = start(database=postgres_in(tmp_path))
-    with postgres_server.connect() as connection:
-        connection.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'deerfield-aggregator'"
-        )
-    assert ended(first).startswith("error: the database failed: ")
-    assert first.returncode == 1
-
-
 def test_a_wrong_password_is_one_sentence_and_exit_code_2(tmp_path, postgres_server):
     url = postgres_server.url("postgres", "guess")
     found = subprocess.run(command(tmp_path, database=url), check=False, capture_output=True, text=True, timeout=30)

@@ -18,9 +18,8 @@ from deerfield.exchange import announce
 from deerfield.manifest import pieces
 from deerfield.runspec import Privacy
 from pipelines.simulation import LocalLink
-from services.aggregator.assembly import assemble_aggregator
 from tests.attesting import again
-from tests.fakes import Clock, TeachingSite, adapter, run_spec
+from tests.fakes import TeachingSite, adapter, run_spec
 
 
 def sites(aggregator, run, *names, noise_multiplier=0.0):
@@ -322,25 +321,6 @@ def test_after_a_restart_the_deadline_starts_again_whatever_the_time_of_day_says
         site.step()
     assert second.coordinator.close_due() == 1
     second.desk.store.close()
-
-
-def test_a_jump_of_the_time_of_day_loses_nobody_and_ends_no_phase(tmp_path, clock, open_in):
-    wall = Clock()
-    opened = open_in(tmp_path)
-    aggregator = assemble_aggregator(replace(opened.desk, clock=wall))
-    run = aggregator.runs.start(run_spec("north", "south", deadline_s=500), "once")
-    north, south = sites(aggregator, run, "north", "south")
-    assignment = north.link.next_task()
-    for jump in (10_000_000, -20_000_000):
-        wall.advance(jump)
-        assert aggregator.coordinator.close_due() == 0
-    assert "lost" not in kinds(aggregator, run)
-    north.link.send(assignment, north.update(assignment))
-    south.step()
-    assert aggregator.coordinator.close_due() == 1
-    clock.advance(500)
-    aggregator.coordinator.close_due()
-    assert aggregator.runs.get(run).state == "FAILED"
 
 
 def test_only_members_of_a_known_run_are_served(aggregator):

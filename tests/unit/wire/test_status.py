@@ -39,7 +39,7 @@ def test_an_aggregator_without_its_database_is_asked_again(kind):
 
 
 def test_the_table_the_tree_and_the_protocol_name_the_same_refusals():
-    assert set(TABLE) == {*errors.REFUSALS.values(), errors.InvalidInput}
+    assert set(TABLE) == {*errors.REFUSALS.values(), errors.InvalidInput, errors.NoRoom}
     assert set(REASONS) == set(pb.Reason.keys()) - {"REASON_UNSPECIFIED"}
 
 
