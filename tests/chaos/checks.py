@@ -14,7 +14,7 @@ from deerfield.manifest import Stored, assemble
 from deerfield.strategies import make
 from deerfield.tensors import digest
 from deerfield.types import State, Update
-from services.aggregator.blobs import FolderBlobs
+from services.aggregator.blobs import Blobs, FolderBlobs
 from services.aggregator.database import open_database
 from services.aggregator.records import RunRow, StateRecord, state_of
 from services.aggregator.store import Edge, Store
@@ -35,8 +35,12 @@ class Found:
     entries: dict[str, list[str]]  # kinds of the entries of each site's ledger
 
 
-def found(folder: Path, database: str, run: str) -> Found:
-    """Looks at what is there after the end, and holds what must hold of every run."""
+def found(folder: Path, database: str, run: str, blobs: tuple[Blobs, Blobs] | None = None) -> Found:
+    """Looks at what is there after the end, and holds what must hold of every run.
+
+    `blobs`: uploads and published states; default: those in the folder.
+    """
+    kept = blobs or tuple(FolderBlobs(folder / "blobs" / name) for name in ("uploads", "published"))
     befores = _befores(database)
     store = Store(open_database(database, 10))
     try:
@@ -46,7 +50,7 @@ def found(folder: Path, database: str, run: str) -> Found:
             published = [event.detail for event in events if event.kind == "phase_published"]
             keys = [_key(row, detail["round"], detail["phase"]) for detail in published]
             for key in keys:
-                _check_published(folder / "blobs", edge, row, key, befores[key])
+                _check_published(kept, edge, row, key, befores[key])
             updates = [each for key in keys for each in edge.uploads.sealed(key)]
     finally:
         store.close()
@@ -90,10 +94,10 @@ def _befores(database: str) -> dict[Key, StateRecord]:
     }
 
 
-def _check_published(blobs: Path, edge: Edge, run: RunRow, key: Key, before: StateRecord) -> None:
+def _check_published(blobs: tuple[Blobs, Blobs], edge: Edge, run: RunRow, key: Key, before: StateRecord) -> None:
     """What a phase published is, bit by bit, what its sealed manifests give."""
     strategy, after = make(run.spec), edge.published(key)
-    uploads, states = FolderBlobs(blobs / "uploads"), FolderBlobs(blobs / "published")
+    uploads, states = blobs
     personal = {site: assemble(own, states.get) for site, own in before.personal.items()}
     shared = assemble(before.shared, states.get)
     state = State(round=before.round, phase=before.phase, shared=shared, personal=personal)

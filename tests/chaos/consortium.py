@@ -1,6 +1,7 @@
 """A whole federation of real processes that can be killed: one aggregator on a fixed port, its sites, an operator."""
 
 import json
+import os
 import random
 import select
 import signal
@@ -42,6 +43,8 @@ class Aggregator:
     folder: Path
     database: str
     flags: Sequence[str] = ()
+    blobs: str = ""  # default: a folder here
+    environment: Mapping[str, str] = field(default_factory=dict)  # beside this process's own
     port: int = field(default_factory=free_port)
     starts: int = 0
     process: subprocess.Popen[str] | None = None
@@ -53,12 +56,17 @@ class Aggregator:
     def start(self, point: str = "never") -> None:
         """Starts it, and waits until it serves or has killed itself."""
         flags = ["--listen", self.address, "--health", "127.0.0.1:0", "--database", self.database]
-        places = ["--blobs", str(self.folder / "blobs"), "--key", str(self.folder / "aggregator.key")]
+        places = ["--blobs", self.blobs or str(self.folder / "blobs"), "--key", str(self.folder / "aggregator.key")]
         command = [sys.executable, "-m", "tests.chaos.mortal_aggregator", point, *flags, *places, *self.flags]
         self.starts += 1
         with open(self.folder / "aggregator.log", "ab") as log:
             self.process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, text=True
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                env=os.environ | dict(self.environment),
             )
         readable, _, _ = select.select([self.process.stdout], [], [], START_S)
         assert readable, f"it did not start within {START_S} s: {self.log()}"
@@ -112,11 +120,13 @@ class Consortium:
     )
     site_points: Mapping[str, str] = field(default_factory=dict)  # where a site kills itself, the first time
     stays_dead: bool = False  # a site that was killed
+    blobs: str = ""  # default: a folder here
+    environment: Mapping[str, str] = field(default_factory=dict)  # of the aggregator
     job: Mapping[str, object] = field(default_factory=dict)  # more for each `Job`
 
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.aggregator = Aggregator(self.folder, self.database, self.flags)
+        self.aggregator = Aggregator(self.folder, self.database, self.flags, self.blobs, self.environment)
         self.course = Course()
         self.sites: dict[str, object] = {}
         self.reach = self.aggregator.address  # where sites find it
