@@ -150,7 +150,12 @@ class Federation(Section):
         ge=1,
         description="updates that close a phase at its deadline; default: all sites; under unit site any number does",
     )
-    deadline_s: float = Field(3600.0, gt=0, description="seconds after which a phase closes with the quorum, or fails")
+    deadline_s: float = Field(
+        86400.0,
+        gt=0,
+        description="seconds without progress, such as a step or a chunk, after which a phase closes with the quorum, "
+        "or fails; default: a day, so that a link may be down for hours",
+    )
     lifetime_epsilon: float | None = Field(
         None, gt=0, description="the consortium's rule: a site whose population may spend more in its life is refused"
     )

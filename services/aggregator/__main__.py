@@ -14,6 +14,7 @@ import structlog
 from deerfield import keyfile
 from deerfield.attestation import public_key
 from deerfield.certificates import utc_now
+from deerfield.durable import OnDurable, ignore
 from deerfield.errors import DeerfieldError
 from deerfield.strategies import make
 from services.aggregator.assembly import Aggregator, assemble_aggregator
@@ -35,8 +36,8 @@ SIGNALLED = 128  # and the signal's number: the exit code of what a signal has e
 log = structlog.get_logger()
 
 
-def main(argv: Sequence[str]) -> int:
-    """Runs the aggregator; answers the exit code."""
+def main(argv: Sequence[str], reached: OnDurable = ignore) -> int:
+    """Runs the aggregator; answers the exit code. `reached` is told every point at which a crash is told apart."""
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     try:
         settings = read_settings(argv)
@@ -44,7 +45,7 @@ def main(argv: Sequence[str]) -> int:
         for number in STOP:  # while it waits for another aggregator to end
             signal.signal(number, _end)
         gate = Gate(settings.tls, settings.revoked, utc_now) if settings.tls else None  # refuses before a file is made
-        asyncio.run(_run(settings, build(settings), gate))
+        asyncio.run(_run(settings, build(settings, reached), gate))
     except DeerfieldError as error:
         return _failed(error)
     except BaseExceptionGroup as group:  # of the server's tasks: the first one that failed has ended the others
@@ -92,11 +93,11 @@ async def _run(settings: Settings, aggregator: Aggregator, gate: Gate | None) ->
         aggregator.desk.store.close()
 
 
-def build(settings: Settings) -> Aggregator:
-    """The aggregator over its database, key and blobs."""
-    store, clock = Store(open_database(settings.database, settings.takeover_s)), steady_clock()
+def build(settings: Settings, reached: OnDurable = ignore) -> Aggregator:
+    """The aggregator over its database, key and blobs; `reached` is told each point that matters in a crash."""
+    store, clock = Store(open_database(settings.database, settings.takeover_s), reached), steady_clock()
     check_clock(store, clock(), settings.clock_skew_s)
-    uploads, published = open_blobs(settings.blobs, settings.retention.gc_grace_s)
+    uploads, published = open_blobs(settings.blobs, settings.retention.gc_grace_s, on_durable=reached)
     desk = Desk(
         store=store,
         uploads=uploads,

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Protocol
 from uuid import uuid4
 
+from deerfield.durable import OnDurable, ignore
 from deerfield.errors import ChunksMissing, DigestMismatch, InvalidInput, NoRoom
 from services.aggregator.outage import Outage
 
@@ -65,11 +66,14 @@ class Blobs(Protocol):
 
 
 class FolderBlobs:
-    """A file for each blob, two letters deep: written aside, fsynced, renamed, and the folder fsynced."""
+    """A file for each blob, two letters deep: written aside, fsynced, renamed, and the folder fsynced.
 
-    def __init__(self, folder: Path) -> None:
+    `on_durable` is told each of these points as `FOLDER:after_fsync` and so on: tests stop here.
+    """
+
+    def __init__(self, folder: Path, on_durable: OnDurable = ignore) -> None:
         """Makes the folder; raises InvalidInput if it cannot be written to."""
-        self._folder = folder
+        self._folder, self._on_durable = folder, on_durable
         self._dropping = threading.Lock()  # nothing is dropped between a look at a file and its touch
         self._outage = Outage(f"the {folder.name} in {folder.parent}")
         _make(folder)
@@ -78,6 +82,7 @@ class FolderBlobs:
         check_content(sha, data)
         path = self._path(sha)
         if self._touched(path):
+            _fsync(path.parent)  # another thread may have got no further
             return
         try:
             self._write(path, data)
@@ -143,16 +148,23 @@ class FolderBlobs:
             with aside.open("wb") as file:
                 file.write(data)
                 file.flush()
+                self._reached("before_fsync")
                 os.fsync(file.fileno())
+            self._reached("after_fsync")
             aside.rename(path)
+            self._reached("after_rename")
         finally:
             with suppress(OSError):
                 aside.unlink(missing_ok=True)
         _fsync(path.parent)
         _fsync(self._folder)
+        self._reached("after_folder_fsync")
 
     def _path(self, sha: str) -> Path:
         return self._folder / sha[:2] / sha
+
+    def _reached(self, point: str) -> None:
+        self._on_durable(f"{self._folder.name}:{point}")
 
 
 class MemoryBlobs:
@@ -203,6 +215,9 @@ def _make(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         trial.touch()
         trial.unlink()
+        for part in folder.iterdir():  # that process may not have come so far, and what is here counts
+            _fsync(part)
+        _fsync(folder)
     except OSError as error:
         raise InvalidInput(
             f"blobs: {folder} cannot be written to ({error.strerror}); name a folder that this user may write to"

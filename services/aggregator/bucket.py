@@ -14,6 +14,7 @@ from minio.credentials.providers import Provider
 from minio.error import S3Error
 from urllib3 import PoolManager, Timeout
 
+from deerfield.durable import OnDurable, ignore
 from deerfield.errors import InvalidInput, Unreachable
 from services.aggregator.blobs import GRACE_S, Blobs, FolderBlobs
 from services.aggregator.s3_blobs import CONNECTIONS, S3Blobs
@@ -84,7 +85,10 @@ def read_place(text: str) -> Path | Bucket:
 
 
 def open_blobs(
-    place: Path | Bucket, grace_s: float = GRACE_S, environment: Mapping[str, str] = os.environ
+    place: Path | Bucket,
+    grace_s: float = GRACE_S,
+    environment: Mapping[str, str] = os.environ,
+    on_durable: OnDurable = ignore,
 ) -> tuple[Blobs, Blobs]:
     """Where updates go and where states are published; in a bucket, after everything was tried once that will be done.
 
@@ -92,7 +96,7 @@ def open_blobs(
         InvalidInput: it cannot be reached or used; the sentence says why.
     """
     if isinstance(place, Path):
-        return FolderBlobs(place / "uploads"), FolderBlobs(place / "published")
+        return FolderBlobs(place / "uploads", on_durable), FolderBlobs(place / "published", on_durable)
     keys = EnvironmentProvider(environment)
     keys.retrieve()
     client = connect(place, keys)

@@ -1,8 +1,10 @@
 """The life of a phase: tasks go out, sites answer or drop out, the phase closes, the next one opens.
 
-Driven from one thread, with a clock that is handed in; knows no transport. Each edge of the state machine
+Driven from one thread, with clocks that are handed in; knows no transport. Each edge of the state machine
 OPEN -> COLLECTING -> AGGREGATING -> PUBLISHED is one transaction. A run ends FINISHED, FAILED or ABORTED; a PAUSED
 one takes what was handed out before, and nothing else happens to it.
+A deadline counts from a phase's last progress, in this process: neither a link that is down for hours nor an
+aggregator that is, nor a change of the time of day, uses it up at once.
 """
 
 from collections.abc import Sequence
@@ -23,12 +25,14 @@ ANSWERED: frozenset[TaskState] = frozenset({"SEALED", "DECLINED"})  # nothing mo
 
 
 class Coordinator:
-    """Hands out tasks and closes phases; a joined site that is silent for `lost_after_s` is not waited for."""
+    """Hands out tasks and closes phases; a joined site that is silent for `lost_after_s` is lost, until it calls.
+
+    A quorum does not wait for a site that is lost; without it a phase does, until its deadline.
+    """
 
     def __init__(self, desk: Desk, lost_after_s: float) -> None:
         self._desk = desk
         self._lost_after_s = lost_after_s
-        self._began_at = desk.clock()
         self._closing: set[Key] = set()  # handed out by `due`, once that was committed
         self._cut_off = False  # the database was away: nobody could be heard
 
@@ -49,7 +53,7 @@ class Coordinator:
             return next((offer for row in mine if (offer := self._take(edge, row, site))), None)
 
     def heartbeat(self, site: str, key: Key, steps_done: int, steps: int) -> bool:
-        """Notes progress; False says that the task is closed for this site."""
+        """Notes progress; False says that the task is closed for this site. A site that was lost is back with it."""
         desk = self._desk
         desk.presence.saw(site, desk.clock())
         with desk.store.edge() as edge:
@@ -57,8 +61,12 @@ class Coordinator:
                 _, _, task = open_task(edge, key, site)
             except (RoundClosed, RunEnded):
                 return False
-        desk.presence.report(key.run, site, steps_done, steps)
-        return task.state not in ANSWERED
+            if task.away == "LOST":
+                edge.set_away(key, site, "")
+        waits = task.state not in ANSWERED
+        if desk.presence.report(key, site, steps_done, steps) and waits:
+            desk.presence.moved(key, desk.clock())
+        return waits
 
     def decline(self, site: str, key: Key, reason: str, detail: str) -> None:
         """Notes that a site will not do its task.
@@ -92,7 +100,7 @@ class Coordinator:
         try:
             with self._desk.store.edge() as edge:
                 if self._cut_off:  # as after a restart
-                    self._began_at = self._desk.clock()
+                    self._desk.presence.restart()
                 found = (closing for run in edge.runs("RUNNING") if (closing := self._advance(edge, run)))
                 closing = next(found, None)
         except Unreachable:
@@ -132,7 +140,7 @@ class Coordinator:
                 edge.add_phase(fresh, _carried_over(edge.tasks(key), opening.tasks))
             else:
                 edge.end_run(key.run, "FINISHED", "")
-        self._desk.presence.forget_progress(key.run)
+        self._desk.presence.forget(key.run)
 
     def fail(self, run: str, reason: str) -> None:
         """Ends a run that is not over without its model."""
@@ -164,6 +172,7 @@ class Coordinator:
         if task.state != "TAKEN":
             edge.set_task(phase.key, site, "TAKEN")
             self._happened(edge, phase.key, "task_taken", site=site)
+            self._desk.presence.moved(phase.key, self._desk.clock())
         if phase.state == "OPEN":
             edge.set_phase(phase.key, "COLLECTING")
         return Offer(
@@ -180,27 +189,41 @@ class Coordinator:
         if phase.state == "AGGREGATING":
             return None if phase.key in self._closing else self._close(edge, run, phase)
         self._mark_lost(edge, phase)
-        late = self._desk.clock() >= phase.opened_at + run.spec.federation.deadline_s
-        tasks = edge.tasks(phase.key)
+        tasks, late = edge.tasks(phase.key), self._is_late(run, phase)
         open_tasks = [task for task in tasks if task.state not in ANSWERED and not late]
         coming = [task for task in open_tasks if not task.away]
-        lost = [task for task in open_tasks if task.away == "LOST" and coming]  # may be back before the others are done
-        if run.spec.privacy.unit == "site":  # what a missing site would have sent is hidden as well as what others did
-            return None if coming or any(task.away == "LOST" for task in open_tasks) else self._close(edge, run, phase)
+        lost = [task for task in open_tasks if task.away == "LOST"]  # may come back
         sealed = [task for task in tasks if task.state == "SEALED"]
         quorum = run.spec.federation.quorum or len(tasks)
-        if len(sealed) + len(coming) + len(lost) < quorum:
+        if run.spec.privacy.unit == "site":  # what a missing site would have sent is hidden as well as what others did
+            waits = bool(coming or lost)
+        elif len(sealed) + len(coming) + len(lost) < quorum:
             self._fail(edge, run.run, failure_reason(phase.key, tasks, quorum, run.spec.federation.deadline_s))
             return None
-        return None if coming else self._close(edge, run, phase)
+        else:
+            waits = bool(coming) or len(sealed) < quorum
+        if waits:
+            return None
+        for task in tasks if late else ():
+            if not (task.joined or task.away or task.state in ANSWERED):  # the next phases do not wait for it again
+                self._lose(edge, phase, task.site, run.spec.federation.deadline_s)
+        return self._close(edge, run, phase)
+
+    def _is_late(self, run: RunRow, phase: PhaseRow) -> bool:
+        now = self._desk.clock()
+        return now - self._desk.presence.watched(phase.key, now).moved_at >= run.spec.federation.deadline_s
 
     def _mark_lost(self, edge: Edge, phase: PhaseRow) -> None:
-        now, since = self._desk.clock(), max(phase.opened_at, self._began_at)
+        now = self._desk.clock()
+        since = self._desk.presence.watched(phase.key, now).since
         for task in edge.tasks(phase.key):
             silent_s = now - self._desk.presence.last_seen(task.site, since)
             if task.joined and not task.away and silent_s > self._lost_after_s:
-                edge.set_away(phase.key, task.site, "LOST", f"silent for {silent_s:.0f} s")
-                self._happened(edge, phase.key, "lost", site=task.site, silent_s=round(silent_s, 1))
+                self._lose(edge, phase, task.site, silent_s)
+
+    def _lose(self, edge: Edge, phase: PhaseRow, site: str, silent_s: float) -> None:
+        edge.set_away(phase.key, site, "LOST", f"silent for {silent_s:.0f} s")
+        self._happened(edge, phase.key, "lost", site=site, silent_s=round(silent_s, 1))
 
     def _close(self, edge: Edge, run: RunRow, phase: PhaseRow) -> Closing:
         edge.set_phase(phase.key, "AGGREGATING")
@@ -220,6 +243,7 @@ class Coordinator:
         )
 
     def _fail(self, edge: Edge, run: str, reason: str) -> None:
+        self._desk.presence.forget(run)
         edge.end_run(run, "FAILED", reason)
         edge.add_event(run, "run_failed", {"reason": reason}, self._desk.clock())
 

@@ -20,6 +20,6 @@ class Desk:
     uploads: Blobs  # what sites sent; never served again
     published: Blobs  # states and start tensors; `membership.check_readable` says who may read them
     make: Callable[[RunSpec], Strategy]
-    clock: Callable[[], float]  # seconds since the epoch
+    clock: Callable[[], float]  # seconds since the epoch; nobody sets it while the aggregator runs
     key: Ed25519PrivateKey  # countersigns ledgers' heads
     presence: Presence = field(default_factory=Presence)

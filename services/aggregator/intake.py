@@ -44,6 +44,7 @@ class Intake:
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
         self._refused = Refused(desk)
+        self._uploading: dict[str, Key] = {}  # by site: what its newest announcement is for
 
     def audit(self, site: str, key: Key, announcement: Announcement) -> None:
         """Checks the attestation against call and run; may take a second, and may run on any thread.
@@ -93,6 +94,10 @@ class Intake:
             # from here on the site's bytes arrive: whatever becomes of them, its ledger has come so far
             edge.heads.record(countersign(self._desk.key, attestation), attestation, now)
             edge.uploads.put(key, site, announcement)
+            if task.away == "LOST":
+                edge.set_away(key, site, "")
+        self._uploading[site] = key
+        self._desk.presence.moved(key, self._desk.clock())
         return announcement.manifest
 
     def missing(self, manifest: Manifest) -> frozenset[str]:
@@ -102,6 +107,13 @@ class Intake:
     def hear(self, site: str) -> None:
         """Notes that a site is there: nobody is lost in the middle of a long transfer."""
         self._desk.presence.saw(site, self._desk.clock())
+
+    def received(self, site: str) -> None:
+        """Notes that a chunk came: no deadline ends a transfer that goes on."""
+        self.hear(site)
+        key = self._uploading.get(site)
+        if key is not None and self._desk.presence.is_open(key):
+            self._desk.presence.moved(key, self._desk.clock())
 
     def expected(self, site: str) -> frozenset[str]:
         """The chunks that a site may send: those it has announced."""
@@ -169,6 +181,7 @@ class Intake:
             edge.set_task(key, site, "SEALED")
             detail = {"round": key.round, "phase": key.phase, "site": site, "bytes": manifest.size_bytes}
             edge.add_event(key.run, "update_sealed", detail, self._desk.clock())
+        self._desk.presence.moved(key, self._desk.clock())
         return self._receipt(row)
 
     def commit(self, site: str, key: Key, digest: str) -> Countersigned:

@@ -59,7 +59,7 @@ class FederationServicer(rpc.FederationServicer):
         async with self._turns:
             async for chunk in _until_idle(request):
                 await asyncio.to_thread(self._intake.put, expected, *codec.decode_chunk(chunk))
-                self._intake.hear(site)
+                self._intake.received(site)
                 stored += 1
         return pb.PutChunksReply(stored=stored)
 

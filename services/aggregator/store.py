@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, func, insert, or_, select, update
+from sqlalchemy import Connection, Row, and_, case, func, insert, or_, select, update
 from sqlalchemy.exc import DBAPIError
 
 from deerfield.errors import UnknownRun
@@ -194,9 +194,10 @@ class Edge:
         self.changes.note_phase(f"task_{state.lower()}", key, site=site)
 
     def set_away(self, key: Key, site: str, away: Away, detail: str = "") -> None:
-        """Notes that a site is away, or back."""
+        """Notes that a site is away, or back; why it declined stays, because what it is charged hangs on that."""
         where = (*of_phase(tasks, key), tasks.c.site == site)
-        self._connection.execute(update(tasks).where(*where).values(away=away, detail=detail))
+        kept = case((tasks.c.state == "DECLINED", tasks.c.detail), else_=detail)
+        self._connection.execute(update(tasks).where(*where).values(away=away, detail=kept))
         self.changes.note_phase(f"site_{away.lower() or 'back'}", key, site=site)
 
     def taken(self, run: RunRow) -> Sequence[tuple[str, int]]:

@@ -49,7 +49,7 @@ def failure_reason(key: Key, tasks: Sequence[TaskRow], quorum: int, deadline_s: 
     missing = "; ".join(f"{task.site} {_fate(task)}" for task in tasks if task.state != "SEALED")
     return (
         f"round {key.round}, phase {key.phase}: {len(came)} of {len(tasks)} updates came, the quorum is {quorum} "
-        f"(deadline {deadline_s:g} s): {missing}"
+        f"(deadline {deadline_s:g} s after the last progress): {missing}"
     )
 
 

@@ -14,6 +14,8 @@ from deerfield.errors import (
     RunEnded,
     UnknownRun,
 )
+from deerfield.exchange import announce
+from deerfield.manifest import pieces
 from deerfield.runspec import Privacy
 from pipelines.simulation import LocalLink
 from tests.attesting import again
@@ -205,6 +207,122 @@ def test_a_site_that_never_joined_is_waited_for_until_the_deadline(aggregator, c
     assert aggregator.coordinator.close_due() == 1
 
 
+def test_hours_of_silence_from_everybody_abort_nothing(aggregator, clock):
+    run = aggregator.runs.start(run_spec("north", "south", deadline_s=86400), "once")
+    both = sites(aggregator, run, "north", "south")
+    assignments = [site.link.next_task() for site in both]
+    for _ in range(20):
+        clock.advance(3600)
+        assert aggregator.coordinator.close_due() == 0
+    assert kinds(aggregator, run).count("lost") == 2
+    for site, assignment in zip(both, assignments, strict=True):  # they have trained meanwhile, and the link is back
+        site.link.send(assignment, site.update(assignment))
+    assert aggregator.coordinator.close_due() == 1
+    assert last(aggregator, run, "phase_published")["sites"] == ["north", "south"]
+
+
+@pytest.mark.parametrize("sends", [False, True])
+def test_a_lost_site_that_goes_on_with_its_task_is_back(aggregator, clock, sends):
+    run = aggregator.runs.start(run_spec("north", "south", quorum=1, rounds=1), "once")
+    north, south = sites(aggregator, run, "north", "south")
+    assignment = south.link.next_task()
+    north.link.next_task()
+    clock.advance(100)
+    north.link.next_task()
+    assert aggregator.coordinator.close_due() == 0
+    assert last(aggregator, run, "lost")["site"] == "south"
+    if sends:
+        aggregator.intake.begin("south", assignment.key, announce(south.update(assignment)))
+    else:
+        assert south.link.heartbeat(assignment, 1, 9)
+    north.step()
+    assert aggregator.coordinator.close_due() == 0  # south is waited for
+    south.link.send(assignment, south.update(assignment))
+    assert aggregator.coordinator.close_due() == 1
+    assert last(aggregator, run, "phase_published")["sites"] == ["north", "south"]
+
+
+def test_a_quorum_that_needs_a_lost_site_waits_for_it_and_fails_after_the_deadline_without_progress(aggregator, clock):
+    run = aggregator.runs.start(run_spec("north", "south", deadline_s=500), "once")
+    north, south = sites(aggregator, run, "north", "south")
+    south.link.next_task()
+    clock.advance(400)
+    north.step()
+    clock.advance(499)
+    assert aggregator.coordinator.close_due() == 0
+    assert last(aggregator, run, "lost")["site"] == "south"
+    clock.advance(1)
+    aggregator.coordinator.close_due()
+    reason = last(aggregator, run, "run_failed")["reason"]
+    assert "deadline 500 s after the last progress): south is lost" in reason
+
+
+def test_a_lost_site_cannot_save_a_quorum_that_definite_answers_have_made_impossible(aggregator, clock):
+    run = aggregator.runs.start(run_spec("east", "north", "south", quorum=2), "once")
+    _, north, south = sites(aggregator, run, "east", "north", "south")
+    south.link.next_task()
+    clock.advance(100)
+    north.link.decline(north.link.next_task(), "NOT_MAPPED", "")
+    assert aggregator.coordinator.close_due() == 0
+    aggregator.coordinator.leave("east", run, "maintenance")
+    aggregator.coordinator.close_due()
+    assert "the quorum is 2" in last(aggregator, run, "run_failed")["reason"]
+
+
+def test_steps_and_chunks_and_not_calls_put_the_deadline_off(aggregator, clock):
+    run = aggregator.runs.start(run_spec("north", "south", quorum=1, deadline_s=100), "once")
+    north, south = sites(aggregator, run, "north", "south")
+    north.step()
+    assignment = south.link.next_task()
+    for step in (1, 2, 3):
+        clock.advance(50)
+        assert south.link.heartbeat(assignment, step, 9)
+        assert aggregator.coordinator.close_due() == 0
+    update, intake = south.update(assignment), aggregator.intake
+    announcement = announce(update)
+    missing = intake.begin("south", assignment.key, announcement)
+    for sha, data in pieces(update.delta, announcement.manifest, missing):
+        clock.advance(50)
+        intake.put(missing, sha, data)
+        intake.received("south")
+        assert aggregator.coordinator.close_due() == 0
+    for _ in range(2):
+        clock.advance(50)
+        south.link.heartbeat(assignment, 3, 9)  # alive, and no further than before
+    assert aggregator.coordinator.close_due() == 1
+    assert last(aggregator, run, "phase_published")["sites"] == ["north"]
+
+
+def test_a_site_that_never_joined_is_waited_for_once(aggregator, clock):
+    run = aggregator.runs.start(run_spec("north", "south", quorum=1, deadline_s=500), "once")
+    north, south = sites(aggregator, run, "north", "south")
+    north.step()
+    clock.advance(500)
+    assert aggregator.coordinator.close_due() == 1
+    north.step()
+    assert aggregator.coordinator.close_due() == 1
+    assert south.step()
+    assert aggregator.coordinator.close_due() == 0  # it is here now, and north is waited for
+
+
+def test_after_a_restart_the_deadline_starts_again_whatever_the_time_of_day_says(tmp_path, clock, open_in):
+    first = open_in(tmp_path)
+    run = first.runs.start(run_spec("north", "south", deadline_s=500), "once")
+    north, _ = sites(first, run, "north", "south")
+    north.link.next_task()
+    clock.advance(499)
+    assert first.coordinator.close_due() == 0
+    first.desk.store.close()
+    clock.advance(10_000_000)
+    second = open_in(tmp_path)
+    assert second.coordinator.close_due() == 0
+    assert second.runs.get(run).state == "RUNNING"
+    for site in sites(second, run, "north", "south"):
+        site.step()
+    assert second.coordinator.close_due() == 1
+    second.desk.store.close()
+
+
 def test_only_members_of_a_known_run_are_served(aggregator):
     run = aggregator.runs.start(run_spec("north"), "once")
     with pytest.raises(NotMember, match="south is not one of the sites"):
@@ -289,15 +407,18 @@ def test_a_task_that_was_taken_and_never_sealed_is_charged_unless_it_was_decline
     tmp_path, clock, open_in, reason, counts
 ):
     privacy = Privacy(unit="record", epsilon=3.0, clip=1.0, sample_rate=0.5)
-    spec = run_spec("north", "south", rounds=1, quorum=1, deadline_s=50, privacy=privacy)
+    spec = run_spec("north", "south", rounds=1, quorum=1, deadline_s=500, privacy=privacy)
     aggregator = open_in(tmp_path)
     run = aggregator.runs.start(spec, "once")
     north, south = sites(aggregator, run, "north", "south", noise_multiplier=4.0)
-    north.step()
     assignment = south.link.next_task()
     if reason:
         south.link.decline(assignment, reason, "")
-    clock.advance(51)
+        clock.advance(100)  # which makes it lost, and changes nothing about its reason
+        aggregator.coordinator.due()
+        south.link.next_task()  # it is back, to no task
+    north.step()
+    clock.advance(501)
     aggregator.coordinator.close_due()
     assert list(last(aggregator, run, "phase_published")["epsilon"]) == ["north"]  # nothing is known of south's noise
     both = [site.step() for site in (north, south)]
