@@ -8,7 +8,6 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from ipaddress import ip_address
 from pathlib import Path
 
 import grpc
@@ -17,7 +16,7 @@ from deerfield.certificates import Files, load, utc_now
 from deerfield.errors import InvalidInput
 from deerfield.identity import Peer, PeerRole
 from deerfield.wire.channel import connect_tls
-from deerfield.wire.proxy import host_of
+from deerfield.wire.proxy import host_of, is_loopback
 from pipelines import pki_authority, pki_request, pki_signing
 
 FOLDER = "pki"  # in the folder of the run
@@ -92,11 +91,7 @@ def flags(files: Files) -> list[str]:
 
 def _loopback(listen: str) -> str:
     host = host_of(listen)
-    try:
-        is_loopback = host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        is_loopback = False
-    if not is_loopback:
+    if not is_loopback(host):
         raise InvalidInput(
             f"--listen {listen} is not on this machine alone, where an embedded run stays; use 127.0.0.1:PORT, or "
             "start python -m services.aggregator with TLS for others to join"

@@ -62,7 +62,7 @@ def choose(address: str, said: str = "", environment: Mapping[str, str] = os.env
         return parse(said)
     host = host_of(address)
     url = next((environment[name] for name in VARIABLES if environment.get(name)), "")
-    if not url or _is_loopback(host) or _is_excepted(host, environment):
+    if not url or is_loopback(host) or _is_excepted(host, environment):
         return None
     return parse(url)
 
@@ -75,6 +75,14 @@ def options(proxy: Proxy | None) -> tuple[tuple[str, Any], ...]:
 def host_of(address: str) -> str:
     """The host of host:port."""
     return address.rpartition(":")[0].strip("[]")
+
+
+def is_loopback(host: str) -> bool:
+    """Can this machine alone reach it?"""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def tunnel(proxy: Proxy, address: str, timeout_s: float) -> socket.socket:
@@ -119,13 +127,6 @@ def _status(connection: socket.socket) -> str:
             break
         answer += byte
     return answer.split(b"\r\n", 1)[0].decode("latin-1")
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _is_excepted(host: str, environment: Mapping[str, str]) -> bool:
