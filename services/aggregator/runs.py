@@ -104,7 +104,7 @@ class Runs:
             return _view(edge, row := edge.run(run), _newest(edge, row))
 
     def resume(self, run: str) -> RunView:
-        """Lets a paused run go on; its deadline does not count the pause. One that runs stays as it is.
+        """Lets a paused run go on; its deadline begins anew. One that runs stays as it is.
 
         Raises:
             UnknownRun, RunEnded: there is nothing to resume.
