@@ -1,4 +1,4 @@
-"""When to try again: after UNAVAILABLE, with growing pauses and jitter, for ever or for as long as is asked."""
+"""When to try again: after UNAVAILABLE or TOO_BUSY, with growing pauses and jitter, for ever or as long as is asked."""
 
 import random
 import time
@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from deerfield.errors import Unreachable
+from deerfield.errors import AGAIN, TooBusy, Unreachable
 
 Answer = TypeVar("Answer")
 
@@ -23,22 +23,24 @@ class Backoff:
     clock: Callable[[], float] = time.monotonic
 
     def retry(self, attempt: Callable[[], Answer]) -> Answer:
-        """Calls `attempt` until it answers, or raises anything but Unreachable, or patience is at its end."""
+        """Calls `attempt` until it answers, or raises anything that is not in `AGAIN`, or patience is at its end."""
         pauses = self.pauses()
         while True:
             try:
                 return attempt()
-            except Unreachable as error:
+            except AGAIN as error:
                 pauses(error)
 
-    def pauses(self) -> Callable[[Unreachable], None]:
+    def pauses(self) -> Callable[[Unreachable | TooBusy], None]:
         """A function that sleeps through the next pause, or raises what it is given once patience is at its end."""
         began = self.clock()
         longest = self.first_s
 
-        def pause(error: Unreachable) -> None:
+        def pause(error: Unreachable | TooBusy) -> None:
             nonlocal longest
             wait = self.uniform(longest / 2, longest)
+            if isinstance(error, TooBusy):  # what the other side asks for, up to the longest pause of ours
+                wait = max(wait, min(error.retry_s, self.last_s))
             if self.clock() + wait - began > self.patience_s:
                 raise error
             self.sleep(wait)

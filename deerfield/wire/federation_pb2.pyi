@@ -34,6 +34,7 @@ class Reason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     BAD_ATTESTATION: _ClassVar[Reason]
     LEDGER_UNUSABLE: _ClassVar[Reason]
     NOT_AUTHENTICATED: _ClassVar[Reason]
+    TOO_BUSY: _ClassVar[Reason]
 
 class Dtype(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -64,6 +65,7 @@ POLICY_REFUSED: Reason
 BAD_ATTESTATION: Reason
 LEDGER_UNUSABLE: Reason
 NOT_AUTHENTICATED: Reason
+TOO_BUSY: Reason
 DTYPE_UNSPECIFIED: Dtype
 FLOAT32: Dtype
 

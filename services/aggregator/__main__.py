@@ -28,15 +28,16 @@ from services.aggregator.server import Ports, serving
 from services.aggregator.settings import Settings, read_settings
 from services.aggregator.store import Store
 from services.aggregator.tracking import MlflowTracking
+from services.telemetry import logs
 
 log = structlog.get_logger()
 
 
 def main(argv: Sequence[str]) -> int:
     """Runs the aggregator; answers the exit code."""
-    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     try:
         settings = read_settings(argv)
+        logs.configure(settings.log, "aggregator")
         log.info("settings", values=settings.as_json())
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # while it waits for another aggregator to end
         gate = Gate(settings.tls, settings.revoked, utc_now) if settings.tls else None  # refuses before a file is made
@@ -67,11 +68,11 @@ async def _run(settings: Settings, aggregator: Aggregator, gate: Gate | None) ->
         loop.add_signal_handler(number, stop.set)
     if settings.while_stdin:
         _when_stdin_closes(lambda: loop.call_soon_threadsafe(stop.set))
-    asked = Ports(listening=settings.listen, health=settings.health)
+    asked = Ports(listening=settings.listen, health=settings.health, metrics=settings.metrics)
     try:
         tracking, identify = build_tracking(settings, aggregator.desk), gate.identify if gate else from_metadata
         async with serving(aggregator, tracking, identify, asked, gate) as ports:
-            print(json.dumps(asdict(ports)), flush=True)
+            print(json.dumps({name: port for name, port in asdict(ports).items() if port}), flush=True)
             log.info("signs heads of ledgers", key=public_key(aggregator.desk.key))
             await stop.wait()
     finally:
@@ -88,7 +89,7 @@ def build(settings: Settings) -> Aggregator:
         clock=time.time,
         key=keyfile.load(settings.key),
     )
-    return assemble_aggregator(desk, settings.lost_after_s)
+    return assemble_aggregator(desk, settings.lost_after_s, settings.bounds)
 
 
 def build_tracking(settings: Settings, desk: Desk) -> Tracking:

@@ -2,11 +2,13 @@
 
 from dataclasses import dataclass
 
+from services.aggregator.bounds import Bounds
 from services.aggregator.coordinator import Coordinator
 from services.aggregator.desk import Desk
 from services.aggregator.intake import Intake
 from services.aggregator.runs import Runs
 
+DEFAULTS = Bounds()
 LOST_AFTER_S = 60.0  # two long polls and a heartbeat
 
 
@@ -18,8 +20,17 @@ class Aggregator:
     coordinator: Coordinator
     intake: Intake
     runs: Runs
+    lost_after_s: float
+    bounds: Bounds
 
 
-def assemble_aggregator(desk: Desk, lost_after_s: float = LOST_AFTER_S) -> Aggregator:
+def assemble_aggregator(desk: Desk, lost_after_s: float = LOST_AFTER_S, bounds: Bounds = DEFAULTS) -> Aggregator:
     """The aggregator, without a transport or a thread of its own."""
-    return Aggregator(desk=desk, coordinator=Coordinator(desk, lost_after_s), intake=Intake(desk), runs=Runs(desk))
+    return Aggregator(
+        desk=desk,
+        coordinator=Coordinator(desk, lost_after_s),
+        intake=Intake(desk),
+        runs=Runs(desk, bounds),
+        lost_after_s=lost_after_s,
+        bounds=bounds,
+    )

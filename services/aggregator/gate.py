@@ -52,7 +52,11 @@ class Gate:
         role = ROLES.get(peer.role)
         if role is None:
             raise NotAuthenticated(f"{peer.uri} may not call; a site, an operator or an observer may")
-        return Identity(role=role, site=peer.name if role == "site" else "")
+        return Identity(role=role, site=peer.name if role == "site" else "", name=peer.name)
+
+    def expires(self) -> datetime:
+        """When the data port's certificate does."""
+        return self._own.ends
 
     def check(self, context: Context) -> None:
         """Raises NotAuthenticated unless the caller may call now."""

@@ -82,6 +82,12 @@ class Intake:
             edge.uploads.put(key, site, announcement)
         return self._missing(announcement.manifest)
 
+    def announced(self, site: str, key: Key) -> str:
+        """The digest of what the site has announced for a task; empty if it has announced nothing."""
+        with self._desk.store.edge() as edge:
+            row = edge.uploads.get(key, site)
+        return row.announcement.manifest.digest if row else ""
+
     def hear(self, site: str) -> None:
         """Notes that a site is there: nobody is lost in the middle of a long transfer."""
         self._desk.presence.saw(site, self._desk.clock())

@@ -2,27 +2,33 @@
 
 import asyncio
 import socket
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import grpc
 from grpc_health.v1._async import HealthServicer
 
 from deerfield.errors import InvalidInput
 from deerfield.wire import federation_pb2_grpc as rpc
-from deerfield.wire.limits import SERVER_OPTIONS
 from services.aggregator.assembly import Aggregator
 from services.aggregator.checked import Checked
 from services.aggregator.driver import drive
 from services.aggregator.gate import Gate
 from services.aggregator.health import add_health, add_reflection, set_serving
 from services.aggregator.identity import Identify
+from services.aggregator.metrics import Metrics
+from services.aggregator.observed import Observed
 from services.aggregator.pulse import Pulse
 from services.aggregator.recorder import Recorder, Tracking
 from services.aggregator.runs_servicer import RunsServicer
 from services.aggregator.servicer import FederationServicer
+from services.aggregator.throttle import Throttle
+from services.aggregator.traffic import Traffic
+from services.telemetry.exposition import exposed
 
+PROBES = 64  # calls at once on the probe port
 GRACE_S = 1.0  # for calls that are under way when the server stops; clients ask again
 RECORDER_GRACE_S = 30.0  # a model may be on its way to the registry
 
@@ -33,11 +39,16 @@ class Ports:
 
     listening: str
     health: str
+    metrics: str = ""  # plain HTTP for Prometheus; empty: there is none
 
 
 @asynccontextmanager
 async def serving(
-    aggregator: Aggregator, tracking: Tracking, identify: Identify, asked: Ports, gate: Gate | None = None
+    aggregator: Aggregator,
+    tracking: Tracking,
+    identify: Identify,
+    asked: Ports,
+    gate: Gate | None = None,
 ) -> AsyncIterator[Ports]:
     """Serves for as long as the block runs, over TLS behind a gate; hands it the ports that were bound.
 
@@ -45,9 +56,15 @@ async def serving(
         InvalidInput: a port is in use or cannot be bound.
     """
     pulse, loop, health = Pulse(), asyncio.get_running_loop(), HealthServicer()
-    data = grpc.aio.server(options=SERVER_OPTIONS, interceptors=[Checked(gate.check)] if gate else [])
-    probes = grpc.aio.server(options=SERVER_OPTIONS)
-    rpc.add_FederationServicer_to_server(FederationServicer(aggregator, pulse, identify), data)
+    bounds, metrics = aggregator.bounds, Metrics()
+    traffic = Traffic(bounds, metrics)
+    metrics.read(aggregator.desk, traffic.admission, aggregator.lost_after_s, gate.expires if gate else None)
+    checked = [Checked(gate.check)] if gate else []
+    guards = [Observed(metrics), *checked, Throttle(bounds, identify, time.monotonic)]
+    most = bounds.calls_and_reserve
+    data = grpc.aio.server(options=bounds.options(), interceptors=guards, maximum_concurrent_rpcs=most)
+    probes = grpc.aio.server(options=bounds.options(), maximum_concurrent_rpcs=PROBES)
+    rpc.add_FederationServicer_to_server(FederationServicer(aggregator, pulse, identify, traffic), data)
     rpc.add_RunsServicer_to_server(RunsServicer(aggregator, pulse, identify), data)
     add_reflection(data)
     for server in (data, probes):
@@ -60,9 +77,10 @@ async def serving(
     recorder.start()
     try:
         async with asyncio.TaskGroup() as group:  # a driver or recorder that dies takes the server with it
-            driving = group.create_task(drive(aggregator.coordinator, pulse))
+            driving = group.create_task(drive(aggregator.coordinator, pulse, metrics.aggregating))
             recording = group.create_task(_until_over(recorder))
-            yield ports
+            with exposed(metrics.registry, asked.metrics) as fetched:
+                yield replace(ports, metrics=fetched)
             driving.cancel()
             recording.cancel()
     finally:

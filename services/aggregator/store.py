@@ -12,6 +12,7 @@ from sqlalchemy.exc import OperationalError
 from deerfield.errors import UnknownRun, Unreachable
 from deerfield.exchange import ENDINGS, Event, Key, RunState
 from deerfield.manifest import Manifest
+from services.aggregator.census import Census
 from services.aggregator.changes import Changes
 from services.aggregator.database import Database
 from services.aggregator.heads import Heads
@@ -84,6 +85,7 @@ class Edge:
         self.changes = Changes()
         self.uploads = Uploads(connection, self.changes)
         self.heads = Heads(connection, self.changes)
+        self.census = Census(connection)
 
     def run(self, run: str) -> RunRow:
         """One run; raises UnknownRun."""
