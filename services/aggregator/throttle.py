@@ -132,7 +132,7 @@ class _Bounded:
                     with log_context(self.call, request, site):
                         return await behaviour(request, context)
             except (TooBusy, BadRequest) as error:
-                await abort(context, self.call, error)
+                await abort(context, self.call.rpartition("/")[2], error)
 
         return bounded
 
@@ -147,7 +147,7 @@ class _Bounded:
                         async for reply in behaviour(request, context):
                             yield reply
             except (TooBusy, BadRequest) as error:
-                await abort(context, self.call, error)
+                await abort(context, self.call.rpartition("/")[2], error)
 
         return bounded
 

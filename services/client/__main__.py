@@ -10,19 +10,21 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
 import structlog
 
 from deerfield.errors import DeerfieldError, InvalidInput
+from services.telemetry import logs
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; answers its exit code. Errors that deerfield can name are one line on stderr."""
     arguments = _parser().parse_args(argv)
-    structlog.configure(logger_factory=structlog.WriteLoggerFactory(sys.stderr))
     try:
+        logs.configure(arguments.log, "client", sys.stderr)
         arguments.command(arguments)
     except DeerfieldError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
@@ -32,6 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m services.client", description=__doc__)
+    form = "form of the log: json or console; empty: console on a terminal, else json [DEERFIELD_LOG]"
+    parser.add_argument("--log", default=os.environ.get("DEERFIELD_LOG", ""), help=form)
     commands = parser.add_subparsers(required=True)
 
     site = commands.add_parser("site", help="answer the tasks of a run until it ends")
@@ -41,6 +45,8 @@ def _parser() -> argparse.ArgumentParser:
     site.add_argument("--state", type=Path, required=True, help="folder of the ledgers, the key and the stored updates")
     for flag in ("--tls-certificate", "--tls-key", "--tls-ca"):
         site.add_argument(flag, type=Path, help="PEM file; all three of them, or none for an aggregator on loopback")
+    variable = "DEERFIELD_METRICS"
+    site.add_argument("--metrics", default=os.environ.get(variable, ""), help=f"host:port for Prometheus [{variable}]")
     site.set_defaults(command=_site)
 
     prepare = commands.add_parser("prepare", help="split the data of an embedded run, describe its adapter")
@@ -97,22 +103,27 @@ def _site(arguments: argparse.Namespace) -> None:
     import torch
 
     from deerfield.wire.client import SiteClient
-    from services.client import connection, policy, workbench
+    from services.client import connection, metrics, policy, workbench
     from services.client.custody import Custody
     from services.client.site import Site
+    from services.telemetry.exposition import exposed
 
-    structlog.get_logger().info("site starts", site=arguments.site, run=arguments.run, pid=os.getpid())
+    structlog.contextvars.bind_contextvars(site=arguments.site, run=arguments.run)
+    structlog.get_logger().info("site starts", pid=os.getpid())
     rules = policy.load(arguments.policy)
     torch.set_num_threads(rules.threads)
     with (
+        ExitStack() as stack,
         Custody(arguments.site, rules, arguments.state) as custody,
         connection.open_channel(arguments.aggregator, arguments.site, connection.given(arguments)) as channel,
     ):
         link = SiteClient(channel, run=arguments.run)
+        figures = metrics.Metrics(custody.left, connection.expires(connection.given(arguments)))
+        stack.enter_context(exposed(figures.registry, arguments.metrics))
         link.hello()
         Site(
             name=arguments.site,
-            link=link,
+            link=metrics.MeasuredLink(link, figures),
             account=custody.account,
             build=partial(workbench.build, arguments.site, rules, custody.split_key),
             leaves=rules.on_exhaustion == "leave",
@@ -134,6 +145,7 @@ def _follow(arguments: argparse.Namespace) -> None:
     from deerfield.wire.client import RunsClient
     from services.client import evaluator
 
+    structlog.contextvars.bind_contextvars(run=arguments.run)
     file = RunFile.model_validate_json(arguments.file.read_text())
     with connect(arguments.aggregator, role="operator") as channel:
         runs = RunsClient(channel)

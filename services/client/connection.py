@@ -1,6 +1,7 @@
 """How a site reaches its aggregator: by its certificate, or in plaintext where none is given."""
 
 import argparse
+from datetime import datetime
 
 import grpc
 import structlog
@@ -37,3 +38,8 @@ def open_channel(address: str, site: str, files: Files | None) -> grpc.Channel:
     for warning in own.warnings:
         structlog.get_logger().warning("certificate", sentence=warning)
     return connect_tls(address, own)
+
+
+def expires(files: Files | None) -> datetime | None:
+    """When the site's certificate does; None without one."""
+    return load(files, utc_now()).ends if files else None

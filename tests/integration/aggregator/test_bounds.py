@@ -150,7 +150,7 @@ def test_a_call_whose_message_never_comes_is_ended(bounded):
 
 def test_an_upload_that_brings_nothing_gives_its_turn_to_who_waits(bounded):
     server = bounded(uploads=1, idle_s=0.5)
-    run = server.runs.start(run_spec("north", "south", rounds=1), "once")
+    run = server.runs.start(run_spec("north", "south", rounds=1, strategy="fedavg"), "once")
     sites = [TeachingSite(name, server.site(name, run), adapter(i)) for i, name in enumerate(("north", "south"))]
     hang = threading.Event()
 
@@ -265,7 +265,9 @@ def test_one_caller_may_not_fill_the_aggregator_with_waiting_calls(bounded):
         for each in watches[:2]:
             each.close()
         stub = site_stub(server, stack)
-        polls = [stub.PutChunks.future(endless(stack)) for _ in range(3)]
+        assert TeachingSite("north", server.site("north", run), adapter(0)).step()  # now it has to wait for the other
+        polls = [stub.NextTask.future(pb.NextTaskRequest(run=which, wait_ms=25_000)) for which in (run, "")]
+        polls.append(stub.PutChunks.future(endless(stack)))
         wait_for(lambda: refused_for_room(stub), 20)
         assert_served(server)
         for poll in polls:
