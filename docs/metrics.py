@@ -10,10 +10,11 @@ HEAD = """# Metrics and logs
 
 Written by `python docs/metrics.py > docs/metrics.md`; a test holds it against the code.
 
-Both services serve metrics over plain HTTP where `--metrics HOST:PORT` (`DEERFIELD_METRICS`) says so, at `/metrics`, each
-from a registry of its own. By default there is no such port. It has no TLS and asks nobody who they are: give it
-an address that Prometheus alone reaches. Names and units follow Prometheus' conventions. Labels are bounded: a run has one while it is
-running and no longer, calls, reasons, states and outcomes are closed sets, and no label names a site, a folder or a column.
+Both services serve metrics over plain HTTP where `--metrics HOST:PORT` (`DEERFIELD_METRICS`) says so, at `/metrics`,
+each from a registry of its own. By default there is no such port. It has no TLS and asks nobody who they are: give it
+an address that Prometheus alone reaches. Names and units follow Prometheus' conventions. Labels are bounded: a run has
+one while it is running and no longer; calls, reasons, states and outcomes are closed sets; a site's populations are
+those of its policy; and no label names a site, a folder or a column.
 
 "Resumed" is what an interrupted upload did not have to send again. Late sites are counted against the phase before the
 newest one. What is on runs is read from the database at each fetch: it is right after a restart, and absent while
@@ -29,10 +30,9 @@ Every line has `event`, `level`, `timestamp` (UTC) and `service`. Lines that are
 `call` and, as far as the call names them, `site`, `run`, `round` and `phase`; lines about a phase that is aggregated
 have the last three; every line of a site has `site` and `run`, and while it works on a task `round` and `phase`.
 
-| log | never holds |
-|---|---|
-| of the aggregator and the evaluator, MLflow, events, metrics | records, record ids, labels of records, tensors, raw norms; folders, files and columns of a site |
-| of a site | records, record ids, labels of records, tensors, raw norms. It may name the site's own folders and columns, so that its operator can mend them |
+No log holds records, patients' ids, labels of records, tensors or raw norms. A site's own log may name the site's
+folders, files and columns, so that its operator can mend them. Those of the aggregator and the evaluator may not, nor
+may MLflow, events or metrics.
 
 `tests/integration/test_planted.py` runs a whole federation over data with planted names and looks for them there.
 """
@@ -41,7 +41,7 @@ have the last three; every line of a site has `site` and `run`, and while it wor
 def table(families: Iterable[Family]) -> str:
     """One row for each metric."""
     rows = [
-        f"| `{each.name}` | {each.kind} | {', '.join(f'`{label}`' for label in each.labels)} | {each.unit} | {each.meaning} |"
+        f"| `{each.name}` | {each.kind} | {', '.join(each.labels)} | {each.unit} | {each.meaning} |"
         for each in families
     ]
     return "\n".join(["| metric | type | labels | unit | meaning |", "|---|---|---|---|---|", *rows])

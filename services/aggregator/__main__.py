@@ -37,7 +37,7 @@ def main(argv: Sequence[str]) -> int:
     """Runs the aggregator; answers the exit code."""
     try:
         settings = read_settings(argv)
-        logs.configure(settings.log, "aggregator")
+        logs.configure(settings.log, "aggregator", sys.stderr)
         log.info("settings", values=settings.as_json())
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # while it waits for another aggregator to end
         gate = Gate(settings.tls, settings.revoked, utc_now) if settings.tls else None  # refuses before a file is made

@@ -53,9 +53,8 @@ class Bounds:
             "grpc.max_connection_idle_ms": int(self.unused_s * 1000),
             "grpc.keepalive_time_ms": int(self.keepalive_s * 1000),
             "grpc.keepalive_timeout_ms": int(self.keepalive_timeout_s * 1000),
-            "grpc.http2.ping_timeout_ms": int(
-                self.keepalive_timeout_s * 1000
-            ),  # or a minute passes, whatever the other
+            # without it a ping has a minute, whatever keepalive says
+            "grpc.http2.ping_timeout_ms": int(self.keepalive_timeout_s * 1000),
             # no probing for bandwidth: it lets every stream fill megabytes, also those that nobody reads yet
             "grpc.http2.bdp_probe": 0,
             "grpc.http2.lookahead_bytes": limits.UNREAD_BYTES,

@@ -5,7 +5,6 @@ process reads it, and it may come before there is a log.
 """
 
 import logging
-import sys
 from typing import Literal, TextIO, TypeAlias, get_args
 
 import structlog
@@ -17,7 +16,7 @@ Form: TypeAlias = Literal["json", "console"]
 FORMS: tuple[Form, ...] = get_args(Form)
 
 
-def configure(asked: str, service: str, stream: TextIO = sys.stderr) -> None:
+def configure(asked: str, service: str, stream: TextIO) -> None:
     """Sets the log of this process up: ours, and what libraries say through `logging`.
 
     `asked` empty: JSON, unless a person is looking at a terminal. Raises InvalidInput for another word.
@@ -62,4 +61,4 @@ def _take_over_logging(shared: list[Processor], last: list[Processor], stream: T
             foreign_pre_chain=[*shared, structlog.stdlib.ExtraAdder(allow=()), structlog.stdlib.add_logger_name],
         )
     )
-    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)

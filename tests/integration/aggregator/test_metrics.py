@@ -1,12 +1,11 @@
 """What a Prometheus reads from an aggregator while a run goes on, and after it."""
 
-from contextlib import suppress
 from dataclasses import replace
 
 import pytest
 from prometheus_client import CollectorRegistry
 
-from deerfield.errors import InvalidInput, RunEnded, TooLarge
+from deerfield.errors import InvalidInput, RoundClosed, TooLarge
 from deerfield.exchange import announce
 from deerfield.manifest import pieces
 from deerfield.runspec import Privacy
@@ -18,6 +17,7 @@ from tests.fakes import TeachingSite, adapter, run_spec
 from tests.integration.aggregator.conftest import open_aggregator, served
 from tests.integration.aggregator.security import Consortium
 from tests.integration.aggregator.test_bounds import MEASURED
+from tests.integration.federation import wait_for
 from tests.scraped import fetched, figure, samples
 
 
@@ -58,9 +58,9 @@ def test_a_run_is_told_from_its_start_to_its_end_and_leaves_no_label(server, clo
     assert read(server, "deviation", run=run) is not None
     assert read(server, "epsilon_spent", run=run) == float("inf")
     assert read(server, "aggregation_seconds_count") == 1
-    with suppress(RunEnded, Exception):
+    with pytest.raises(RoundClosed):
         sites["south"].link.send(late, sites["south"].update(late))
-    assert read(server, "updates_refused_total", reason="ROUND_CLOSED") == 1
+    wait_for(lambda: read(server, "updates_refused_total", reason="ROUND_CLOSED") == 1, 10)
     server.runs.abort(run, "seen enough")
     assert read(server, "runs_running") == 0
     assert [each for each in samples(server.ports.metrics) if each.labels.get("run")] == []
@@ -86,7 +86,7 @@ def test_bytes_are_counted_and_what_was_here_already_is_counted_as_resumed(serve
     assert read(server, "download_bytes_total") > 0
     with pytest.raises(TooLarge):
         north.link.send(assignment, again(replace(update, metrics={str(i): 0.0 for i in range(999)})))
-    assert read(server, "updates_refused_total", reason="TOO_LARGE") == 1
+    wait_for(lambda: read(server, "updates_refused_total", reason="TOO_LARGE") == 1, 10)
 
 
 def test_budget_that_is_left_is_told_where_the_run_has_one(server):
