@@ -10,11 +10,11 @@ HEAD = """# Metrics and logs
 
 Written by `python docs/metrics.py > docs/metrics.md`; a test holds it against the code.
 
-Both services serve metrics over plain HTTP where `--metrics HOST:PORT` (`DEERFIELD_METRICS`) says so, at `/metrics`,
-each from a registry of its own. By default there is no such port. It has no TLS and asks nobody who they are: give it
-an address that Prometheus alone reaches. Names and units follow Prometheus' conventions. Labels are bounded: a run has
-one while it is running and no longer; calls, reasons, states and outcomes are closed sets; a site's populations are
-those of its policy; and no label names a site, a folder or a column.
+Both services serve metrics over plain HTTP at `/metrics`, each from a registry of its own, where `--metrics HOST:PORT`
+says so (`DEERFIELD_METRICS`; at a site `DEERFIELD_SITE_METRICS`). By default there is no such port. It has no TLS and
+asks nobody who they are: give it an address that Prometheus alone reaches. Names and units follow Prometheus'
+conventions. Labels are bounded: a run has one while it is running and no longer; calls, reasons, states and outcomes
+are closed sets; a site's populations are those of its policy; and no label names a site, a folder or a column.
 
 "Resumed" is what an interrupted upload did not have to send again. Late sites are counted against the phase before the
 newest one. What is on runs is read from the database at each fetch: it is right after a restart, and absent while
@@ -40,11 +40,9 @@ may MLflow, events or metrics.
 
 def table(families: Iterable[Family]) -> str:
     """One row for each metric."""
-    rows = [
-        f"| `{each.name}` | {each.kind} | {', '.join(each.labels)} | {each.unit} | {each.meaning} |"
-        for each in families
-    ]
-    return "\n".join(["| metric | type | labels | unit | meaning |", "|---|---|---|---|---|", *rows])
+    rows = [(f"`{each.name}`", each.kind, ", ".join(each.labels), each.unit, each.meaning) for each in families]
+    head = ("metric", "type", "labels", "unit", "meaning")
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, ("---",) * len(head), *rows))
 
 
 def markdown() -> str:

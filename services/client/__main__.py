@@ -45,7 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     site.add_argument("--state", type=Path, required=True, help="folder of the ledgers, the key and the stored updates")
     for flag in ("--tls-certificate", "--tls-key", "--tls-ca"):
         site.add_argument(flag, type=Path, help="PEM file; all three of them, or none for an aggregator on loopback")
-    variable = "DEERFIELD_METRICS"
+    variable = "DEERFIELD_SITE_METRICS"  # an aggregator on the same machine reads DEERFIELD_METRICS
     site.add_argument("--metrics", default=os.environ.get(variable, ""), help=f"host:port for Prometheus [{variable}]")
     site.set_defaults(command=_site)
 
