@@ -40,6 +40,8 @@ CHANNEL_OPTIONS = (
 )
 SERVER_OPTIONS = (
     ("grpc.max_receive_message_length", MESSAGE_BYTES),
+    ("grpc.max_metadata_size", METADATA_BYTES // 2),
+    ("grpc.absolute_max_metadata_size", METADATA_BYTES),
     ("grpc.max_send_message_length", MESSAGE_BYTES),
     ("grpc.keepalive_time_ms", int(KEEPALIVE_S * 1000)),
     ("grpc.keepalive_timeout_ms", 20_000),

@@ -113,10 +113,9 @@ def test_every_line_of_every_log_is_json_and_says_where_it_comes_from(told):
     assert where == [(run, round_, phase) for round_ in (0, 1) for phase in (0, 1)]
 
 
-def test_a_record_that_cannot_be_used_is_named_by_its_row_alone(tmp_path):
+def test_a_label_that_no_run_knows_is_shown_to_who_must_mend_it_and_goes_nowhere_else(tmp_path):
     out = tmp_path / "out"
     done = deerfield("run", plant(tmp_path / "hospitals", LABEL), "--out", out)
-    logs = "".join(path.read_text() for path in (out / "logs").iterdir())
     assert done.returncode == 2
-    assert "row 8" in logs
-    assert [word for word in RECORDS if word in done.stdout + done.stderr + logs] == []
+    assert LABEL in (out / "logs" / "prepare.log").read_text()
+    assert holding(out, RECORDS, AT_SITES) == []
