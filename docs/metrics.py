@@ -31,8 +31,8 @@ Every line has `event`, `level`, `timestamp` (UTC) and `service`. Lines that are
 have the last three; every line of a site has `site` and `run`, and while it works on a task `round` and `phase`.
 
 No log holds records, patients' ids, labels of records, tensors or raw norms. A site's own log may name the site's
-folders, files and columns, and labels that a run does not declare, so that its operator can mend them. Those of the aggregator and the evaluator may not, nor
-may MLflow, events or metrics.
+folders, files and columns, and labels that a run does not declare, so that its operator can mend them. Those of the
+aggregator and the evaluator may not, nor may MLflow, events or metrics.
 
 `tests/integration/test_planted.py` runs a whole federation over data with planted names and looks for them there.
 """
