@@ -11,6 +11,7 @@ from deerfield.manifest import pieces
 from deerfield.runspec import Privacy
 from deerfield.wire import codec
 from deerfield.wire.calls import unary, upstream
+from services.client import metrics
 from services.telemetry.exposition import exposed
 from tests.attesting import again
 from tests.fakes import TeachingSite, adapter, run_spec
@@ -127,3 +128,23 @@ def test_a_port_that_is_taken_is_one_sentence(server):
         exposed(CollectorRegistry(), server.ports.metrics),
     ):
         pass
+
+
+def test_a_site_tells_its_tasks_its_contact_and_what_is_left(server, clock):
+    run = server.runs.start(run_spec("north", "south", rounds=2, strategy="fedavg", quorum=1, deadline_s=50), "once")
+    figures = metrics.Metrics(lambda: {"patients": (5.5, 1e-6)}, None, clock)
+    north = TeachingSite("north", metrics.MeasuredLink(server.site("north", run), figures), adapter(1))
+    with exposed(figures.registry, "127.0.0.1:0") as address:
+        assert figure(address, "deerfield_site_contact_timestamp_seconds") == 0
+        assert north.step()
+        assert figure(address, "deerfield_site_contact_timestamp_seconds") == clock.now
+        assert figure(address, "deerfield_site_tasks_total", outcome="sealed") == 1
+        assert figure(address, "deerfield_site_upload_seconds_count") == 1
+        clock.advance(60)
+        assignment = north.link.next_task()
+        assert figure(address, "deerfield_site_round") == 1
+        north.link.heartbeat(assignment, 3, 8)
+        assert [figure(address, "deerfield_site_steps", which=which) for which in ("done", "all")] == [3, 8]
+        north.link.decline(assignment, "NOT_MAPPED", "no such population")
+        assert figure(address, "deerfield_site_tasks_total", outcome="NOT_MAPPED") == 1
+        assert figure(address, "deerfield_site_epsilon_left", population="patients") == 5.5
