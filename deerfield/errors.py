@@ -14,6 +14,7 @@ DeerfieldError                 exit code 1
     ├── NotAuthenticated, NotMember, UnknownRun, RunEnded, VersionMismatch, BadRequest
     ├── RoundClosed, StaleBase, AlreadySealed, ChunksMissing
     ├── UnknownTensor, WrongShape, WrongDtype, NotFinite, NormTooLarge, TooLarge, DigestMismatch
+    ├── TooBusy                worth another try, as Unreachable is: `AGAIN`
     ├── BudgetExhausted, NotMapped, EngineFault
     └── LedgerBehind, PolicyRefused (NotRestored), BadAttestation
 """
@@ -175,6 +176,16 @@ class TooLarge(Refusal):
     reason = "TOO_LARGE"
 
 
+class TooBusy(Refusal):
+    """There is no room for this call now; `retry_s` says after which pause it is worth another try."""
+
+    reason = "TOO_BUSY"
+
+    def __init__(self, message: str, retry_s: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_s = retry_s
+
+
 class DigestMismatch(Refusal):
     """Content does not have the sha256 that it was announced with."""
 
@@ -227,4 +238,5 @@ class BadAttestation(Refusal):
     reason = "BAD_ATTESTATION"
 
 
+AGAIN = (Unreachable, TooBusy)  # what a caller tries again
 REFUSALS: dict[str, type[Refusal]] = {leaf.reason: leaf for leaf in Refusal.__subclasses__()}

@@ -1,4 +1,4 @@
-"""When to try again: after UNAVAILABLE, with growing pauses and jitter, for ever or for as long as is asked."""
+"""When to try again: after UNAVAILABLE or TOO_BUSY, with growing pauses and jitter, for ever or as long as is asked."""
 
 import random
 import time
@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from deerfield.errors import DeerfieldError, Unreachable
+from deerfield.errors import AGAIN, DeerfieldError, TooBusy, Unreachable
 
 Answer = TypeVar("Answer")
 
@@ -24,7 +24,7 @@ class Backoff:
     explain: Callable[[Unreachable], DeerfieldError] = lambda error: error  # whoever knows more about the cause
 
     def retry(self, attempt: Callable[[], Answer]) -> Answer:
-        """Calls `attempt` until it answers, or raises anything but Unreachable, or patience is at its end.
+        """Calls `attempt` until it answers, or raises anything that is not in `AGAIN`, or patience is at its end.
 
         Where the cause is one that only a person can mend, patience is at its end at once; whoever tries for ever tries
         again after `last_s`.
@@ -33,19 +33,21 @@ class Backoff:
         while True:
             try:
                 return attempt()
-            except Unreachable as error:
+            except AGAIN as error:
                 pauses(error)
 
-    def pauses(self) -> Callable[[Unreachable], None]:
+    def pauses(self) -> Callable[[Unreachable | TooBusy], None]:
         """A function that sleeps through the next pause, or raises what it is given once patience is at its end."""
         began = self.clock()
         longest = self.first_s
 
-        def pause(error: Unreachable) -> None:
+        def pause(error: Unreachable | TooBusy) -> None:
             nonlocal longest
-            cause = self.explain(error)
-            hopeless = not isinstance(cause, Unreachable)
+            cause = error if isinstance(error, TooBusy) else self.explain(error)
+            hopeless = not isinstance(cause, AGAIN)
             wait = self.last_s if hopeless else self.uniform(longest / 2, longest)
+            if isinstance(error, TooBusy):  # what the other side asks for, up to the longest pause of ours
+                wait = max(wait, min(error.retry_s, self.last_s))
             if self.clock() + wait - began > self.patience_s or (hopeless and self.patience_s < float("inf")):
                 raise cause
             self.sleep(wait)

@@ -10,7 +10,7 @@ import grpc
 
 import deerfield
 from deerfield.attestation import check_receipt, verify_head
-from deerfield.errors import Unreachable
+from deerfield.errors import AGAIN, TooBusy, Unreachable
 from deerfield.exchange import Announcement, Event, Key, RunView, announce
 from deerfield.link import Assignment
 from deerfield.manifest import Manifest, pieces
@@ -122,7 +122,7 @@ class SiteClient:
         request = pb.HeartbeatRequest(key=codec.encode_key(assignment.key), steps_done=steps_done, steps=steps)
         try:
             return bool(unary(self._stub.Heartbeat, request, limits.HELLO_S).open)
-        except Unreachable:
+        except AGAIN:
             return True
 
     def leave(self, run: str, detail: str) -> None:
@@ -130,12 +130,12 @@ class SiteClient:
         unary(self._stub.Leave, pb.LeaveRequest(run=run, detail=detail), limits.HELLO_S)
 
     def _delivered(
-        self, key: Key, announcement: Announcement, delta: Tensors, pause: Callable[[Unreachable], None]
+        self, key: Key, announcement: Announcement, delta: Tensors, pause: Callable[[Unreachable | TooBusy], None]
     ) -> Countersigned | None:
         """The countersigned head of a delivered update, or None if its answer was lost and it had not arrived."""
         try:
             return self._deliver(key, announcement, delta)
-        except Unreachable as error:
+        except AGAIN as error:
             pause(error)
             return self._sealed(key, announcement)
 
@@ -196,7 +196,7 @@ class RunsClient:
                     after, pause = max(after, event.number), self._backoff.pauses()
                     yield event
                 return
-            except Unreachable as error:
+            except AGAIN as error:
                 pause(error)
 
     def get(self, run: str) -> RunView:

@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import Iterable, Mapping
+from math import prod
 from typing import get_args
 
 from pydantic import ValidationError
 
 from deerfield.errors import REFUSALS, BadAttestation, BadRequest, DigestMismatch, InvalidInput
 from deerfield.exchange import Announcement, Event, Key, Offer, RunState, RunView, UploadStatus
-from deerfield.manifest import CHUNK_BYTES, Manifest, TensorInfo
+from deerfield.manifest import CHUNK_BYTES, FLOAT32_BYTES, Manifest, TensorInfo
 from deerfield.runspec import RunSpec
 from deerfield.tensors import Factors
 from deerfield.wire import federation_pb2 as pb
@@ -60,6 +61,8 @@ def decode_manifest(message: pb.Manifest) -> Manifest:
         BadRequest, TooLarge: it has no digest, a name, count or hash that cannot be.
     """
     at_most(len(message.tensors), limits.TENSORS, "tensors in a manifest")
+    at_most(sum(len(info.chunks) for info in message.tensors), limits.CHUNKS, "chunks in a manifest")
+    at_most(sum(map(_bytes_of, message.tensors)), limits.MANIFEST_BYTES, "bytes in a manifest")
     return Manifest(
         tensors=tuple(_info(info) for info in message.tensors),
         digest=sha256_hex(message.digest),
@@ -137,7 +140,8 @@ def decode_offer(message: pb.NextTaskReply) -> Offer | None:
 
 
 def decode_spec(text: str) -> RunSpec:
-    """A run; raises InvalidInput where it cannot be one, naming the key."""
+    """A run; raises InvalidInput where it cannot be one, naming the key, and TooLarge for too long a text."""
+    at_most(len(text), limits.SPEC_BYTES, "characters in a run")
     try:
         return RunSpec.model_validate_json(text)
     except ValidationError as error:
@@ -265,8 +269,14 @@ def decode_view(message: pb.Run) -> RunView:
     )
 
 
+def _bytes_of(message: pb.TensorInfo) -> int:
+    at_most(len(message.shape), limits.DIMENSIONS, f"dimensions in {message.name[: limits.NAME_CHARS]}")
+    size = FLOAT32_BYTES * prod(message.shape)
+    at_most(size, limits.TENSOR_BYTES, f"bytes in {message.name[: limits.NAME_CHARS]}")
+    return size
+
+
 def _info(message: pb.TensorInfo) -> TensorInfo:
-    at_most(len(message.shape), limits.DIMENSIONS, f"dimensions in {message.name}")
     known = message.dtype in pb.Dtype.values()
     return TensorInfo(
         name=tensor_name(message.name),

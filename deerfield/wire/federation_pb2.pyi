@@ -36,6 +36,7 @@ class Reason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     NORM_TOO_LARGE: _ClassVar[Reason]
     NOT_AUTHENTICATED: _ClassVar[Reason]
     NO_ROOM: _ClassVar[Reason]
+    TOO_BUSY: _ClassVar[Reason]
 
 class Dtype(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -68,6 +69,7 @@ LEDGER_UNUSABLE: Reason
 NORM_TOO_LARGE: Reason
 NOT_AUTHENTICATED: Reason
 NO_ROOM: Reason
+TOO_BUSY: Reason
 DTYPE_UNSPECIFIED: Dtype
 FLOAT32: Dtype
 

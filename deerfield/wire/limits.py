@@ -3,8 +3,13 @@
 PROTOCOL = 2  # the version spoken here; 1 had no attestations, so none of its updates could be taken
 
 MESSAGE_BYTES = 8 << 20
+METADATA_BYTES = 16 << 10  # of one call, keys and values
 CHUNKS_PER_CALL = 4096  # of GetChunks; a longer list is asked for in parts
-TENSORS = 20_000  # in one manifest
+TENSORS = 20_000  # in one manifest or adapter
+CHUNKS = 32_768  # in one manifest
+TENSOR_BYTES = 256 << 20  # of one tensor: what an aggregation holds in memory of each site
+MANIFEST_BYTES = 4 << 30  # of all tensors of a manifest or adapter
+SPEC_BYTES = 2 << 20  # of a run as JSON: it travels with each task, beside a manifest
 NAME_CHARS = 256
 DIMENSIONS = 8
 METRICS = 64  # in one update or evaluation
@@ -12,6 +17,8 @@ RELEASES = 16  # of one run beside its updates
 NOISE = (0.01, 1e6)  # multipliers that an accountant can handle, in seconds; or 0, which costs infinity
 LEDGER_ENTRIES = 2**53  # no sequence is above it: every JSON reader and database can hold it
 DETAIL_CHARS = 2000  # of a reason that a person reads
+
+UNREAD_BYTES = 64 << 10  # of a stream that the server does not read yet: HTTP/2's window
 
 POLL_S = 25.0  # longest wait of NextTask
 UNARY_S = 30.0
@@ -21,6 +28,8 @@ KEEPALIVE_S = 30.0
 
 CHANNEL_OPTIONS = (
     ("grpc.max_receive_message_length", MESSAGE_BYTES),
+    ("grpc.max_metadata_size", METADATA_BYTES // 2),  # above it a call may be refused, above the next it is
+    ("grpc.absolute_max_metadata_size", METADATA_BYTES),
     ("grpc.max_send_message_length", MESSAGE_BYTES),
     ("grpc.keepalive_time_ms", int(KEEPALIVE_S * 1000)),
     ("grpc.keepalive_timeout_ms", 20_000),
@@ -31,6 +40,8 @@ CHANNEL_OPTIONS = (
 )
 SERVER_OPTIONS = (
     ("grpc.max_receive_message_length", MESSAGE_BYTES),
+    ("grpc.max_metadata_size", METADATA_BYTES // 2),
+    ("grpc.absolute_max_metadata_size", METADATA_BYTES),
     ("grpc.max_send_message_length", MESSAGE_BYTES),
     ("grpc.keepalive_time_ms", int(KEEPALIVE_S * 1000)),
     ("grpc.keepalive_timeout_ms", 20_000),

@@ -1,14 +1,16 @@
 """The one table from errors to gRPC status and `google.rpc.ErrorInfo`, and back."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import grpc
 from google.protobuf.any_pb2 import Any as AnyMessage
-from google.rpc.error_details_pb2 import ErrorInfo
+from google.protobuf.message import Message
+from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 from grpc_status import rpc_status
 
 from deerfield import errors
+from deerfield.wire import limits
 
 DOMAIN = "deerfield"
 Code = grpc.StatusCode
@@ -30,6 +32,7 @@ TABLE: Mapping[type[errors.DeerfieldError], tuple[grpc.StatusCode, str]] = {  # 
     errors.NotFinite: (Code.INVALID_ARGUMENT, "training diverged; lower the learning rate"),
     errors.NormTooLarge: (Code.INVALID_ARGUMENT, "clip the update as the run says; look for a site that does not"),
     errors.TooLarge: (Code.RESOURCE_EXHAUSTED, "stay within the limits of docs/protocol.md"),
+    errors.TooBusy: (Code.RESOURCE_EXHAUSTED, "wait; the next try may find room"),
     errors.DigestMismatch: (Code.INVALID_ARGUMENT, "send the bytes again; they were damaged or mixed up"),
     errors.BudgetExhausted: (Code.FAILED_PRECONDITION, "calibrate the noise to the epsilon of the run"),
     errors.NotMapped: (Code.FAILED_PRECONDITION, "name the population and base model in the site's policy"),
@@ -51,6 +54,7 @@ _AWAY: Mapping[type[errors.DeerfieldError], tuple[grpc.StatusCode, str]] = {  # 
     errors.Superseded: (Code.UNAVAILABLE, "another aggregator answers from here on"),
     errors.Unreachable: (Code.UNAVAILABLE, "the aggregator cannot reach its database or its tensors; ask again"),
 }
+_CROWDED = "Concurrent RPC limit exceeded"  # gRPC's own words, without an ErrorInfo
 _AGAIN = {Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED, Code.CANCELLED}
 
 
@@ -58,20 +62,46 @@ def to_status(error: errors.DeerfieldError) -> grpc.Status:
     """The status that carries `error`, with its reason and a hint a person can act on."""
     code, hint = {**TABLE, **_AWAY}.get(type(error), (Code.UNKNOWN, "see the log of the other side"))
     info = ErrorInfo(reason=_NAMES.get(type(error), "REASON_UNSPECIFIED"), domain=DOMAIN, metadata={"hint": hint})
-    packed = AnyMessage()
-    packed.Pack(info)
+    details = [_packed(info)]
+    if isinstance(error, errors.TooBusy):
+        retry = RetryInfo()
+        retry.retry_delay.FromNanoseconds(int(error.retry_s * 1e9))
+        details.append(_packed(retry))
     number: int = code.value[0]
-    status: grpc.Status = rpc_status.to_status(Status(code=number, message=str(error), details=[packed]))
+    status: grpc.Status = rpc_status.to_status(Status(code=number, message=_fitting(str(error)), details=details))
     return status
+
+
+def reason_of(trailers: Iterable[tuple[str, str | bytes]]) -> str:
+    """The reason that a call was refused with, by its trailing metadata; empty for none of ours."""
+    for key, value in trailers:
+        if key == "grpc-status-details-bin" and isinstance(value, bytes):
+            return _reason(Status.FromString(value))
+    return ""
+
+
+def _fitting(message: str) -> str:
+    """The message, cut to what a caller's limit on metadata lets through: it travels twice, the first time escaped."""
+    most = limits.DETAIL_CHARS if message.isascii() else limits.DETAIL_CHARS // 8
+    return message if len(message) <= most else message[: most - 3] + "..."
+
+
+def _packed(detail: Message) -> AnyMessage:
+    packed = AnyMessage()
+    packed.Pack(detail)
+    return packed
 
 
 def from_rpc(error: grpc.RpcError) -> errors.DeerfieldError:
     """The error that a failed call stands for: the very class that the other side raised, where it was one of ours."""
     code, details = error.code(), error.details() or ""
-    if kind := REASONS.get(_reason(error)):
-        return kind(details)
+    status = rpc_status.from_call(error)
+    if kind := REASONS.get(_reason(status)):
+        return errors.TooBusy(details, _retry_s(status)) if kind is errors.TooBusy else kind(details)
     if code in _AGAIN:
         return errors.Unreachable(f"no answer ({code.name}): {details}")
+    if code is Code.RESOURCE_EXHAUSTED and details.startswith(_CROWDED):
+        return errors.TooBusy(details)
     if code is Code.RESOURCE_EXHAUSTED:  # gRPC itself refuses a message over the limit, without an ErrorInfo
         return errors.TooLarge(details)
     if code is Code.UNIMPLEMENTED:
@@ -79,10 +109,17 @@ def from_rpc(error: grpc.RpcError) -> errors.DeerfieldError:
     return errors.Malfunction(f"the other side failed ({code.name}: {details}); its log says more")
 
 
-def _reason(error: grpc.RpcError) -> str:
-    status = rpc_status.from_call(error)
+def _reason(status: Status | None) -> str:
+    info = ErrorInfo()
     for packed in status.details if status else ():
-        info = ErrorInfo()
         if packed.Unpack(info) and info.domain == DOMAIN:
             return str(info.reason)
     return ""
+
+
+def _retry_s(status: Status | None) -> float:
+    retry = RetryInfo()
+    for packed in status.details if status else ():
+        if packed.Unpack(retry):
+            return float(retry.retry_delay.ToNanoseconds()) / 1e9
+    return 1.0

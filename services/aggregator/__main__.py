@@ -29,6 +29,7 @@ from services.aggregator.server import Ports, serving
 from services.aggregator.settings import Settings, read_settings
 from services.aggregator.store import Store
 from services.aggregator.tracking import MlflowTracking
+from services.telemetry import logs
 
 STOP = (signal.SIGTERM, signal.SIGINT)
 SIGNALLED = 128  # and the signal's number: the exit code of what a signal has ended
@@ -38,9 +39,9 @@ log = structlog.get_logger()
 
 def main(argv: Sequence[str], reached: OnDurable = ignore) -> int:
     """Runs the aggregator; answers the exit code. `reached` is told every point at which a crash is told apart."""
-    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     try:
         settings = read_settings(argv)
+        logs.configure(settings.log, "aggregator", sys.stderr)
         log.info("settings", values=settings.as_json())
         for number in STOP:  # while it waits for another aggregator to end
             signal.signal(number, _end)
@@ -82,11 +83,11 @@ async def _run(settings: Settings, aggregator: Aggregator, gate: Gate | None) ->
         loop.add_signal_handler(number, told, number)
     if settings.while_stdin:
         _when_stdin_closes(lambda: loop.call_soon_threadsafe(stop.set))
-    asked = Ports(listening=settings.listen, health=settings.health)
+    asked = Ports(listening=settings.listen, health=settings.health, metrics=settings.metrics)
     try:
         tracking, identify = build_tracking(settings, aggregator.desk), gate.identify if gate else from_metadata
         async with serving(aggregator, tracking, identify, asked, gate) as ports:
-            print(json.dumps(asdict(ports)), flush=True)
+            print(json.dumps({name: port for name, port in asdict(ports).items() if port}), flush=True)
             log.info("signs heads of ledgers", key=public_key(aggregator.desk.key))
             await stop.wait()
     finally:
@@ -106,7 +107,8 @@ def build(settings: Settings, reached: OnDurable = ignore) -> Aggregator:
         clock=clock,
         key=keyfile.load(settings.key),
     )
-    return replace(assemble_aggregator(desk, settings.lost_after_s, settings.retention), drain_s=settings.drain_s)
+    built = assemble_aggregator(desk, settings.lost_after_s, settings.retention, settings.bounds)
+    return replace(built, drain_s=settings.drain_s)
 
 
 def build_tracking(settings: Settings, desk: Desk) -> Tracking:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from services.aggregator.bounds import Bounds
 from services.aggregator.collector import Collector
 from services.aggregator.coordinator import Coordinator
 from services.aggregator.desk import Desk
@@ -9,6 +10,7 @@ from services.aggregator.intake import Intake
 from services.aggregator.retention import KEEP, Retention
 from services.aggregator.runs import Runs
 
+DEFAULTS = Bounds()
 LOST_AFTER_S = 60.0  # two long polls and a heartbeat
 DRAIN_S = 30.0
 
@@ -22,15 +24,21 @@ class Aggregator:
     intake: Intake
     runs: Runs
     collector: Collector
+    lost_after_s: float
+    bounds: Bounds
     drain_s: float = DRAIN_S  # how long uploads that are under way may take once the server is to end
 
 
-def assemble_aggregator(desk: Desk, lost_after_s: float = LOST_AFTER_S, retention: Retention = KEEP) -> Aggregator:
+def assemble_aggregator(
+    desk: Desk, lost_after_s: float = LOST_AFTER_S, retention: Retention = KEEP, bounds: Bounds = DEFAULTS
+) -> Aggregator:
     """The aggregator, without a transport or a thread of its own."""
     return Aggregator(
         desk=desk,
         coordinator=Coordinator(desk, lost_after_s),
         intake=Intake(desk),
-        runs=Runs(desk),
+        runs=Runs(desk, bounds),
         collector=Collector(desk, retention),
+        lost_after_s=lost_after_s,
+        bounds=bounds,
     )

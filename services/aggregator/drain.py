@@ -1,14 +1,15 @@
 """The end of a server: nobody new is let in, uploads under way may finish, for so long and no longer."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
 
 from deerfield.errors import Unreachable
-from services.aggregator.checked import Details, Handler, rewrap
+from services.aggregator.handlers import Details, Handler, Proceed, guarded
 from services.aggregator.identity import Context
 from services.aggregator.translation import abort
 
@@ -71,30 +72,31 @@ class Draining(grpc.aio.ServerInterceptor):
     def __init__(self, drain: Drain) -> None:
         self._drain = drain
 
-    async def intercept_service(
-        self, continuation: Callable[[Details], Awaitable[Handler]], handler_call_details: Details
-    ) -> Handler:
+    async def intercept_service(self, continuation: Proceed, handler_call_details: Details) -> Handler:
         """The handler of the call, counted where it is one of an upload."""
         handler = await continuation(handler_call_details)
         call = handler_call_details.method.rpartition("/")[2]
-        if call not in {*NOT_BEGUN, *UPLOAD}:
-            return handler
-        return rewrap(handler, lambda behaviour, _: self._behind(call, behaviour), _as_it_is)
+        return guarded(handler, _Counted(self._drain, call)) if call in {*NOT_BEGUN, *UPLOAD} else handler
 
-    def _behind(self, call: str, behaviour: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+
+@dataclass(frozen=True, slots=True)
+class _Counted:
+    drain: Drain
+    call: str
+
+    def one(self, behaviour: Callable[..., Awaitable[Any]]) -> Callable[[Any, Context], Awaitable[Any]]:
         async def admitted(request: Any, context: Context) -> Any:
-            if self._drain.begun and call in NOT_BEGUN:
-                await abort(context, call, Unreachable(ENDING))
-            if call not in UPLOAD:
+            if self.drain.begun and self.call in NOT_BEGUN:
+                await abort(context, self.call, Unreachable(ENDING))
+            if self.call not in UPLOAD:
                 return await behaviour(request, context)
-            with self._drain.counted(call, str(context.peer())):
+            with self.drain.counted(self.call, str(context.peer())):
                 return await behaviour(request, context)
 
         return admitted
 
-
-def _as_it_is(behaviour: Callable[..., Any], _: bool) -> Callable[..., Any]:
-    return behaviour
+    def many(self, behaviour: Callable[..., AsyncIterator[Any]]) -> Callable[[Any, Context], AsyncIterator[Any]]:
+        return behaviour  # none of these calls yields its replies
 
 
 async def _within(event: asyncio.Event, timeout_s: float) -> None:

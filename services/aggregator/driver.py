@@ -4,7 +4,9 @@ import asyncio
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import TypeVar
+from contextlib import AbstractContextManager, nullcontext
+from contextvars import copy_context
+from typing import TypeAlias, TypeVar
 
 import structlog
 
@@ -12,6 +14,7 @@ from deerfield.errors import Unreachable
 from deerfield.exchange import Key
 from services.aggregator.coordinator import Coordinator
 from services.aggregator.drain import Drain
+from services.aggregator.log_context import phase_context
 from services.aggregator.pulse import Pulse
 
 TICK_S = 1.0  # how late a deadline or a lost site may be noticed
@@ -19,19 +22,21 @@ LONGEST_S = 10.0  # between two attempts while the database is away or a disk is
 LONGEST_PAUSE_S = 60.0  # between two attempts, while a phase's tensors cannot be read or written
 
 Answer = TypeVar("Answer")
+Timed: TypeAlias = Callable[[], AbstractContextManager[object]]
 
 log = structlog.get_logger()
 
 
-async def drive(coordinator: Coordinator, pulse: Pulse, drain: Drain) -> None:
+async def drive(coordinator: Coordinator, pulse: Pulse, drain: Drain, timed: Timed = nullcontext) -> None:
     """Runs until the drain begins; a computation that breaks fails its run, with the error as the reason.
 
-    One that cannot reach its tensors is begun again, for ever: as with a site that is away, the run waits.
+    One that cannot reach its tensors is begun again, for ever: as with a site that is away, the run waits. Each
+    computation is done within a `timed` of its own.
     """
     pause_s, pauses_s = TICK_S, dict[Key, float]()
     while not drain.begun:
         try:
-            closed = await _close_one(coordinator, pauses_s)
+            closed = await _close_one(coordinator, pauses_s, timed)
         except Unreachable:  # told where it happened; the phase is still there
             await drain.wait(pause_s)
             pause_s = min(2 * pause_s, LONGEST_S)
@@ -43,24 +48,26 @@ async def drive(coordinator: Coordinator, pulse: Pulse, drain: Drain) -> None:
             await pulse.wait(TICK_S)
 
 
-async def _close_one(coordinator: Coordinator, pauses_s: dict[Key, float]) -> bool:
+async def _close_one(coordinator: Coordinator, pauses_s: dict[Key, float], timed: Timed) -> bool:
     closing = coordinator.due()
     if closing is None:
         return False
-    of = {"run": closing.key.run, "round": closing.key.round, "phase": closing.key.phase}
-    try:
-        closed = await _on_a_thread(closing.compute)
-    except Unreachable as error:  # of this phase's tensors; other runs go on
-        again_s = pauses_s[closing.key] = min(2 * pauses_s.get(closing.key, 0.5), LONGEST_PAUSE_S)
-        log.warning("aggregation waits for tensors", **of, error=str(error), again_s=again_s)
-        asyncio.get_running_loop().call_later(again_s, coordinator.give_back, closing)
-    except Exception as error:  # whatever it is, the run must not wait for ever
-        log.exception("aggregation failed", **of)
-        coordinator.give_back(closing)
-        coordinator.fail(closing.key.run, f"aggregation failed: {type(error).__name__}: {error}")
-    else:
-        pauses_s.pop(closing.key, None)
-        coordinator.publish(closing, closed)
+    with phase_context(closing.key):
+        try:
+            with timed():
+                closed = await _on_a_thread(closing.compute)
+        except Unreachable as error:  # of this phase's tensors; other runs go on
+            again_s = pauses_s[closing.key] = min(2 * pauses_s.get(closing.key, 0.5), LONGEST_PAUSE_S)
+            log.warning("aggregation waits for tensors", error=str(error), again_s=again_s)
+            asyncio.get_running_loop().call_later(again_s, coordinator.give_back, closing)
+        except Exception as error:  # whatever it is, the run must not wait for ever
+            log.exception("aggregation failed")
+            coordinator.give_back(closing)
+            coordinator.fail(closing.key.run, f"aggregation failed: {type(error).__name__}: {error}")
+        else:
+            pauses_s.pop(closing.key, None)
+            coordinator.publish(closing, closed)
+            log.info("phase published", updates=len(closing.sealed), tasks=len(closing.tasks))
     return True
 
 
@@ -75,5 +82,6 @@ async def _on_a_thread(compute: Callable[[], Answer]) -> Answer:
         except BaseException as error:
             done.set_exception(error)
 
-    threading.Thread(target=work, name="aggregation", daemon=True).start()
+    here = copy_context()  # what the log says of the phase
+    threading.Thread(target=here.run, args=(work,), name="aggregation", daemon=True).start()
     return await asyncio.wrap_future(done)

@@ -49,7 +49,11 @@ class Gate:
         role = ROLES.get(peer.role)
         if role is None:
             raise NotAuthenticated(f"{peer.uri} may not call; a site, an operator or an observer may")
-        return Identity(role=role, site=peer.name if role == "site" else "")
+        return Identity(role=role, site=peer.name if role == "site" else "", name=peer.name)
+
+    def expires(self) -> datetime:
+        """When the data port's certificate does."""
+        return self._held.own.ends
 
     def shown(self, context: Context) -> Mapping[str, str]:
         """Whom the caller's certificate names, whether or not it is let in: role, name and serial."""

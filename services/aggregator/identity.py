@@ -21,6 +21,7 @@ class Identity:
 
     role: Role
     site: str = ""
+    name: str = ""  # of a person, where a certificate says it
 
 
 Identify: TypeAlias = Callable[[Context], Identity]

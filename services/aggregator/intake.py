@@ -9,10 +9,10 @@ from deerfield.manifest import Manifest, check, verify
 from deerfield.types import Attestation, Countersigned
 from services.aggregator.attested import check_attestation, check_ledger
 from services.aggregator.blobs import Blobs
-from services.aggregator.bounds import norm_limit
 from services.aggregator.budget import check_account, check_spend
 from services.aggregator.desk import Desk
 from services.aggregator.membership import member, open_task
+from services.aggregator.norms import norm_limit
 from services.aggregator.records import TaskRow, UploadRow
 from services.aggregator.refused import Refused
 from services.aggregator.store import Edge
@@ -103,6 +103,12 @@ class Intake:
     def missing(self, manifest: Manifest) -> frozenset[str]:
         """The chunks of an announced update that are not here yet; may run on any thread."""
         return self._desk.uploads.missing(manifest.chunks)
+
+    def announced(self, site: str, key: Key) -> str:
+        """The digest of what the site has announced for a task; empty if it has announced nothing."""
+        with self._desk.store.edge() as edge:
+            row = edge.uploads.get(key, site)
+        return row.announcement.manifest.digest if row else ""
 
     def hear(self, site: str) -> None:
         """Notes that a site is there: nobody is lost in the middle of a long transfer."""

@@ -3,14 +3,19 @@
 import re
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
+from math import prod
 
 import structlog
 
-from deerfield.errors import BadRequest, InvalidInput
+from deerfield.errors import BadRequest, InvalidInput, TooBusy
 from deerfield.exchange import LIVE, Event, Key, RunView
+from deerfield.manifest import FLOAT32_BYTES
 from deerfield.runspec import RunSpec
 from deerfield.strategy import Declaration, completed
-from deerfield.tensors import layers
+from deerfield.tensors import Shapes, layers
+from deerfield.wire import limits
+from deerfield.wire.checks import at_most, tensor_name
+from services.aggregator.bounds import Bounds
 from services.aggregator.desk import Desk
 from services.aggregator.membership import live
 from services.aggregator.phase import draw_adapter, fresh_phase, open_phase
@@ -26,8 +31,9 @@ log = structlog.get_logger()
 class Runs:
     """The operator's side of the aggregator."""
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, desk: Desk, bounds: Bounds) -> None:
         self._desk = desk
+        self._bounds = bounds
 
     def start(self, spec: RunSpec, request_id: str) -> str:
         """Creates a run with its first phase, and names it; the same request_id again is the same run.
@@ -35,14 +41,18 @@ class Runs:
         Raises:
             InvalidInput: the run cannot be run, or the request_id was used for another one.
             BadRequest: no request_id.
+            TooLarge, TooBusy: it has more sites or tensors than are taken, or too many runs are running.
         """
         if not 0 < len(request_id) <= REQUEST_ID_CHARS or "\0" in request_id:
             raise BadRequest(f"a request_id has 1 to {REQUEST_ID_CHARS} characters and no NUL, not {request_id[:40]!r}")
+        at_most(len(spec.federation.sites), self._bounds.sites, "sites in a run")
+        _check_size(spec.adapter)
         strategy = self._desk.make(spec)
         spec = completed(spec, strategy.declares)
         with self._desk.store.edge() as edge:
             if known := edge.run_of_request(request_id):
                 return _same(known, spec)
+            self._check_room(edge)
         _check_run(spec, strategy.declares)
         state = strategy.init(draw_adapter(spec.adapter, spec.seed))
         opening = open_phase(strategy, state, spec.federation.sites, self._desk.published)
@@ -51,6 +61,7 @@ class Runs:
         with self._desk.store.edge() as edge:
             if known := edge.run_of_request(request_id):  # another Start came first
                 return _same(known, spec)
+            self._check_room(edge)
             edge.add_run(
                 RunRow(
                     run=run,
@@ -65,6 +76,12 @@ class Runs:
             edge.add_phase(fresh_phase(spec, key, opening, now), opening.tasks)
             edge.add_event(run, "run_started", _started(spec, opening.state.shared.digest), now)
         return run
+
+    def _check_room(self, edge: Edge) -> None:
+        if (running := len(edge.runs("RUNNING"))) >= self._bounds.runs:
+            raise TooBusy(
+                f"{running} runs are running; the limit is {self._bounds.runs}: wait for one, or abort one", 30
+            )
 
     def get(self, run: str, published: tuple[int, int] | None = None) -> RunView:
         """One run with its newest state, or with the one that the (round, phase) `published`.
@@ -179,6 +196,20 @@ def _same(known: RunRow, spec: RunSpec) -> str:
     if known.spec != spec:
         raise InvalidInput(f"this request_id started {known.run}, which is another run; choose a new one")
     return known.run
+
+
+def _check_size(adapter: Shapes) -> None:
+    """Raises TooLarge before a tensor of the adapter is drawn."""
+    at_most(len(adapter), limits.TENSORS, "tensors in an adapter")
+    total = 0
+    for name, shape in adapter.items():
+        tensor_name(name)
+        at_most(len(shape), limits.DIMENSIONS, f"dimensions in {name}")
+        if any(side < 1 for side in shape):
+            raise InvalidInput(f"adapter: {name} has shape {list(shape)}; every side is at least 1")
+        at_most(size := FLOAT32_BYTES * prod(shape), limits.TENSOR_BYTES, f"bytes in {name}")
+        total += size
+    at_most(total, limits.MANIFEST_BYTES, "bytes in an adapter")
 
 
 def _check_run(spec: RunSpec, declares: Declaration) -> None:

@@ -2,9 +2,10 @@
 
 import asyncio
 import socket
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import grpc
 import structlog
@@ -12,7 +13,6 @@ from grpc_health.v1._async import HealthServicer
 
 from deerfield.errors import InvalidInput
 from deerfield.wire import federation_pb2_grpc as rpc
-from deerfield.wire.limits import SERVER_OPTIONS
 from services.aggregator.assembly import Aggregator
 from services.aggregator.audited import Audited
 from services.aggregator.checked import Checked
@@ -23,11 +23,17 @@ from services.aggregator.driver import drive
 from services.aggregator.gate import Gate
 from services.aggregator.health import add_health, add_reflection, set_serving
 from services.aggregator.identity import Identify, claimed
+from services.aggregator.metrics import Metrics
+from services.aggregator.observed import Observed
 from services.aggregator.pulse import Pulse
 from services.aggregator.recorder import Recorder, Tracking
 from services.aggregator.runs_servicer import RunsServicer
 from services.aggregator.servicer import FederationServicer
+from services.aggregator.throttle import Throttle
+from services.aggregator.traffic import Traffic
+from services.telemetry.exposition import exposed
 
+PROBES = 64  # calls at once on the probe port
 GRACE_S = 1.0  # for calls that are under way when the server stops; clients ask again
 RECORDER_GRACE_S = 30.0  # a model may be on its way to the registry
 
@@ -41,11 +47,16 @@ class Ports:
 
     listening: str
     health: str
+    metrics: str = ""  # plain HTTP for Prometheus; empty: there is none
 
 
 @asynccontextmanager
 async def serving(
-    aggregator: Aggregator, tracking: Tracking, identify: Identify, asked: Ports, gate: Gate | None = None
+    aggregator: Aggregator,
+    tracking: Tracking,
+    identify: Identify,
+    asked: Ports,
+    gate: Gate | None = None,
 ) -> AsyncIterator[Ports]:
     """Serves for as long as the block runs, over TLS behind a gate; hands it the ports that were bound.
 
@@ -55,12 +66,17 @@ async def serving(
         InvalidInput: a port is in use or cannot be bound.
     """
     pulse, loop, health, drain = Pulse(), asyncio.get_running_loop(), HealthServicer(), Drain()
+    bounds, metrics = aggregator.bounds, Metrics()
+    traffic = Traffic(bounds, metrics)
+    metrics.read(aggregator.desk, traffic.admission, aggregator.lost_after_s, gate.expires if gate else None)
     decisions = Decisions(aggregator.desk.store, aggregator.desk.clock)
-    audited = Audited(decisions, gate.shown if gate else claimed)  # first: it sees what the check refuses
-    interceptors = [audited, *([Checked(gate.check)] if gate else []), Draining(drain)]
-    data = grpc.aio.server(options=SERVER_OPTIONS, interceptors=interceptors)
-    probes = grpc.aio.server(options=SERVER_OPTIONS)
-    rpc.add_FederationServicer_to_server(FederationServicer(aggregator, pulse, identify), data)
+    audited = Audited(decisions, gate.shown if gate else claimed)  # outside the check: it sees what that refuses
+    checked = [Checked(gate.check)] if gate else []
+    guards = [Observed(metrics), audited, *checked, Throttle(bounds, identify, time.monotonic), Draining(drain)]
+    most = bounds.calls_and_reserve
+    data = grpc.aio.server(options=bounds.options(), interceptors=guards, maximum_concurrent_rpcs=most)
+    probes = grpc.aio.server(options=bounds.options(), maximum_concurrent_rpcs=PROBES)
+    rpc.add_FederationServicer_to_server(FederationServicer(aggregator, pulse, identify, traffic), data)
     rpc.add_RunsServicer_to_server(RunsServicer(aggregator, pulse, identify), data)
     add_reflection(data)
     for server in (data, probes):
@@ -74,13 +90,14 @@ async def serving(
     decisions.process("started")
     try:
         async with asyncio.TaskGroup() as group:  # a driver or recorder that dies takes the server with it
-            driving = group.create_task(drive(aggregator.coordinator, pulse, drain))
+            driving = group.create_task(drive(aggregator.coordinator, pulse, drain, metrics.aggregating))
             recording = group.create_task(_until_over(recorder))
             collection = group.create_task(collecting(aggregator.collector))
             auditing = group.create_task(decisions.follow())
-            yield ports
-            await health.enter_graceful_shutdown()
-            await _drained(drain, pulse, driving, aggregator.drain_s)
+            with exposed(metrics.registry, asked.metrics) as fetched:
+                yield replace(ports, metrics=fetched)
+                await health.enter_graceful_shutdown()
+                await _drained(drain, pulse, driving, aggregator.drain_s)
             driving.cancel()
             recording.cancel()
             collection.cancel()

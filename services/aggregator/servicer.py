@@ -4,29 +4,31 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import deerfield
-from deerfield.errors import BadRequest, VersionMismatch
+from deerfield.errors import VersionMismatch
 from deerfield.wire import checks, codec, limits, signed
 from deerfield.wire import federation_pb2 as pb
 from deerfield.wire import federation_pb2_grpc as rpc
 from services.aggregator.assembly import Aggregator
 from services.aggregator.identity import Context, Identify, caller
 from services.aggregator.membership import check_readable
+from services.aggregator.pace import paced
+from services.aggregator.polls import Polls
 from services.aggregator.pulse import Pulse
+from services.aggregator.traffic import Traffic
 from services.aggregator.translation import refuses, refuses_stream
-
-TRANSFERS = 4  # uploads at once; the others wait for their turn
 
 
 class FederationServicer(rpc.FederationServicer):
     """What a site may say."""
 
-    def __init__(self, aggregator: Aggregator, pulse: Pulse, identify: Identify) -> None:
+    def __init__(self, aggregator: Aggregator, pulse: Pulse, identify: Identify, traffic: Traffic) -> None:
         self._coordinator = aggregator.coordinator
         self._intake = aggregator.intake
         self._desk = aggregator.desk
         self._pulse = pulse
         self._identify = identify
-        self._turns = asyncio.Semaphore(TRANSFERS)
+        self._traffic = traffic
+        self._polls = Polls()
 
     @refuses
     async def Hello(self, request: pb.HelloRequest, context: Context) -> pb.HelloReply:
@@ -38,7 +40,8 @@ class FederationServicer(rpc.FederationServicer):
     async def NextTask(self, request: pb.NextTaskRequest, context: Context) -> pb.NextTaskReply:
         """Long-polls for a task."""
         site, wait_s = self._site(context), min(request.wait_ms / 1000, limits.POLL_S)
-        offer = await self._pulse.first(lambda: self._coordinator.next_task(site, request.run), wait_s)
+        poll = self._pulse.first(lambda: self._coordinator.next_task(site, request.run), wait_s)
+        offer = await self._polls.newest(site, request.run, poll)
         self._pulse.beat()
         return codec.encode_offer(offer)
 
@@ -47,8 +50,11 @@ class FederationServicer(rpc.FederationServicer):
         """Announces an update."""
         site, key, announcement = self._site(context), codec.decode_key(request.key), codec.decode_announcement(request)
         await asyncio.to_thread(self._intake.audit, site, key, announcement)
+        before = self._intake.announced(site, key)
         manifest = self._intake.announce(site, key, announcement)
-        missing = await asyncio.to_thread(self._intake.missing, manifest) if manifest else ()
+        missing = await asyncio.to_thread(self._intake.missing, manifest) if manifest else frozenset[str]()
+        if before == announcement.manifest.digest:
+            self._traffic.resumed(announcement.manifest.bytes_beyond(missing))
         return pb.BeginUploadReply(missing=codec.encode_shas(missing))
 
     @refuses
@@ -56,10 +62,11 @@ class FederationServicer(rpc.FederationServicer):
         """Takes chunks of what the site has announced."""
         site, stored = self._site(context), 0
         expected = self._intake.expected(site)
-        async with self._turns:
-            async for chunk in _until_idle(request):
+        async with self._traffic.upload(site):
+            async for chunk in paced(request, self._traffic.idle_s):
                 await asyncio.to_thread(self._intake.put, expected, *codec.decode_chunk(chunk))
                 self._intake.received(site)
+                self._traffic.received(len(chunk.data))
                 stored += 1
         return pb.PutChunksReply(stored=stored)
 
@@ -91,7 +98,9 @@ class FederationServicer(rpc.FederationServicer):
         identity, wanted = self._identify(context), codec.decode_wanted(request)
         await asyncio.to_thread(check_readable, self._desk.store, identity.role, identity.site, wanted)
         for sha in wanted:
-            yield codec.encode_chunk(sha, await asyncio.to_thread(self._desk.published.get, sha))
+            data = await asyncio.to_thread(self._desk.published.get, sha)
+            self._traffic.served(len(data))
+            yield codec.encode_chunk(sha, data)
 
     @refuses
     async def Heartbeat(self, request: pb.HeartbeatRequest, context: Context) -> pb.HeartbeatReply:
@@ -127,17 +136,3 @@ def _common_protocol(lowest: int, highest: int) -> int:
             f"speaks {limits.PROTOCOL}"
         )
     return limits.PROTOCOL
-
-
-async def _until_idle(messages: AsyncIterator[pb.Chunk]) -> AsyncIterator[pb.Chunk]:
-    """The messages; raises BadRequest once there is none for `limits.IDLE_S`."""
-    stream = aiter(messages)
-    while True:
-        try:
-            async with asyncio.timeout(limits.IDLE_S):
-                message = await anext(stream, None)
-        except TimeoutError:
-            raise BadRequest(f"no chunk came for {limits.IDLE_S:g} s; begin again where it stopped") from None
-        if message is None:
-            return
-        yield message

@@ -6,7 +6,7 @@ import json
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from math import isfinite
 from pathlib import Path
 
@@ -14,12 +14,14 @@ from deerfield.certificates import Files
 from deerfield.errors import InvalidInput
 from services.aggregator.address import FORMS, without_password
 from services.aggregator.assembly import DRAIN_S, LOST_AFTER_S
+from services.aggregator.bounds import Bounds
 from services.aggregator.bucket import ACCESS, FORM, SECRET, Bucket, read_place
 from services.aggregator.clock import CLOCK_SKEW_S
 from services.aggregator.database import TAKEOVER_S
 from services.aggregator.retention import Retention, read_retention
 
 LAST_PORT = 65535
+MOST = 1_000_000  # of any count that is bounded
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +34,9 @@ class Settings:
     blobs: Path | Bucket
     retention: Retention
     key: Path  # the aggregator's own signing key; made when it is first needed
+    metrics: str  # host:port of the metrics, plain HTTP; empty: none are served
+    log: str  # json or console; empty: console on a terminal
+    bounds: Bounds
     tracking: str  # MLflow tracking URI; empty: nothing is tracked
     artifacts: str  # where MLflow keeps models of new experiments; empty: the tracking server's default
     mlflow_run_id: str  # the MLflow run that the first run adopts; empty: each run makes its own
@@ -81,6 +86,10 @@ def read_settings(argv: Sequence[str], environment: Mapping[str, str] = os.envir
     option("lost-after", str(LOST_AFTER_S), "seconds of silence after which a site is not waited for")
     option("drain", str(DRAIN_S), "seconds that uploads under way have to finish after SIGTERM")
     option("clock-skew", str(CLOCK_SKEW_S), "seconds that the newest event may be ahead of this machine's clock")
+    option("metrics", "", "host:port for Prometheus, plain HTTP; empty: no metrics are served")
+    option("log", "", "form of the log: json or console; empty: console on a terminal, else json")
+    for each in fields(Bounds):
+        option(each.name.replace("_", "-"), f"{each.default:g}", str(each.metadata["help"]))
     parser.add_argument("--while-stdin", action="store_true", help="shut down when stdin closes")
     flags = parser.parse_args(argv)
     for flag, address in (("listen", flags.listen), ("health", flags.health)):
@@ -96,6 +105,9 @@ def read_settings(argv: Sequence[str], environment: Mapping[str, str] = os.envir
         blobs=blobs,
         retention=read_retention(flags.gc_grace, flags.keep_updates, flags.keep_states),
         key=Path(flags.key) if flags.key else _key_beside(flags.database, blobs),
+        metrics=flags.metrics,
+        log=flags.log,
+        bounds=_bounds(flags),
         tracking=flags.tracking,
         artifacts=flags.artifacts,
         mlflow_run_id=environment.get("MLFLOW_RUN_ID", ""),
@@ -150,10 +162,28 @@ def _key_beside(database: str, blobs: Path | Bucket) -> Path:
 
 
 def _seconds(flag: str, text: str) -> float:
+    return _positive(flag, text, "number of seconds")
+
+
+def _positive(flag: str, text: str, what: str) -> float:
     try:
         seconds = float(text)
     except ValueError:
         seconds = float("nan")
     if not (isfinite(seconds) and seconds > 0):
-        raise InvalidInput(f"{flag}: {text!r} is no number of seconds above 0")
+        raise InvalidInput(f"{flag}: {text!r} is no {what} above 0")
     return seconds
+
+
+def _bounds(flags: argparse.Namespace) -> Bounds:
+    """The bounds; raises InvalidInput, naming the flag, for one that is no count or time above 0."""
+    values: dict[str, float] = {}
+    for each in fields(Bounds):
+        flag, text = each.name.replace("_", "-"), getattr(flags, each.name)
+        if each.type is not int and each.type != "int":
+            values[each.name] = _positive(flag, text, "number")
+            continue
+        if not (text.isascii() and text.isdigit() and 0 < int(text) <= MOST):
+            raise InvalidInput(f"{flag}: {text!r} is no whole number from 1 to {MOST}")
+        values[each.name] = int(text)
+    return Bounds(**values)  # type: ignore[arg-type]  # whole numbers where it asks for them

@@ -13,6 +13,7 @@ from sqlalchemy.exc import DBAPIError
 from deerfield.errors import UnknownRun
 from deerfield.exchange import ENDINGS, Event, Key, RunState
 from deerfield.manifest import Manifest
+from services.aggregator.census import Census
 from services.aggregator.changes import Changes
 from services.aggregator.database import Database
 from services.aggregator.failures import failure
@@ -102,6 +103,7 @@ class Edge:
         self.kept = Kept(connection, self.changes)
         self.operations = Operations(connection, self.changes)
         self.trail = Trail(connection, time.time)
+        self.census = Census(connection)
 
     def run(self, run: str) -> RunRow:
         """One run; raises UnknownRun."""

@@ -145,9 +145,20 @@ class MlflowTracking:
             os.environ.setdefault(name, value)
         import mlflow
 
-        logging.getLogger("mlflow").setLevel(logging.ERROR)
+        _quieten()
         mlflow.set_tracking_uri(self._uri)
         return mlflow.MlflowClient(tracking_uri=self._uri)
+
+
+def _quieten() -> None:
+    """MLflow prints to stderr beside its logger; what is an error goes through the log of this process instead."""
+    from mlflow.utils.logging_utils import disable_logging
+
+    disable_logging()
+    theirs = logging.getLogger("mlflow")
+    theirs.handlers.clear()
+    theirs.propagate = True
+    theirs.setLevel(logging.ERROR)
 
 
 def _flat(document: Mapping[str, Any], prefix: str = "") -> dict[str, str]:

@@ -10,20 +10,25 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
+from typing import TypeAlias
 
 import structlog
 
 from deerfield.errors import DeerfieldError, InvalidInput
+from services.telemetry import logs
+
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; answers its exit code. Errors that deerfield can name are one line on stderr."""
     arguments = _parser().parse_args(argv)
-    structlog.configure(logger_factory=structlog.WriteLoggerFactory(sys.stderr))
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its lines about a failed handshake name no cause; ours do
     try:
+        logs.configure(arguments.log, "client", sys.stderr)
         arguments.command(arguments)
     except DeerfieldError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
@@ -33,14 +38,24 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m services.client", description=__doc__)
+    form = "form of the log: json or console; empty: console on a terminal, else json [DEERFIELD_LOG]"
+    parser.add_argument("--log", default=os.environ.get("DEERFIELD_LOG", ""), help=form)
     commands = parser.add_subparsers(required=True)
+    _add_run(commands)
+    _add_between_runs(commands)
+    return parser
 
+
+def _add_run(commands: Commands) -> None:
+    """What takes part in a run, or prepares one."""
     site = commands.add_parser("site", help="answer the tasks of a run until it ends")
     for flag in ("--site", "--aggregator", "--run"):
         site.add_argument(flag, required=True)
     site.add_argument("--policy", type=Path, required=True)
     site.add_argument("--state", type=Path, required=True, help="folder of the ledgers, the key and the stored updates")
     _add_tls(site)
+    variable = "DEERFIELD_SITE_METRICS"  # an aggregator on the same machine reads DEERFIELD_METRICS
+    site.add_argument("--metrics", default=os.environ.get(variable, ""), help=f"host:port for Prometheus [{variable}]")
     site.set_defaults(command=_site)
 
     prepare = commands.add_parser("prepare", help="split the data of an embedded run, describe its adapter")
@@ -69,6 +84,9 @@ def _parser() -> argparse.ArgumentParser:
         evaluate.add_argument(flag)
     evaluate.set_defaults(command=_evaluate)
 
+
+def _add_between_runs(commands: Commands) -> None:
+    """What serves an operator between runs."""
     plan = commands.add_parser("plan", help="what a run would cost sites, by their policies and ledgers")
     plan.add_argument("--request", type=Path, required=True, help="JSON: the run, and each site's policy and state")
     plan.set_defaults(command=_plan)
@@ -96,7 +114,6 @@ def _parser() -> argparse.ArgumentParser:
     audit.add_argument("--rounds", type=int, default=1)
     audit.add_argument("--noise-off", action="store_true")
     audit.set_defaults(command=_audit)
-    return parser
 
 
 def _add_tls(command: argparse.ArgumentParser) -> None:
@@ -107,17 +124,22 @@ def _add_tls(command: argparse.ArgumentParser) -> None:
 
 def _site(arguments: argparse.Namespace) -> None:
     from deerfield.wire.client import SiteClient
-    from services.client import connection, policy
+    from services.client import connection, metrics, policy
     from services.client.custody import Custody
     from services.client.site import Site
+    from services.telemetry.exposition import exposed
 
-    structlog.get_logger().info("site starts", site=arguments.site, run=arguments.run, pid=os.getpid())
+    structlog.contextvars.bind_contextvars(site=arguments.site, run=arguments.run)
+    structlog.get_logger().info("site starts", pid=os.getpid())
     rules, way = policy.load(arguments.policy), connection.way(arguments)
     with (
+        ExitStack() as stack,
         Custody(arguments.site, rules, arguments.state, trust=connection.trust(way.files)) as custody,
         connection.open_channel(way, arguments.site) as channel,
     ):
         link = SiteClient(channel, run=arguments.run, backoff=connection.patience(way))
+        figures = metrics.Metrics(custody.left, connection.expires(way.files))
+        stack.enter_context(exposed(figures.registry, arguments.metrics))
         link.hello()
         import torch  # seconds, once it is known that there is somebody to train for
 
@@ -126,7 +148,7 @@ def _site(arguments: argparse.Namespace) -> None:
         torch.set_num_threads(rules.threads)
         Site(
             name=arguments.site,
-            link=link,
+            link=metrics.MeasuredLink(link, figures),
             account=custody.account,
             build=partial(workbench.build, arguments.site, rules, custody.split_key),
             leaves=rules.on_exhaustion == "leave",
@@ -155,6 +177,7 @@ def _follow(arguments: argparse.Namespace) -> None:
     from deerfield.wire.connection import open_runs
     from services.client import connection
 
+    structlog.contextvars.bind_contextvars(run=arguments.run)
     with open_runs(connection.way(arguments), connection.warn) as runs:
         spec = runs.get(arguments.run).spec
         file = RunFile.model_validate_json(arguments.file.read_text())

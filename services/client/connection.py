@@ -1,6 +1,8 @@
 """How a site reaches its aggregator: by its certificate, or in plaintext where none is given."""
 
 import argparse
+from collections.abc import Callable
+from datetime import datetime
 
 import grpc
 import structlog
@@ -77,6 +79,11 @@ def patience(way: Way) -> Backoff:
 def warn(sentence: str) -> None:
     """A line in the log of somebody with a certificate."""
     log.warning("certificate", sentence=sentence)
+
+
+def expires(files: Files | None) -> Callable[[], datetime] | None:
+    """Asks when the site's certificate does, which may have been renewed; None without one."""
+    return (lambda: load(files, utc_now()).ends) if files else None
 
 
 def _say_renewed(sentence: str) -> None:

@@ -6,7 +6,7 @@ One process at a time has them. What it does with a ledger for one run is in `ru
 import fcntl
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -91,6 +91,11 @@ class Custody:
             plan=plan,
             trust=self.trust,
         )
+
+    def left(self) -> Mapping[str, tuple[float, float]]:
+        """The epsilon and the delta that are left of each population that was opened."""
+        accounts = {name: ledger.account for name, ledger in tuple(self._open.items())}
+        return {name: (account.remaining, account.delta_remaining) for name, account in accounts.items()}
 
     def _ledger(self, name: str, population: Population) -> Ledger:
         if name not in self._open:

@@ -6,10 +6,13 @@ Knows no transport, model or file: it is given a link to the aggregator and a wa
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from contextvars import copy_context
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
 
 import structlog
+from structlog.contextvars import bound_contextvars
 
 from deerfield.errors import (
     BudgetExhausted,
@@ -135,10 +138,11 @@ class Site:
         assignment = self.link.next_task()
         if assignment is None:
             return False
-        if (reason := self._answered.get(_key(assignment))) is not None:
-            self._decline(assignment, reason, "handed out again")
-            return True
-        self._work(assignment)
+        with bound_contextvars(run=assignment.run, round=assignment.task.round, phase=assignment.task.phase):
+            if (reason := self._answered.get(_key(assignment))) is not None:
+                self._decline(assignment, reason, "handed out again")
+            else:
+                self._work(assignment)
         return True
 
     def _work(self, assignment: Assignment) -> None:
@@ -175,7 +179,7 @@ class Site:
         with self._progress(assignment) as on_step:
             run = self._run(assignment)
             if (stored := run.account.stored(assignment)) is not None:
-                log.info("sends the stored update again", site=self.name, round=task.round, phase=task.phase)
+                log.info("sends the stored update again", site=self.name)
                 return stored
             run.account.check_head(self.link.head(assignment.spec.population))
             run.workbench.check(task)
@@ -239,7 +243,8 @@ class Site:
             if closed.is_set():
                 raise RoundClosed(f"round {assignment.task.round} phase {assignment.task.phase} has closed")
 
-        thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
+        here = copy_context()  # what the log says of the task, a thread does not inherit
+        thread = threading.Thread(target=partial(here.run, beat), name="heartbeat", daemon=True)
         if self.beats:
             thread.start()
         try:

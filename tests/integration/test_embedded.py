@@ -292,7 +292,7 @@ def test_an_aggregator_that_dies_ends_the_run_and_names_its_log(start):
 
 
 def kill(running: Running, site: str) -> None:
-    pid = re.search(r"pid=(\d+)", (running.out / "logs" / f"{site}.log").read_text())
+    pid = re.search(r'"pid": (\d+)', (running.out / "logs" / f"{site}.log").read_text())
     assert pid
     os.kill(int(pid[1]), signal.SIGKILL)
 

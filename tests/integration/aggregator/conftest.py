@@ -95,14 +95,14 @@ class Served:
 
 
 @contextmanager
-def served(aggregator: Aggregator, tracking=None, gate=None) -> Iterator[Served]:
+def served(aggregator: Aggregator, tracking=None, gate=None, asked=ANY) -> Iterator[Served]:
     """Serves `aggregator` on a thread for as long as the block runs."""
     started, box = threading.Event(), {}
 
     async def serve() -> None:
         box["stop"], box["loop"] = asyncio.Event(), asyncio.get_running_loop()
         identify = gate.identify if gate else from_metadata
-        async with serving(aggregator, tracking or Untracked(), identify, ANY, gate) as box["ports"]:
+        async with serving(aggregator, tracking or Untracked(), identify, asked, gate) as box["ports"]:
             started.set()
             await box["stop"].wait()
 

@@ -65,6 +65,27 @@ def test_details_that_are_no_error_info_do_not_hide_the_status():
     assert type(call_that_ends_with(act)) is errors.Unreachable
 
 
+def test_a_busy_side_says_when_to_come_again():
+    busy = errors.TooBusy("4 uploads are under way; the limit is 4", 7.25)
+    arrived = call_that_ends_with(lambda context: context.abort_with_status(to_status(busy)))
+    assert (type(arrived), arrived.retry_s) == (errors.TooBusy, 7.25)
+
+
+def test_gRPCs_own_limit_on_calls_is_worth_another_try():
+    words = "Concurrent RPC limit exceeded!"
+    arrived = call_that_ends_with(lambda context: context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, words))
+    assert type(arrived) is errors.TooBusy
+
+
+@pytest.mark.parametrize("letter", ["a", "\N{DEER}"])
+def test_a_sentence_that_fits_into_no_metadata_is_cut_and_keeps_its_reason(letter):
+    long = errors.RunEnded(letter * 100_000)
+    arrived = call_that_ends_with(lambda context: context.abort_with_status(to_status(long)))
+    assert type(arrived) is errors.RunEnded
+    assert str(arrived).startswith(letter * 200)
+    assert str(arrived).endswith("...")
+
+
 class Days:
     """A clock that sleeping moves."""
 
@@ -95,6 +116,19 @@ def test_pauses_double_up_to_the_longest_with_jitter_below():
     backoff = Backoff(sleep=days.sleep, clock=days, uniform=lambda low, high: low)
     assert backoff.retry(failing(9)) == "answer"
     assert days.slept == [0.5, 1, 2, 4, 8, 16, 30, 30, 30]
+
+
+def test_a_pause_is_at_least_what_a_busy_side_asks_for_and_at_most_the_longest():
+    days, asked = Days(), iter([0.1, 20.0, 600.0])
+
+    def attempt():
+        if (retry_s := next(asked, None)) is not None:
+            raise errors.TooBusy("no room", retry_s)
+        return "answer"
+
+    backoff = Backoff(sleep=days.sleep, clock=days, uniform=lambda low, high: high)
+    assert backoff.retry(attempt) == "answer"
+    assert days.slept == [1, 20, 60]
 
 
 def test_patience_ends_with_the_error_itself():

@@ -1,0 +1,1 @@
+"""How a service shows itself to its operator: its log, and the port of its metrics. Both services use it."""

@@ -1,0 +1,54 @@
+"""Serves the metrics of a process over plain HTTP, for Prometheus to fetch."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from socketserver import ThreadingMixIn
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+
+from prometheus_client import CollectorRegistry, make_wsgi_app
+
+from deerfield.errors import InvalidInput
+
+SILENCE_S = 10.0  # of somebody who has connected and asks for nothing
+LAST_PORT = 65535
+
+
+class _Server(ThreadingMixIn, WSGIServer):
+    daemon_threads = True
+
+
+class _Handler(WSGIRequestHandler):
+    timeout = SILENCE_S
+
+    def log_message(self, format: str, *args: object) -> None:
+        """A fetch is no news."""
+
+
+@contextmanager
+def exposed(registry: CollectorRegistry, address: str) -> Iterator[str]:
+    """Serves `registry` at host:port for as long as the block runs, and hands it the port that was bound.
+
+    An empty address serves nothing. Raises InvalidInput where the port cannot be bound.
+    """
+    if not address:
+        yield ""
+        return
+    host, _, port = address.rpartition(":")
+    if not (host and port.isascii() and port.isdigit() and int(port) <= LAST_PORT):
+        raise InvalidInput(f"metrics: {address!r} is no host:port, such as 127.0.0.1:8602; port 0 takes a free one")
+    try:
+        server = make_server(host.strip("[]"), int(port), make_wsgi_app(registry), _Server, handler_class=_Handler)
+    except OSError as error:
+        raise InvalidInput(
+            f"metrics: {address} is in use or cannot be bound ({error.strerror}); choose another port, or 0 for a "
+            "free one"
+        ) from None
+    thread = threading.Thread(target=server.serve_forever, name="metrics", daemon=True)
+    thread.start()
+    try:
+        yield f"{host}:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
