@@ -89,7 +89,9 @@ def aggregator(folder: Path, certificates: Path | None = None) -> Iterator[Serve
     with ExitStack() as stack, (folder / "log").open("w") as log:
         stack.callback(shutil.rmtree, folder)
         process = stack.enter_context(
-            subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, env=os.environ | MALLOC)
+            subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, env=os.environ | MALLOC
+            )
         )
         stack.callback(process.terminate)
         if process.stdout is None or not (line := process.stdout.readline()):
@@ -284,9 +286,14 @@ def _until_connected(server: Server, count: int) -> None:
 
 def _connected(server: Server) -> int:
     port = int(server.address.rpartition(":")[2])
-    return sum(
-        1 for each in server.process.net_connections("tcp") if each.status == "ESTABLISHED" and each.laddr.port == port
-    ) - 1  # the operator's
+    return (
+        sum(
+            1
+            for each in server.process.net_connections("tcp")
+            if each.status == "ESTABLISHED" and each.laddr.port == port
+        )
+        - 1
+    )  # the operator's
 
 
 def _most(value: Callable[[], int], seconds: float) -> int:
@@ -326,7 +333,9 @@ def main() -> None:
     parser.add_argument("--few", type=int, default=10, help="sites, for the memory")
     parser.add_argument("--many", type=int, default=1000, help="sites, for the memory")
     parser.add_argument("--folder", help="where the database and the blobs lie; /dev/shm: without a disk")
-    parser.add_argument("--only", choices=("speed", "memory", "waiting"), nargs="+", default=("speed", "memory", "waiting"))
+    parser.add_argument(
+        "--only", choices=("speed", "memory", "waiting"), nargs="+", default=("speed", "memory", "waiting")
+    )
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
         place = Path(folder)

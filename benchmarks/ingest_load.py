@@ -88,9 +88,7 @@ class Site:
         request = codec.encode_announcement(offer.key, announcement)
         begun = await self._stub.BeginUpload(request, metadata=self._who, timeout=CALL_S)
         missing = frozenset(sha256_names(begun.missing))
-        self._chunks = [
-            codec.encode_chunk(*piece) for piece in pieces(update.delta, announcement.manifest, missing)
-        ]
+        self._chunks = [codec.encode_chunk(*piece) for piece in pieces(update.delta, announcement.manifest, missing)]
         self._commit = pb.CommitRequest(key=codec.encode_key(offer.key), digest=announcement.manifest.digest)
 
     async def send(self) -> None:

@@ -1,6 +1,8 @@
 """Takes updates in: announced, sent chunk by chunk, verified and sealed. Every step may be asked again."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 from deerfield.attestation import countersign
 from deerfield.errors import AlreadySealed, BadAttestation, BadRequest, ChunksMissing, StaleBase
@@ -29,7 +31,7 @@ class Sealing:
     def verify(self) -> None:
         """Raises NotFinite or DigestMismatch if the stored bytes are not what was announced."""
         if not self.sealed:
-            verify(self.manifest, self.blobs.get)
+            verify(self.manifest, self.blobs.read)  # the digest of the whole covers every chunk
 
 
 class Intake:
@@ -100,9 +102,14 @@ class Intake:
             BadRequest: it is not one of the `expected`.
             DigestMismatch: it does not have the sha256 that names it.
         """
-        if sha not in expected:
-            raise BadRequest(f"chunk {sha} was not announced; BeginUpload comes first")
-        self._desk.uploads.put(sha, data)
+        self.put_all(expected, [(sha, data)])
+
+    def put_all(self, expected: frozenset[str], chunks: Sequence[tuple[str, bytes]]) -> None:
+        """As `put` for each, at less cost; what came before a chunk that is refused is kept."""
+        known = list(takewhile(lambda chunk: chunk[0] in expected, chunks))
+        self._desk.uploads.put_all(known)
+        if len(known) < len(chunks):
+            raise BadRequest(f"chunk {chunks[len(known)][0]} was not announced; BeginUpload comes first")
 
     def sealing(self, site: str, key: Key, digest: str) -> Sealing:
         """What is to be verified before `seal`.

@@ -1,7 +1,7 @@
 """What a site may say, over gRPC: each method decodes, calls and encodes. No decision is taken here."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import deerfield
 from deerfield.errors import BadRequest, VersionMismatch
@@ -12,6 +12,7 @@ from services.aggregator.assembly import Aggregator
 from services.aggregator.identity import Context, Identify, caller
 from services.aggregator.membership import check_readable
 from services.aggregator.pulse import Pulse
+from services.aggregator.receiving import store
 from services.aggregator.translation import refuses, refuses_stream
 
 TRANSFERS = 4  # uploads at once; the others wait for their turn
@@ -53,13 +54,14 @@ class FederationServicer(rpc.FederationServicer):
     @refuses
     async def PutChunks(self, request: AsyncIterator[pb.Chunk], context: Context) -> pb.PutChunksReply:
         """Takes chunks of what the site has announced."""
-        site, stored = self._site(context), 0
+        site = self._site(context)
         expected = self._intake.expected(site)
+
+        def keep(chunks: Sequence[pb.Chunk]) -> None:
+            self._intake.put_all(expected, [codec.decode_chunk(chunk) for chunk in chunks])
+
         async with self._turns:
-            async for chunk in _until_idle(request):
-                await asyncio.to_thread(self._intake.put, expected, *codec.decode_chunk(chunk))
-                self._intake.hear(site)
-                stored += 1
+            stored = await store(self._heard(site, _until_idle(request)), keep)
         return pb.PutChunksReply(stored=stored)
 
     @refuses
@@ -113,6 +115,11 @@ class FederationServicer(rpc.FederationServicer):
         self._coordinator.leave(self._site(context), checks.run_id(request.run), checks.detail(request.detail))
         self._pulse.beat()
         return pb.LeaveReply()
+
+    async def _heard(self, site: str, chunks: AsyncIterator[pb.Chunk]) -> AsyncIterator[pb.Chunk]:
+        async for chunk in chunks:
+            self._intake.hear(site)
+            yield chunk
 
     def _site(self, context: Context) -> str:
         return caller(self._identify, context, "site")
