@@ -1,4 +1,4 @@
-"""Sites as a load for `benchmarks.ingest`: many channels in one process, updates of random numbers, honest attestations.
+"""Sites as a load for `benchmarks.ingest`: many channels in one process, random updates, honest attestations.
 
 Reads a job from the first line of stdin, says `ready` once everything up to BeginUpload is done, waits for one more
 line, sends, and says `done`.

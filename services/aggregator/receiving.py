@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 
 from deerfield.wire import federation_pb2 as pb
 
-BATCH_BYTES = 2 << 20  # waiting to be stored, beside as much that is being stored: 4 MB for each upload
+BATCH = 2  # chunks that wait to be stored, beside as many that are being stored: 4 MiB for each upload
 
 
 async def store(chunks: AsyncIterator[pb.Chunk], keep: Callable[[Sequence[pb.Chunk]], None]) -> int:
@@ -15,17 +15,16 @@ async def store(chunks: AsyncIterator[pb.Chunk], keep: Callable[[Sequence[pb.Chu
     """
     batch: list[pb.Chunk] = []
     storing: asyncio.Task[None] | None = None
-    count = size = 0
+    count = 0
     try:
         async for chunk in chunks:
             batch.append(chunk)
-            size += chunk.ByteSize()  # `data` would be a copy
-            if storing is not None and (storing.done() or size >= BATCH_BYTES):
+            if storing is not None and (storing.done() or len(batch) >= BATCH):
                 await asyncio.shield(storing)
                 storing = None
             if storing is None:
                 storing = asyncio.create_task(asyncio.to_thread(keep, batch))
-                count, batch, size = count + len(batch), [], 0
+                count, batch = count + len(batch), []
     finally:
         if storing is not None:
             await storing

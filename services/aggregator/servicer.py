@@ -40,7 +40,8 @@ class FederationServicer(rpc.FederationServicer):
         """Long-polls for a task."""
         site, wait_s = self._site(context), min(request.wait_ms / 1000, limits.POLL_S)
         offer = await self._pulse.first(lambda: self._coordinator.next_task(site, request.run), wait_s)
-        self._pulse.beat()
+        if offer is not None:  # a poll that ran out has changed nothing, and would wake all the others
+            self._pulse.beat()
         return codec.encode_offer(offer)
 
     @refuses
