@@ -104,7 +104,11 @@ def aggregator(folder: Path, certificates: Path | None = None) -> Iterator[Serve
         else:
             channel = connect(address, role="operator")
         runs = RunsClient(stack.enter_context(channel))
-        yield Server(psutil.Process(process.pid), address, runs, str(certificates or ""))
+        try:
+            yield Server(psutil.Process(process.pid), address, runs, str(certificates or ""))
+        except BaseException:
+            sys.stderr.writelines((folder / "log").read_text().splitlines(keepends=True)[-20:])
+            raise
 
 
 @dataclass

@@ -21,11 +21,13 @@ def messages(draw, kind: type[Message]) -> Message:
     made = kind()
     for field in kind.DESCRIPTOR.fields:
         if draw(st.booleans()):
-            _set(made, field, [draw(_values(field)) for _ in range(draw(st.integers(0, 3)) if field.is_repeated else 1)])
+            _set(
+                made, field, [draw(_values(field)) for _ in range(draw(st.integers(0, 3)) if field.is_repeated else 1)]
+            )
     return kind.FromString(made.SerializeToString())
 
 
-def _values(field: FieldDescriptor) -> st.SearchStrategy:
+def _values(field: FieldDescriptor) -> st.SearchStrategy:  # noqa: PLR0911
     if field.cpp_type == FieldDescriptor.CPPTYPE_MESSAGE:
         return messages(GetMessageClass(field.message_type))
     if field.cpp_type in BITS:
@@ -138,5 +140,3 @@ def scrambled(raw: bytes, random: Random) -> bytes:
             case 2:
                 found[at:at] = found[at : at + random.randint(1, 8)]
     return bytes(found)
-
-

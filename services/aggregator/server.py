@@ -19,6 +19,7 @@ from services.aggregator.gate import Gate
 from services.aggregator.health import add_health, add_reflection, set_serving
 from services.aggregator.identity import Identify
 from services.aggregator.pulse import Pulse
+from services.aggregator.readable import Readable
 from services.aggregator.recorder import Recorder, Tracking
 from services.aggregator.runs_servicer import RunsServicer
 from services.aggregator.servicer import FederationServicer
@@ -45,7 +46,8 @@ async def serving(
         InvalidInput: a port is in use or cannot be bound.
     """
     pulse, loop, health = Pulse(), asyncio.get_running_loop(), HealthServicer()
-    data = grpc.aio.server(options=SERVER_OPTIONS, interceptors=[Checked(gate.check)] if gate else [])
+    guards = [Checked(gate.check), Readable()] if gate else [Readable()]
+    data = grpc.aio.server(options=SERVER_OPTIONS, interceptors=guards)
     probes = grpc.aio.server(options=SERVER_OPTIONS)
     rpc.add_FederationServicer_to_server(FederationServicer(aggregator, pulse, identify), data)
     rpc.add_RunsServicer_to_server(RunsServicer(aggregator, pulse, identify), data)

@@ -56,8 +56,7 @@ def decoded(decode, message):
     """Whether it was taken; any error but ours comes out."""
     try:
         USED.get(decode, lambda _: None)(decode(message))
-    except DeerfieldError as error:
-        assert str(error)
+    except DeerfieldError:
         return False
     return True
 
@@ -83,7 +82,9 @@ def test_good_messages_with_faults(decode, seed):
 
 
 @MANY
-@given(text=st.text() | st.binary().map(lambda raw: raw.decode(errors="replace")), number=st.integers(-(2**31), 2**31 - 1))
+@given(
+    text=st.text() | st.binary().map(lambda raw: raw.decode(errors="replace")), number=st.integers(-(2**31), 2**31 - 1)
+)
 def test_texts_and_numbers(text, number):
     for decode in (codec.decode_spec, checks.sha256_hex, checks.run_id, checks.population_name, checks.detail):
         decoded(decode, text)
