@@ -31,6 +31,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -66,15 +67,16 @@ class Server:
     runs: RunsClient
     certificates: str
 
-    def resident(self, field: str) -> int:
-        """VmRSS or VmHWM, in bytes."""
-        lines = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
-
     def cpu_s(self) -> float:
         """CPU seconds so far."""
         times = self.process.cpu_times()
         return float(times.user + times.system)
+
+
+def resident(process: psutil.Process, field: str) -> int:
+    """VmRSS or VmHWM of a process, in bytes."""
+    lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
 
 
 @contextmanager
@@ -115,17 +117,18 @@ def aggregator(folder: Path, certificates: Path | None = None) -> Iterator[Serve
 class Loads:
     """Processes of sites that do one kind of job."""
 
-    server: Server
+    address: str
     kind: str
     run: str = ""
     seed: int = 0
     wait_ms: int = 0
+    certificates: str = ""
     processes: list[subprocess.Popen[str]] = field(default_factory=list)
 
     def start(self, sites: Sequence[str]) -> "Loads":
         """Starts them, and waits until all are ready."""
-        job = {"kind": self.kind, "address": self.server.address, "run": self.run, "seed": self.seed}
-        job |= {"wait_ms": self.wait_ms, "certificates": self.server.certificates}
+        job = {"kind": self.kind, "address": self.address, "run": self.run, "seed": self.seed}
+        job |= {"wait_ms": self.wait_ms, "certificates": self.certificates}
         for number in range(LOADS):
             process = subprocess.Popen(
                 [sys.executable, "-m", "benchmarks.ingest_load"],
@@ -196,7 +199,7 @@ class Cost:
 def ingest(server: Server, sites: int, mib: int, seed: int) -> Cost:
     """Uploads of all sites at once, until the phase is published."""
     run = started(server, sites, mib, f"run {seed}")
-    loads = Loads(server, "upload", run, seed).start(names(sites))
+    loads = Loads(server.address, "upload", run, seed, certificates=server.certificates).start(names(sites))
     began, cpu = time.perf_counter(), server.cpu_s()
     loads.send()
     for event in server.runs.watch(run):
@@ -232,14 +235,23 @@ def fused_add(size: int) -> float:
     return (time.process_time() - began) / size * 1e9
 
 
+def hashing(size: int) -> float:
+    """CPU seconds for one sha256 of a GB, chunk by chunk."""
+    chunk, began = bytes(CHUNK_BYTES), time.process_time()
+    for _ in range(size // CHUNK_BYTES):
+        sha256(chunk).digest()
+    return (time.process_time() - began) / size * 1e9
+
+
 def speed(arguments: argparse.Namespace, place: Path, certificates: Path) -> None:
     """Prints the table of speed and CPU."""
     size = arguments.sites * arguments.mib << 20
     found: dict[str, list[Cost]] = {"TCP": [], "plaintext": [], "TLS": []}
-    added = []
+    added, hashed = [], []
     for repetition in range(arguments.repetitions):
         found["TCP"].append(tcp(size))
         added.append(fused_add(size))
+        hashed.append(hashing(size))
         for kind, secrets in (("plaintext", None), ("TLS", certificates)):
             with aggregator(place / "aggregator", secrets) as server:
                 found[kind].append(ingest(server, arguments.sites, arguments.mib, 10_000 * repetition))
@@ -252,6 +264,8 @@ def speed(arguments: argparse.Namespace, place: Path, certificates: Path) -> Non
         ratios = f"{rate[kind] / rate['TCP']:8.3f}{cpu[kind]:10.2f}{cpu[kind] / least:9.1f}"
         print(f"{kind:12}{rate[kind]:8.0f}{ratios}")
     print(f"  least: TCP receive {cpu['TCP']:.3f} + fused add {statistics.median(added):.3f} CPU s/GB")
+    once = statistics.median(hashed)
+    print(f"  one sha256 pass: {once:.3f} CPU s/GB, {once / least:.1f} x the least")
     _verdict("upload + accumulate / TCP", rate["plaintext"] / rate["TCP"], GOALS["speed"], at_least=True)
     _verdict("CPU / least", cpu["plaintext"] / least, GOALS["cpu"])
 
@@ -262,7 +276,7 @@ def memory(arguments: argparse.Namespace, place: Path) -> None:
     for sites in (arguments.few, arguments.many):
         with aggregator(place / "aggregator") as server:
             ingest(server, sites, 1, 0)
-            peak[sites] = server.resident("VmHWM")
+            peak[sites] = resident(server.process, "VmHWM")
     beyond = (peak[arguments.many] - ADMITTED * ADMITTED_BYTES) / peak[arguments.few]
     shown = ", ".join(f"{sites} sites {size / 2**20:.1f} MiB" for sites, size in peak.items())
     print(f"\npeak memory of uploads at once: {shown}; {ADMITTED} admitted")
@@ -270,36 +284,46 @@ def memory(arguments: argparse.Namespace, place: Path) -> None:
 
 
 def waiting(arguments: argparse.Namespace, place: Path) -> None:
-    """Prints what many sites cost that wait for a task."""
+    """Prints what many sites cost that wait for a task, and what they cost a server that does nothing else."""
     with aggregator(place / "aggregator") as server:
-        Loads(server, "wait", wait_ms=1000).start(names(arguments.few)).finish()
-        before = server.resident("VmRSS")
-        loads = Loads(server, "wait", wait_ms=25_000).start(names(arguments.many))
-        _until_connected(server, arguments.many)
-        most = _most(lambda: server.resident("VmRSS"), 5.0)
-        connected = _connected(server)
-        loads.finish()
-    each = (most - before) / arguments.many / 1024
-    print(f"\n{arguments.many} sites wait in NextTask over {connected} connections: {before / 2**20:.1f} MiB before")
-    _verdict("KiB each", each, GOALS["waiting"])
+        ours = _each(server.process, server.address, arguments)
+    with bare() as (process, address):
+        least = _each(process, address, arguments)
+    print(f"\n{arguments.many} sites wait in NextTask; an empty grpc.aio server with the same options: {least:.1f} KiB")
+    _verdict("KiB each", ours, GOALS["waiting"])
 
 
-def _until_connected(server: Server, count: int) -> None:
+def _each(process: psutil.Process, address: str, arguments: argparse.Namespace) -> float:
+    """KiB of resident memory for each site that waits."""
+    Loads(address, "wait", wait_ms=1000).start(names(arguments.few)).finish()
+    before, already = resident(process, "VmRSS"), _connected(process, address)
+    loads = Loads(address, "wait", wait_ms=25_000).start(names(arguments.many))
     end = time.monotonic() + 20
-    while _connected(server) < count and time.monotonic() < end:
+    while (connected := _connected(process, address) - already) < arguments.many and time.monotonic() < end:
         time.sleep(0.2)
+    most = _most(lambda: resident(process, "VmRSS"), 5.0)
+    loads.finish()
+    if connected < arguments.many:
+        raise SystemExit(f"{connected} of {arguments.many} sites connected in 20 s; the machine is too busy")
+    return (most - before) / arguments.many / 1024
 
 
-def _connected(server: Server) -> int:
-    port = int(server.address.rpartition(":")[2])
-    return (
-        sum(
-            1
-            for each in server.process.net_connections("tcp")
-            if each.status == "ESTABLISHED" and each.laddr.port == port
-        )
-        - 1
-    )  # the operator's
+def _connected(process: psutil.Process, address: str) -> int:
+    port = int(address.rpartition(":")[2])
+    found = process.net_connections("tcp")
+    return sum(1 for each in found if each.status == "ESTABLISHED" and each.laddr.port == port)
+
+
+@contextmanager
+def bare() -> Iterator[tuple[psutil.Process, str]]:
+    """A server whose NextTask waits and does nothing else."""
+    command = [sys.executable, "-m", "benchmarks.ingest_load", "bare"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | MALLOC) as process:
+        try:
+            assert process.stdout is not None
+            yield psutil.Process(process.pid), process.stdout.readline().strip()
+        finally:
+            process.terminate()
 
 
 def _most(value: Callable[[], int], seconds: float) -> int:

@@ -29,8 +29,8 @@ from deerfield.wire import codec
 from deerfield.wire import federation_pb2 as pb
 from deerfield.wire.channel import ROLE_KEY, SITE_KEY
 from deerfield.wire.checks import sha256_names
-from deerfield.wire.federation_pb2_grpc import FederationStub
-from deerfield.wire.limits import CHANNEL_OPTIONS
+from deerfield.wire.federation_pb2_grpc import FederationServicer, FederationStub, add_FederationServicer_to_server
+from deerfield.wire.limits import CHANNEL_OPTIONS, SERVER_OPTIONS
 
 OWN_CONNECTION = ("grpc.use_local_subchannel_pool", 1)  # channels to one address would share one otherwise
 AGAIN = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED)  # RESOURCE_EXHAUSTED: too busy to admit it
@@ -158,8 +158,28 @@ def _say(word: str) -> None:
     print(word, flush=True)
 
 
+class Bare(FederationServicer):
+    """Waits, and does nothing else."""
+
+    async def NextTask(self, request: pb.NextTaskRequest, context: Any) -> pb.NextTaskReply:
+        """Waits as long as it is asked to."""
+        await asyncio.sleep(request.wait_ms / 1000)
+        return pb.NextTaskReply()
+
+
+async def _serve() -> None:
+    server = grpc.aio.server(options=SERVER_OPTIONS)
+    add_FederationServicer_to_server(Bare(), server)
+    _say(f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}")
+    await server.start()
+    await server.wait_for_termination()
+
+
 def main() -> None:
-    """Does the job that stands in the first line of stdin."""
+    """Does the job that stands in the first line of stdin; `bare` serves instead."""
+    if sys.argv[1:] == ["bare"]:
+        asyncio.run(_serve())
+        return
     job = Job(**json.loads(sys.stdin.readline()))
     asyncio.run(_work(job))
     _say("done")
