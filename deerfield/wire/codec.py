@@ -222,8 +222,13 @@ def encode_event(event: Event) -> pb.Event:
 
 
 def decode_event(message: pb.Event) -> Event:
-    """An event."""
-    detail = json.loads(message.detail)
+    """An event; raises BadRequest where its detail is no JSON object."""
+    try:
+        detail = json.loads(message.detail)
+    except (ValueError, RecursionError) as error:  # recursion: a hundred thousand brackets
+        raise BadRequest(f"the detail of event {message.number} is no JSON: {error}") from None
+    if not isinstance(detail, dict):
+        raise BadRequest(f"the detail of event {message.number} is no JSON object but {type(detail).__name__}")
     return Event(number=message.number, run=message.run, kind=message.kind, detail=detail, time=message.time)
 
 

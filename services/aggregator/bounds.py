@@ -55,9 +55,6 @@ class Bounds:
             "grpc.keepalive_timeout_ms": int(self.keepalive_timeout_s * 1000),
             # without it a ping has a minute, whatever keepalive says
             "grpc.http2.ping_timeout_ms": int(self.keepalive_timeout_s * 1000),
-            # no probing for bandwidth: it lets every stream fill megabytes, also those that nobody reads yet
-            "grpc.http2.bdp_probe": 0,
-            "grpc.http2.lookahead_bytes": limits.UNREAD_BYTES,
         }
         return tuple({**dict(limits.SERVER_OPTIONS), **mine}.items())
 

@@ -16,7 +16,8 @@ from urllib3 import PoolManager, Timeout
 
 from deerfield.durable import OnDurable, ignore
 from deerfield.errors import InvalidInput, Unreachable
-from services.aggregator.blobs import GRACE_S, Blobs, FolderBlobs
+from services.aggregator.blobs import GRACE_S, Blobs
+from services.aggregator.folder_blobs import FolderBlobs
 from services.aggregator.s3_blobs import CONNECTIONS, S3Blobs
 
 FORM = "s3://BUCKET[/PREFIX]?endpoint=HOST:PORT&secure=true|false&region=REGION"

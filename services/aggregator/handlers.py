@@ -26,22 +26,24 @@ class Guard(Protocol):
         ...
 
 
-def guarded(handler: Handler, guard: Guard) -> Handler:
-    """The handler behind a guard; it stays None for a method that does not exist."""
-    return None if handler is None else _made(handler, guard, handler.request_streaming)
+def guarded(handler: Handler, guard: Guard, read: Callable[[bytes], Any] | None = None) -> Handler:
+    """The handler behind a guard, with its messages made by `read`; it stays None for a method that does not exist."""
+    return None if handler is None else _made(handler, guard, handler.request_streaming, read)
 
 
 def streamed(handler: Handler, guard: Guard) -> Handler:
     """As `guarded`, where the guard is always handed a stream of messages: a caller sees no difference."""
-    return None if handler is None else _made(handler, guard, streams=True)
+    return None if handler is None else _made(handler, guard, True, None)
 
 
-def _made(handler: "grpc.RpcMethodHandler[Any, Any]", guard: Guard, streams: bool) -> Handler:
+def _made(
+    handler: "grpc.RpcMethodHandler[Any, Any]", guard: Guard, streams: bool, read: Callable[[bytes], Any] | None
+) -> Handler:
     behaviour = getattr(handler, f"{FORMS[handler.request_streaming]}_{FORMS[handler.response_streaming]}")
     make = getattr(grpc, f"{FORMS[streams]}_{FORMS[handler.response_streaming]}_rpc_method_handler")
     found: Handler = make(
         guard.many(behaviour) if isasyncgenfunction(behaviour) else guard.one(behaviour),
-        request_deserializer=handler.request_deserializer,
+        request_deserializer=read or handler.request_deserializer,
         response_serializer=handler.response_serializer,
     )
     return found

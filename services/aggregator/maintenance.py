@@ -10,7 +10,8 @@ from typing import Any
 
 from deerfield.certificates import Files, load, utc_now
 from deerfield.errors import DeerfieldError, InvalidInput
-from services.aggregator.blobs import Blobs, FolderBlobs
+from services.aggregator.blobs import Blobs
+from services.aggregator.bucket import open_blobs, read_place
 
 
 def main(argv: Sequence[str]) -> int:
@@ -41,8 +42,9 @@ def _parser() -> argparse.ArgumentParser:
 def _backup(arguments: argparse.Namespace) -> dict[str, Any]:
     from services.aggregator.backup import backup
 
-    if not Path(arguments.blobs).is_dir():
-        raise InvalidInput(f"--blobs {arguments.blobs} is no folder; name the one that the aggregator uses")
+    place = read_place(arguments.blobs)
+    if isinstance(place, Path) and not place.is_dir():
+        raise InvalidInput(f"--blobs {place} is no folder; name what the aggregator uses")
     return backup(arguments.archive, _database(), _published(arguments.blobs))
 
 
@@ -60,7 +62,8 @@ def _database() -> str:
 
 
 def _published(blobs: str) -> Blobs:
-    return FolderBlobs(Path(blobs) / "published")
+    _, published = open_blobs(read_place(blobs))
+    return published
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """The long and pure part of a phase: from sealed manifests to the next state, its tasks and its numbers."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass, field
 from functools import partial
+from itertools import islice
 
 import numpy as np
 
@@ -15,9 +16,11 @@ from deerfield.privacy import epsilon
 from deerfield.runspec import RunSpec
 from deerfield.strategy import Strategy
 from deerfield.tensors import Shapes, Tensors, factor
-from deerfield.types import Spend, State, Update
+from deerfield.types import Spend, State, Task, Update
 from services.aggregator.blobs import Blobs
 from services.aggregator.records import PhaseRow, StateRecord, TaskRow, UploadRow
+
+CHUNKS_AT_ONCE = 16  # to be stored: more cost memory, fewer cost waits for the disk
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,7 +120,14 @@ def open_phase(strategy: Strategy, state: State, sites: Sequence[str], published
     )
     if state.round >= strategy.declares.rounds:
         return Opening(state=record, tasks=())
-    return Opening(state=record, tasks=[_planned(strategy, state, site, keep) for site in sorted(sites)])
+    tasks: list[TaskRow] = []
+    last: Tensors = {}
+    for site in sorted(sites):
+        task = strategy.plan(state, site)
+        start = tasks[-1].start if tasks and _same(task.start, last) else keep(task.start)
+        tasks.append(_planned(strategy, site, task, start))
+        last = task.start
+    return Opening(state=record, tasks=tasks)
 
 
 def fresh_phase(spec: RunSpec, key: Key, opening: Opening, now: float) -> PhaseRow:
@@ -129,8 +139,9 @@ def fresh_phase(spec: RunSpec, key: Key, opening: Opening, now: float) -> PhaseR
 def store_tensors(tensors: Tensors, published: Blobs, stored: set[str]) -> Manifest:
     """Puts tensors into the blob store, and names them; what is in `stored` is there, and the rest comes to it."""
     manifest = describe(tensors)
-    for sha, data in pieces(tensors, manifest, published.missing(manifest.chunks - stored)):
-        published.put(sha, data)
+    chunks = pieces(tensors, manifest, published.missing(manifest.chunks - stored))
+    while some := list(islice(chunks, CHUNKS_AT_ONCE)):
+        published.put_all(some)
     stored |= manifest.chunks  # what all sites start from is asked for once
     return manifest
 
@@ -152,12 +163,16 @@ def draw_adapter(schema: Shapes, seed: int) -> Tensors:
     return {name: array for each in sorted(schema) for name, array in drawn(each).items()}
 
 
-def _planned(strategy: Strategy, state: State, site: str, keep: Callable[[Tensors], Manifest]) -> TaskRow:
-    task = strategy.plan(state, site)
+def _same(start: Tensors, last: Tensors) -> bool:
+    """Whether they are the very same arrays: most strategies start all sites from one state, which is stored once."""
+    return start.keys() == last.keys() and all(array is last[name] for name, array in start.items())
+
+
+def _planned(strategy: Strategy, site: str, task: Task, start: Manifest) -> TaskRow:
     return TaskRow(
         site=site,
         factors=task.factors,
         epochs=task.epochs,
-        start=keep(task.start),
+        start=start,
         schema=dict(strategy.declares.upload(task)),
     )

@@ -15,6 +15,7 @@ from deerfield.types import Attestation, Spend
 PhaseState: TypeAlias = Literal["OPEN", "COLLECTING", "AGGREGATING", "PUBLISHED"]
 TaskState: TypeAlias = Literal["WAITING", "TAKEN", "SEALED", "DECLINED"]
 Away: TypeAlias = Literal["", "LEFT", "LOST"]  # nobody waits for the site, until it asks for a task again
+MANIFESTS = 16  # to remember: those of the updates pass through once
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,8 +88,9 @@ def to_text(value: Manifest | StateRecord | Attestation) -> str:
     return json.dumps(asdict(value))
 
 
+@lru_cache(MANIFESTS)
 def manifest_of(text: str) -> Manifest:
-    """A stored manifest."""
+    """A stored manifest; one and the same value for the same text, such as the start of all sites' tasks."""
     return _manifest(json.loads(text))
 
 

@@ -3,7 +3,7 @@
 import re
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import datetime
@@ -31,6 +31,7 @@ BACKOFF = Backoff(first_s=0.25, last_s=2.0, patience_s=8.0)
 FAILURES = (MinioException, HTTPError, OSError, ParseError, InvalidInput)  # the last: credentials that went away
 
 Answer = TypeVar("Answer")
+Asked = TypeVar("Asked")
 
 
 class Absent(Exception):
@@ -59,13 +60,22 @@ class S3Blobs:
             if (size := self._stat(sha).size) != len(data):
                 raise Unreachable(f"the S3 server keeps {size} of {len(data)} bytes of {sha}")
 
+    def put_all(self, blobs: Sequence[tuple[str, bytes]]) -> None:
+        if len(blobs) == 1:
+            self.put(*blobs[0])
+        elif blobs:
+            self._side_by_side(lambda blob: self.put(*blob), blobs)
+
     def get(self, sha: str) -> bytes:
-        try:
-            data = self._read(sha)
-        except Absent:
-            raise ChunksMissing(f"chunk {sha} is not here") from None
+        data = self.read(sha)
         check_content(sha, data)
         return data
+
+    def read(self, sha: str) -> bytes:
+        try:
+            return self._read(sha)
+        except Absent:
+            raise ChunksMissing(f"chunk {sha} is not here") from None
 
     def has(self, sha: str) -> bool:
         with suppress(Absent):
@@ -77,13 +87,8 @@ class S3Blobs:
         wanted = sorted(frozenset(shas))
         if not wanted:
             return frozenset()
-        with ThreadPoolExecutor(min(CONNECTIONS, len(wanted)), "s3") as pool:
-            asked = [pool.submit(self._refreshed, sha) for sha in wanted]
-            try:
-                return frozenset(sha for sha, found in zip(wanted, asked, strict=True) if not found.result())
-            except Unreachable:
-                pool.shutdown(wait=False, cancel_futures=True)  # each would wait as long as this one has
-                raise
+        found = self._side_by_side(self._refreshed, wanted)
+        return frozenset(sha for sha, here in zip(wanted, found, strict=True) if not here)
 
     def kept(self) -> Iterator[Blob]:
         try:
@@ -112,6 +117,16 @@ class S3Blobs:
         )
         self._remove(name)
         self._outage = Outage(f"the S3 server's bucket {self._bucket}")
+
+    def _side_by_side(self, act: Callable[[Asked], Answer], all_asked: Sequence[Asked]) -> list[Answer]:
+        """What `act` answers to each, some of them at once; raises what the first one raises that fails."""
+        with ThreadPoolExecutor(min(CONNECTIONS, len(all_asked)), "s3") as pool:
+            answers = [pool.submit(act, asked) for asked in all_asked]
+            try:
+                return [answer.result() for answer in answers]
+            except Unreachable:
+                pool.shutdown(wait=False, cancel_futures=True)  # each would wait as long as this one has
+                raise
 
     def _write(self, sha: str, data: bytes) -> None:
         self._ask(

@@ -26,6 +26,7 @@ from services.aggregator.identity import Identify, claimed
 from services.aggregator.metrics import Metrics
 from services.aggregator.observed import Observed
 from services.aggregator.pulse import Pulse
+from services.aggregator.readable import Readable
 from services.aggregator.recorder import Recorder, Tracking
 from services.aggregator.runs_servicer import RunsServicer
 from services.aggregator.servicer import FederationServicer
@@ -72,7 +73,8 @@ async def serving(
     decisions = Decisions(aggregator.desk.store, aggregator.desk.clock)
     audited = Audited(decisions, gate.shown if gate else claimed)  # outside the check: it sees what that refuses
     checked = [Checked(gate.check)] if gate else []
-    guards = [Observed(metrics), audited, *checked, Throttle(bounds, identify, time.monotonic), Draining(drain)]
+    throttle = Throttle(bounds, identify, time.monotonic)
+    guards = [Observed(metrics), audited, *checked, throttle, Draining(drain), Readable()]
     most = bounds.calls_and_reserve
     data = grpc.aio.server(options=bounds.options(), interceptors=guards, maximum_concurrent_rpcs=most)
     probes = grpc.aio.server(options=bounds.options(), maximum_concurrent_rpcs=PROBES)

@@ -1,7 +1,7 @@
 """What a site may say, over gRPC: each method decodes, calls and encodes. No decision is taken here."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import deerfield
 from deerfield.errors import VersionMismatch
@@ -14,6 +14,7 @@ from services.aggregator.membership import check_readable
 from services.aggregator.pace import paced
 from services.aggregator.polls import Polls
 from services.aggregator.pulse import Pulse
+from services.aggregator.receiving import store
 from services.aggregator.traffic import Traffic
 from services.aggregator.translation import refuses, refuses_stream
 
@@ -42,7 +43,8 @@ class FederationServicer(rpc.FederationServicer):
         site, wait_s = self._site(context), min(request.wait_ms / 1000, limits.POLL_S)
         poll = self._pulse.first(lambda: self._coordinator.next_task(site, request.run), wait_s)
         offer = await self._polls.newest(site, request.run, poll)
-        self._pulse.beat()
+        if offer is not None:  # a poll that ran out has changed nothing, and would wake all the others
+            self._pulse.beat()
         return codec.encode_offer(offer)
 
     @refuses
@@ -60,14 +62,14 @@ class FederationServicer(rpc.FederationServicer):
     @refuses
     async def PutChunks(self, request: AsyncIterator[pb.Chunk], context: Context) -> pb.PutChunksReply:
         """Takes chunks of what the site has announced."""
-        site, stored = self._site(context), 0
+        site = self._site(context)
         expected = self._intake.expected(site)
+
+        def keep(chunks: Sequence[pb.Chunk]) -> None:
+            self._intake.put_all(expected, [codec.decode_chunk(chunk) for chunk in chunks])
+
         async with self._traffic.upload(site):
-            async for chunk in paced(request, self._traffic.idle_s):
-                await asyncio.to_thread(self._intake.put, expected, *codec.decode_chunk(chunk))
-                self._intake.received(site)
-                self._traffic.received(len(chunk.data))
-                stored += 1
+            stored = await store(self._noted(site, paced(request, self._traffic.idle_s)), keep)
         return pb.PutChunksReply(stored=stored)
 
     @refuses
@@ -124,6 +126,12 @@ class FederationServicer(rpc.FederationServicer):
         self._coordinator.leave(self._site(context), checks.run_id(request.run), checks.detail(request.detail))
         self._pulse.beat()
         return pb.LeaveReply()
+
+    async def _noted(self, site: str, chunks: AsyncIterator[pb.Chunk]) -> AsyncIterator[pb.Chunk]:
+        async for chunk in chunks:
+            self._intake.received(site)
+            self._traffic.received(len(chunk.data))
+            yield chunk
 
     def _site(self, context: Context) -> str:
         return caller(self._identify, context, "site")

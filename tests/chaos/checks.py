@@ -14,8 +14,9 @@ from deerfield.manifest import Stored, assemble
 from deerfield.strategies import make
 from deerfield.tensors import digest
 from deerfield.types import State, Update
-from services.aggregator.blobs import Blobs, FolderBlobs
+from services.aggregator.blobs import Blobs
 from services.aggregator.database import open_database
+from services.aggregator.folder_blobs import FolderBlobs
 from services.aggregator.records import RunRow, StateRecord, state_of
 from services.aggregator.store import Edge, Store
 from services.aggregator.tables import phases

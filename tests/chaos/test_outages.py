@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from services.aggregator.blobs import FolderBlobs
+from services.aggregator.folder_blobs import FolderBlobs
 from tests.chaos.checks import found
 from tests.chaos.consortium import Consortium
 from tests.chaos.edges import undisturbed

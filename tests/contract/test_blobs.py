@@ -14,8 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from deerfield.errors import ChunksMissing, DigestMismatch
-from services.aggregator.blobs import Blobs, FolderBlobs, MemoryBlobs
+from services.aggregator.blobs import Blobs, MemoryBlobs
 from services.aggregator.bucket import open_blobs, read_place
+from services.aggregator.folder_blobs import FolderBlobs
 from services.aggregator.s3_blobs import PART_BYTES
 from tests import s3
 

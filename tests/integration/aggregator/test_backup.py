@@ -16,7 +16,7 @@ from deerfield.restoration import Trust, check
 from deerfield.runspec import Privacy
 from services.aggregator import archive
 from services.aggregator.backup import backup
-from services.aggregator.blobs import FolderBlobs
+from services.aggregator.folder_blobs import FolderBlobs
 from services.aggregator.restore import restore
 from tests import pki
 from tests.fakes import run_spec

@@ -15,8 +15,8 @@ from deerfield.errors import NoRoom
 from deerfield.wire.backoff import Backoff
 from deerfield.wire.channel import connect
 from deerfield.wire.client import RunsClient, SiteClient
-from services.aggregator.blobs import FolderBlobs
 from services.aggregator.database import open_database
+from services.aggregator.folder_blobs import FolderBlobs
 from services.aggregator.store import Store
 from tests.fakes import TeachingSite, adapter, run_spec
 from tests.integration.aggregator.processes import command, digest_undisturbed, running, working

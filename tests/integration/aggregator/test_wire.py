@@ -38,6 +38,7 @@ from deerfield.wire.calls import downstream, unary, upstream
 from deerfield.wire.channel import connect
 from deerfield.wire.client import RunsClient, SiteClient
 from deerfield.wire.federation_pb2_grpc import FederationStub, RunsStub
+from deerfield.wire.status import from_rpc
 from tests.attesting import again
 from tests.fakes import LosesAnswers, TeachingSite, adapter, run_spec
 
@@ -299,3 +300,25 @@ def test_a_lost_answer_is_looked_up_and_the_update_is_sent_once(server, run, met
 def test_a_client_without_its_aggregator_gives_up_when_its_patience_ends():
     with connect("127.0.0.1:1", role="operator") as channel, pytest.raises(Unreachable):
         RunsClient(channel, backoff=Backoff(first_s=0.01, patience_s=0.05)).list()
+
+
+def first(answer, streams):
+    return next(answer) if streams else answer
+
+
+@pytest.mark.parametrize("method", ["unary_unary", "stream_unary", "unary_stream", "stream_stream"])
+def test_bytes_that_are_no_message_are_refused_with_a_reason(server, method):
+    path = {
+        "unary_unary": "/deerfield.wire.v1.Federation/Hello",
+        "stream_unary": "/deerfield.wire.v1.Federation/PutChunks",
+        "unary_stream": "/deerfield.wire.v1.Runs/Watch",
+        "stream_stream": "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+    }[method]
+    with grpc.insecure_channel(server.ports.listening) as channel:
+        streams, call = method.endswith("stream"), getattr(channel, method)(path)
+        request = b"\xff\xff" if method.startswith("unary") else iter([b"\xff\xff"])
+        caller = (("deerfield-role", "operator" if "Watch" in path else "site"), ("deerfield-site", "north"))
+        with pytest.raises(grpc.RpcError) as caught:
+            first(call(request, metadata=caller, timeout=10), streams)
+    assert isinstance(from_rpc(caught.value), BadRequest)
+    assert "2 bytes came that are no message" in caught.value.details()

@@ -1,0 +1,33 @@
+"""Takes a stream of chunks in: some are being stored on a thread while the next ones arrive."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+
+from deerfield.wire import federation_pb2 as pb
+
+BATCH = 2  # chunks that wait to be stored, beside as many that are being stored: 4 MiB for each upload
+
+
+async def store(chunks: AsyncIterator[pb.Chunk], keep: Callable[[Sequence[pb.Chunk]], None]) -> int:
+    """Hands every chunk to `keep` on a thread, several at a time where they come faster; answers how many there were.
+
+    A chunk never waits for one that has not come, and those that have come are kept also where the stream breaks.
+    """
+    batch: list[pb.Chunk] = []
+    storing: asyncio.Task[None] | None = None
+    count = 0
+    try:
+        async for chunk in chunks:
+            batch.append(chunk)
+            if storing is not None and (storing.done() or len(batch) >= BATCH):
+                await asyncio.shield(storing)
+                storing = None
+            if storing is None:
+                storing = asyncio.create_task(asyncio.to_thread(keep, batch))
+                count, batch = count + len(batch), []
+    finally:
+        if storing is not None:
+            await storing
+        if batch:
+            await asyncio.to_thread(keep, batch)
+    return count + len(batch)

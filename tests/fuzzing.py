@@ -1,0 +1,290 @@
+"""Sequences of calls that no site or operator would make, against an aggregator that is a process of its own."""
+
+import json
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from hashlib import sha256
+from itertools import count
+from pathlib import Path
+from random import Random
+from threading import Event
+from typing import Any, Literal
+
+import grpc
+from google.protobuf.message import DecodeError, Message
+from google.rpc.error_details_pb2 import ErrorInfo
+from grpc_status import rpc_status
+from hypothesis import strategies as st
+
+from deerfield.exchange import announce
+from deerfield.link import Assignment
+from deerfield.manifest import describe, pieces
+from deerfield.types import Update
+from deerfield.wire import codec
+from deerfield.wire import federation_pb2 as pb
+from deerfield.wire.channel import connect
+from deerfield.wire.client import RunsClient, SiteClient
+from deerfield.wire.status import DOMAIN, REASONS
+from tests.fakes import TeachingSite, adapter, run_spec
+from tests.messages import faulty, scrambled
+
+METHODS = {m.name: m for service in pb.DESCRIPTOR.services_by_name.values() for m in service.methods}
+CALL_S = 20.0  # of a call that is to be answered at once: it must never be reached
+PEOPLE = (
+    (("deerfield-role", "site"), ("deerfield-site", "north")),
+    (("deerfield-role", "site"), ("deerfield-site", "south")),
+    (("deerfield-role", "operator"),),
+    (("deerfield-role", "operator"), ("deerfield-site", "north")),
+    (("deerfield-role", "observer"),),
+    (("deerfield-role", "site"), ("deerfield-site", "stranger")),
+    (("deerfield-role", "site"), ("deerfield-site", "x" * 2000)),
+    (("deerfield-role", "site"),),
+    (("deerfield-role", "king"),),
+    (),
+)
+Fault = Literal["none", "fields", "bytes", "noise", "huge", "empty"]
+FAULTS: tuple[Fault, ...] = ("none", "none", "none", "fields", "fields", "bytes", "noise", "huge", "empty")
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One call: who makes it, and what is wrong with it."""
+
+    method: str
+    person: int
+    fault: Fault
+    seed: int
+    hangs_up: bool  # in the middle, without waiting for the answer
+
+
+STEPS = st.builds(
+    Step,
+    st.sampled_from(sorted(METHODS)),
+    st.integers(0, len(PEOPLE) - 1) | st.integers(0, 2),  # mostly somebody who may call
+    st.sampled_from(FAULTS),
+    st.integers(0, 2**32 - 1),
+    st.sampled_from([False] * 9 + [True]),
+)
+SEQUENCES = st.lists(st.lists(STEPS, min_size=1, max_size=3), min_size=1, max_size=6)  # each group at once
+
+
+@dataclass
+class Target:
+    """A running aggregator, what can be said to it, and what it has answered."""
+
+    process: subprocess.Popen[str]
+    channel: grpc.Channel
+    address: str
+    good: dict[str, Sequence[Message]]
+    anchor: TeachingSite
+    sealed: tuple[Assignment, Update]
+    pool: ThreadPoolExecutor
+    answers: Counter[str] = field(default_factory=Counter)
+    numbers: Iterator[int] = field(default_factory=count)
+
+    def play(self, sequence: Sequence[Sequence[Step]]) -> None:
+        """Makes the calls, those of a group at once; every one must get a typed answer in time."""
+        for group in sequence:
+            for step, answer in zip(group, self.pool.map(self.answer, group), strict=True):
+                self.answers[answer] += 1
+                assert answer.startswith(("OK", "hung up")) or answer.partition(" ")[2], f"{step} got {answer}"
+
+    def answer(self, step: Step) -> str:
+        """The status of a call, with its reason: `CODE REASON`; a status without one of our reasons has none."""
+        method, random = METHODS[step.method], Random(step.seed)
+        forms = {False: "unary", True: "stream"}
+        form = f"{forms[method.client_streaming]}_{forms[method.server_streaming]}"
+        call = getattr(self.channel, form)(f"/{method.containing_service.full_name}/{method.name}")
+        sent = self.said(step, random)
+        gone = Event()
+        try:
+            if step.hangs_up or method.name == "Watch":  # a run that goes on is watched without end
+                return self._hang_up(call, method, sent, PEOPLE[step.person], gone)
+            request = iter(sent) if method.client_streaming else sent[0]
+            reply = call(request, metadata=PEOPLE[step.person], timeout=CALL_S)
+            if method.server_streaming:
+                for _ in reply:
+                    pass
+            return "OK"
+        except grpc.RpcError as error:
+            return status(error)
+        finally:
+            gone.set()
+
+    def _hang_up(self, call: Any, method: Any, sent: Sequence[bytes], person: Any, gone: Event) -> str:
+        def slowly() -> Iterator[bytes]:
+            yield from sent
+            gone.wait(CALL_S)  # half-open: the end never comes
+
+        request = slowly() if method.client_streaming else sent[0]
+        if method.server_streaming:
+            reply = call(request, metadata=person, timeout=CALL_S)
+            try:
+                next(reply, None)
+            finally:
+                reply.cancel()
+        else:
+            future = call.future(request, metadata=person, timeout=CALL_S)
+            future.cancel()
+        return "hung up"
+
+    def said(self, step: Step, random: Random) -> list[bytes]:
+        """The messages of a call, as bytes."""
+        method = METHODS[step.method]
+        good = random.choice(self.good[step.method])
+        messages = list(good) if isinstance(good, tuple) else [good]
+        if method.client_streaming:
+            random.shuffle(messages)
+        return [_limited(method, _wrong(message, step.fault, random)) for message in messages] or [b""]
+
+    def still_serves(self) -> None:
+        """A valid exchange: a sealed update that is sent once more gets its receipt."""
+        self.anchor.link.send(*self.sealed)
+
+    def finishes_a_run(self) -> None:
+        """A run of one site, from its start to its model."""
+        with RunsClient.connect(self.address) as runs:
+            number = next(self.numbers)
+            run = runs.start(run_spec(f"solo-{number}", rounds=1), f"solo {number}")
+            with connect(self.address, role="site", site=f"solo-{number}") as channel:
+                site = TeachingSite(f"solo-{number}", SiteClient(channel, run=run), adapter(number))
+                site.step()
+                site.step()  # the second phase of the round of `deer`
+            kinds = [event.kind for event in runs.watch(run)]
+            assert kinds[-1] == "run_finished", kinds
+
+    @property
+    def resident(self) -> int:
+        """Bytes of memory that the aggregator has now."""
+        lines = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS"))
+
+
+def status(error: grpc.RpcError) -> str:
+    """`CODE REASON`, with the reasons that gRPC itself may give for what never reached a method."""
+    code, reason = error.code().name, ""
+    told = rpc_status.from_call(error)
+    for packed in told.details if told else ():
+        info = ErrorInfo()
+        if packed.Unpack(info) and info.domain == DOMAIN:
+            reason = info.reason
+    if not reason and code == "RESOURCE_EXHAUSTED" and "larger than max" in (error.details() or ""):
+        reason = "message"  # gRPC's own limit
+    return f"{code} {reason}" if reason in REASONS or reason == "message" else code
+
+
+def _wrong(message: Message, fault: Fault, random: Random) -> bytes:
+    raw = message.SerializeToString()
+    match fault:
+        case "fields":
+            return faulty(message, random).SerializeToString()
+        case "bytes":
+            return scrambled(raw, random)
+        case "noise":
+            return random.randbytes(random.choice([1, 10, 1000]))
+        case "huge":
+            return _huge(message, random)
+        case "empty":
+            return b""
+    return raw
+
+
+def _huge(message: Message, random: Random) -> bytes:
+    """Far more of one field than anybody needs, or more bytes than a message may have."""
+    made = type(message).FromString(message.SerializeToString())
+    match made:
+        case pb.Chunk():
+            made.data = bytes(random.choice([(1 << 20) + 1, 9 << 20]))
+        case pb.BeginUploadRequest():
+            made.manifest.tensors.extend([pb.TensorInfo(name="x")] * random.choice([1000, 30_000]))
+        case pb.GetChunksRequest():
+            made.sha256.extend([random.randbytes(32)] * random.choice([4000, 5000]))
+        case pb.EvaluatedRequest():
+            made.metrics.update({str(number): 0.0 for number in range(10_000)})
+        case _:
+            texts = [each for each in made.DESCRIPTOR.fields if each.type == each.TYPE_STRING and not each.is_repeated]
+            if texts:
+                setattr(made, random.choice(texts).name, "9" * random.choice([1000, 100_000, 9 << 20]))
+    return made.SerializeToString()
+
+
+def _limited(method: Any, raw: bytes) -> bytes:
+    """The same, but for a long poll, which waits for an instant only."""
+    if method.name != "NextTask":
+        return raw
+    try:
+        request = pb.NextTaskRequest.FromString(raw)
+    except DecodeError:
+        return raw
+    request.wait_ms = min(request.wait_ms, 20)
+    return request.SerializeToString()
+
+
+@contextmanager
+def target(folder: Path) -> Iterator[Target]:
+    """An aggregator with a run that two sites work on, and one with a sealed update."""
+    command = [sys.executable, "-m", "services.aggregator", "--listen", "127.0.0.1:0", "--health", "127.0.0.1:0"]
+    command += ["--database", f"sqlite:///{folder / 'a.db'}", "--blobs", str(folder / "blobs"), "--lost-after", "3600"]
+    with ExitStack() as stack:
+        log = stack.enter_context((folder / "log").open("w"))
+        process = stack.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True))
+        stack.callback(process.terminate)
+        address = json.loads(process.stdout.readline())["listening"]
+        options = [("grpc.max_send_message_length", -1)]
+        channel = stack.enter_context(grpc.insecure_channel(address, options=options))
+        runs = stack.enter_context(RunsClient.connect(address))
+        run = runs.start(run_spec("north", "south", rounds=1000), "fuzzed")
+        kept = runs.start(run_spec("anchor", "absent", rounds=1), "anchored")
+        own = stack.enter_context(connect(address, role="site", site="anchor"))
+        anchor = TeachingSite("anchor", SiteClient(own, run=kept), adapter(7))
+        pool = stack.enter_context(ThreadPoolExecutor(3))
+        assignment = anchor.link.next_task()
+        sealed = assignment, anchor.update(assignment)
+        anchor.link.send(*sealed)
+        yield Target(process, channel, address, good_messages(address, run), anchor, sealed, pool)
+        assert process.poll() is None
+    _, broken, after = (folder / "log").read_text().partition("Traceback")
+    assert not broken, after[:4000]
+
+
+def good_messages(address: str, run: str) -> dict[str, Sequence[Any]]:
+    """Messages that are good at some time, by method; a tuple is a stream."""
+    with connect(address, role="site", site="north") as channel:
+        site = TeachingSite("north", SiteClient(channel, run=run), adapter(1))
+        assignment = site.link.next_task()
+        update = site.update(assignment)
+    told = announce(update)
+    key = codec.encode_key(assignment.key)
+    chunks = tuple(codec.encode_chunk(*piece) for piece in pieces(update.delta, told.manifest, told.manifest.chunks))
+    foreign = codec.encode_chunk(sha256(b"foreign").hexdigest(), b"foreign")
+    later = pb.TaskKey(run=run, incarnation=1, round=9, phase=1)
+    shas = [chunk.sha256 for chunk in chunks]
+    return {
+        "Hello": [pb.HelloRequest(protocol_min=1, protocol_max=2, build="test")],
+        "NextTask": [pb.NextTaskRequest(run=run, wait_ms=10), pb.NextTaskRequest()],
+        "BeginUpload": [codec.encode_announcement(assignment.key, told)],
+        "PutChunks": [chunks, (*chunks, *chunks), (*chunks, foreign), ()],
+        "Commit": [pb.CommitRequest(key=key, digest=told.manifest.digest)],
+        "UploadStatus": [pb.UploadStatusRequest(key=key), pb.UploadStatusRequest(key=later)],
+        "LedgerHead": [pb.LedgerHeadRequest(population="patients")],
+        "GetChunks": [
+            pb.GetChunksRequest(sha256=shas),
+            pb.GetChunksRequest(sha256=codec.encode_shas(describe(assignment.task.start).chunks)),
+        ],
+        "Heartbeat": [pb.HeartbeatRequest(key=key, steps_done=3, steps=8)],
+        "Decline": [pb.DeclineRequest(key=later, reason=pb.NOT_MAPPED, detail="no")],
+        "Leave": [pb.LeaveRequest(run=run, detail="bye")],
+        "Start": [
+            pb.StartRequest(request_id=f"again {n}", spec=run_spec("north", name=f"r{n}").canonical()) for n in range(4)
+        ],
+        "Watch": [pb.WatchRequest(run=run), pb.WatchRequest(run=run, after=3)],
+        "Get": [pb.GetRequest(run=run), pb.GetRequest(run=run, published=pb.PhaseNumber(round=1))],
+        "List": [pb.ListRequest()],
+        "Abort": [pb.AbortRequest(run="another", reason="enough"), pb.AbortRequest(run="again", reason="enough")],
+        "Evaluated": [pb.EvaluatedRequest(run=run, round=0, phase=0, metrics={"accuracy": 0.5})],
+    }

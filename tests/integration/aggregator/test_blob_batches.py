@@ -1,0 +1,74 @@
+"""Several blobs at once: all or none can be relied on, also where the disk says no in the middle."""
+
+import subprocess
+import sys
+from hashlib import sha256
+
+import pytest
+
+from deerfield.errors import ChunksMissing, DigestMismatch
+from services.aggregator.blobs import MemoryBlobs
+from services.aggregator.folder_blobs import FolderBlobs
+
+LIMITED = """
+import resource, sys
+from hashlib import sha256
+from pathlib import Path
+from services.aggregator.folder_blobs import FolderBlobs
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
+blobs = FolderBlobs(Path(sys.argv[1]))
+blobs.put_all([(sha256(data).hexdigest(), data) for data in (b"small", b"1" * 5000)])
+"""
+
+
+def named(*contents: bytes):
+    return [(sha256(data).hexdigest(), data) for data in contents]
+
+
+@pytest.fixture(params=[FolderBlobs, MemoryBlobs])
+def blobs(request, tmp_path):
+    return request.param(tmp_path / "blobs") if request.param is FolderBlobs else request.param()
+
+
+def test_what_is_put_together_is_there_one_by_one(blobs):
+    some = named(*(bytes([number]) * 1000 for number in range(40)))
+    blobs.put_all(some[:3])
+    blobs.put_all([*some, *some])  # what is here already, and the same twice
+    for sha, data in some:
+        assert blobs.has(sha)
+        assert blobs.get(sha) == blobs.read(sha) == data
+    with pytest.raises(ChunksMissing):
+        blobs.read("0" * 64)
+
+
+def test_a_wrong_one_is_refused(blobs):
+    (good,) = named(b"good")
+    with pytest.raises(DigestMismatch):
+        blobs.put_all([good, ("0" * 64, b"other")])
+    assert not blobs.has("0" * 64)
+
+
+def test_what_was_put_is_found_by_the_next_process(tmp_path):
+    some = named(b"one", b"two")
+    FolderBlobs(tmp_path).put_all(some)
+    again = FolderBlobs(tmp_path)
+    assert [again.get(sha) for sha, _ in some] == [b"one", b"two"]
+    assert not list(tmp_path.rglob("*.part"))
+
+
+def test_a_damaged_file_is_read_as_it_is_and_never_gotten(tmp_path):
+    blobs, ((sha, data),) = FolderBlobs(tmp_path), named(b"whole")
+    blobs.put(sha, data)
+    (tmp_path / sha[:2] / sha).write_bytes(b"torn")
+    assert blobs.read(sha) == b"torn"
+    with pytest.raises(DigestMismatch):
+        blobs.get(sha)
+
+
+def test_a_disk_that_takes_one_and_not_the_next_leaves_neither_and_no_rest(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED, str(tmp_path)], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert "File too large" in done.stderr
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+    assert not any(FolderBlobs(tmp_path).has(sha) for sha, _ in named(b"small", b"1" * 5000))
