@@ -149,6 +149,11 @@ def database(request: pytest.FixtureRequest) -> Callable[[Path], str]:
 
 
 @pytest.fixture
+def bucket(s3_server: s3.Server) -> str:
+    return s3_server.bucket()
+
+
+@pytest.fixture
 def s3_in(s3_server: s3.Server) -> Callable[[Path], str]:
     """As `folder_in`, with a bucket of the server for each folder."""
     buckets: dict[Path, str] = {}
