@@ -2,7 +2,9 @@
 
 import warnings
 from collections.abc import Mapping
+from contextlib import redirect_stderr
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -79,7 +81,8 @@ def _log_version(client: Any, mlflow_run: str, release: Release) -> str:
                 pip_requirements=list(REQUIREMENTS),
             )
     client.log_dict(mlflow_run, {spec.model.input: [EXAMPLES[spec.model.input]]}, "input_example.json")
-    return str(mlflow.register_model(info.model_uri, spec.name, tags=dict(release.tags)).version)
+    with redirect_stderr(StringIO()):  # it prints what it did, in no form of a log, and turns that on again by itself
+        return str(mlflow.register_model(info.model_uri, spec.name, tags=dict(release.tags)).version)
 
 
 def _signature(spec: RunSpec) -> Any:

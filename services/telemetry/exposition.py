@@ -6,9 +6,12 @@ from contextlib import contextmanager
 from socketserver import ThreadingMixIn
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
+import structlog
 from prometheus_client import CollectorRegistry, make_wsgi_app
 
 from deerfield.errors import InvalidInput
+
+log = structlog.get_logger()
 
 SILENCE_S = 10.0  # of somebody who has connected and asks for nothing
 LAST_PORT = 65535
@@ -16,6 +19,10 @@ LAST_PORT = 65535
 
 class _Server(ThreadingMixIn, WSGIServer):
     daemon_threads = True
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Somebody has hung up in the middle: the log's business, and not stderr's."""
+        log.warning("metrics not fetched", exc_info=True)
 
 
 class _Handler(WSGIRequestHandler):

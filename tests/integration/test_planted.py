@@ -83,7 +83,9 @@ def holding(folder: Path, words: tuple[str, ...], passed: tuple[str, ...] = ()) 
 
 
 def lines(log: Path) -> list[dict[str, object]]:
-    return [json.loads(line) for line in log.read_text().splitlines()]
+    said = log.read_text().splitlines()
+    assert [line for line in said if not line.startswith("{")] == []
+    return [json.loads(line) for line in said]
 
 
 def test_nothing_that_a_run_leaves_behind_names_a_record(told):
