@@ -96,8 +96,9 @@ def _spoil(message: Message, random: Random) -> None:
 
 def _replace(message: Message, field: FieldDescriptor, random: Random) -> None:
     if _is_map(field):
-        if field.message_type.fields_by_name["value"].message_type is None:
-            getattr(message, field.name)[random.choice(TEXTS)] = random.choice(FLOATS)
+        value = field.message_type.fields_by_name["value"]
+        if value.message_type is None:
+            getattr(message, field.name)[random.choice(TEXTS)] = _scalar(value, random)
     elif field.is_repeated:
         values = list(getattr(message, field.name))
         values[random.randrange(len(values) + 1) :] = [_scalar(field, random) for _ in range(random.randint(0, 3))]

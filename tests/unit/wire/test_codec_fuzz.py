@@ -41,6 +41,9 @@ GOOD = {  # what decodes, and a message that it takes
     codec.decode_view: codec.encode_view(VIEW),
     signed.decode_attestation: codec.encode_announcement(KEY, ANNOUNCEMENT).attestation,
     signed.decode_head: pb.CommitReply(head=signed.encode_head(HEAD)),
+    signed.decode_restoration: pb.NextTaskReply(
+        restoration=pb.Restoration(statement='{"runs": {"run-1": 2}}', certificates="none", signature=b"0" * 64)
+    ),
 }
 USED = {  # what is done next with what was decoded
     codec.decode_manifest: lambda manifest: check(manifest, ADAPTER),
@@ -63,7 +66,7 @@ def decoded(decode, message):
 
 def test_every_decoder_is_tried_and_takes_what_is_good():
     names = {name for module in (codec, signed) for name in vars(module) if name.startswith("decode_")}
-    assert {decode.__name__ for decode in GOOD} == names - {"decode_spec", "decode_reason"}  # these take no message
+    assert {decode.__name__ for decode in GOOD} == names - {"decode_spec", "decode_reason", "decode_public_key"}  # no message
     assert all(decoded(decode, message) for decode, message in GOOD.items())
 
 
