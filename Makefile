@@ -49,5 +49,6 @@ proto: .venv/.installed
 
 benchmarks: .venv/.installed
 	$(BIN)/python -m benchmarks.dp_step
+	$(BIN)/python -m benchmarks.ingest
 	$(BIN)/python -m benchmarks.real_data brain-mri
 	$(BIN)/python -m benchmarks.real_data medquad

@@ -4,7 +4,6 @@ import importlib.util
 import subprocess
 import sys
 import time
-from collections import Counter
 from itertools import count
 from pathlib import Path
 
@@ -53,7 +52,7 @@ def test_ten_thousand_sequences(tmp_path):
             print(f"{times:8} {answer}")
         print("MiB resident after sequences:", {n: round(size / 2**20, 1) for n, size in resident.items()})
         assert played >= COUNT
-        assert len(aggregator.answers) > 15, Counter(aggregator.answers)
+        assert len(aggregator.answers) > 12, aggregator.answers
         assert max(resident.values()) - resident[SETTLED] < GROWTH_BYTES
 
 

@@ -20,6 +20,7 @@ from services.aggregator.folder_blobs import FolderBlobs
 from services.aggregator.restore import restore
 from tests import pki
 from tests.fakes import run_spec
+from tests.integration.aggregator.conftest import folder_in
 from tests.integration.aggregator.test_rounds import kinds, last, sites
 from tests.pki import NOW
 
@@ -38,7 +39,13 @@ def ada(ca, tmp_path):
 
 
 @pytest.fixture
-def place(tmp_path, open_in, database, ada):
+def place():
+    """Folders, whose files the tests look into."""
+    return folder_in
+
+
+@pytest.fixture
+def pair(tmp_path, open_in, database, ada):
     """An aggregator in `a`, its backup, and what it is restored to in `b`."""
     return Place(tmp_path, open_in, database, ada)
 
@@ -66,21 +73,21 @@ def step(aggregator, both):
     aggregator.coordinator.close_due()
 
 
-def test_a_run_goes_on_from_a_backup_under_a_new_incarnation(place, ca):
-    first = place.open(place.folder / "a")
+def test_a_run_goes_on_from_a_backup_under_a_new_incarnation(pair, ca):
+    first = pair.open(pair.folder / "a")
     run = first.runs.start(run_spec(*NAMES, rounds=2, privacy=RECORD), "once")
     both = sites(first, run, *NAMES, noise_multiplier=4.0)
     step(first, both)
     both[0].step()
-    done = place.backup()
+    done = pair.backup()
     assert (done["rows"]["runs"], done["rows"]["heads"]) == (1, 2)
     late = both[1].link.next_task()
     both[1].step()
     first.coordinator.close_due()  # what is lost: phase 1 was published, and told to everybody
     lost_events = first.runs.events(run, 0)
 
-    number = place.restore()["incarnations"][run]
-    second = place.open(place.folder / "b")
+    number = pair.restore()["incarnations"][run]
+    second = pair.open(pair.folder / "b")
     view = second.runs.get(run)
     assert (view.state, view.incarnation, view.round, view.phase) == ("RUNNING", number, 0, 1)
     assert view.sites == {"north": "WAITING", "south": "WAITING"}
@@ -106,15 +113,15 @@ def test_a_run_goes_on_from_a_backup_under_a_new_incarnation(place, ca):
     assert told == pytest.approx(epsilon([spend] * (4 + 3), RECORD.delta))
 
 
-def test_heads_keys_events_and_ended_runs_stay_as_they_were(place):
-    first = place.open(place.folder / "a")
+def test_heads_keys_events_and_ended_runs_stay_as_they_were(pair):
+    first = pair.open(pair.folder / "a")
     over = first.runs.start(run_spec("north", rounds=1, strategy="fedavg"), "once")
     step(first, sites(first, over, "north"))
     aborted = first.runs.start(run_spec("north", rounds=1), "twice")
     first.runs.abort(aborted, "enough")
-    place.backup()
-    assert place.restore()["incarnations"] == {}
-    second = place.open(place.folder / "b")
+    pair.backup()
+    assert pair.restore()["incarnations"] == {}
+    second = pair.open(pair.folder / "b")
     assert second.runs.list() == first.runs.list()
     for run in (over, aborted):
         assert second.runs.events(run, 0) == first.runs.events(run, 0)
@@ -126,14 +133,14 @@ def test_heads_keys_events_and_ended_runs_stay_as_they_were(place):
     assert len(numbers) == len(set(numbers))
 
 
-def test_a_paused_run_stays_paused_and_its_deadline_does_not_count_the_pause(place, clock):
-    first = place.open(place.folder / "a")
+def test_a_paused_run_stays_paused_and_its_deadline_does_not_count_the_pause(pair, clock):
+    first = pair.open(pair.folder / "a")
     run = first.runs.start(run_spec("north", rounds=1), "once")
     first.runs.pause(run, "night")
-    place.backup()
+    pair.backup()
     clock.now = NOW.timestamp() + 5000
-    place.restore()
-    second = place.open(place.folder / "b")
+    pair.restore()
+    second = pair.open(pair.folder / "b")
     assert second.runs.get(run).state == "PAUSED"
     clock.advance(5000)
     second.runs.resume(run)
@@ -143,38 +150,38 @@ def test_a_paused_run_stays_paused_and_its_deadline_does_not_count_the_pause(pla
     assert second.runs.get(run).state == "RUNNING"
 
 
-def test_a_backup_restored_twice_gives_no_task_the_same_name_twice(place):
-    first = place.open(place.folder / "a")
+def test_a_backup_restored_twice_gives_no_task_the_same_name_twice(pair):
+    first = pair.open(pair.folder / "a")
     run = first.runs.start(run_spec("north", rounds=1), "once")
-    place.backup()
-    one = place.restore("b")["incarnations"][run]
-    two = place.restore("c", NOW + timedelta(hours=1))["incarnations"][run]
+    pair.backup()
+    one = pair.restore("b")["incarnations"][run]
+    two = pair.restore("c", NOW + timedelta(hours=1))["incarnations"][run]
     assert 1 < one < two
 
 
-def test_a_backup_holds_no_secret_and_nothing_that_a_site_sent(place):
-    first = place.open(place.folder / "a")
+def test_a_backup_holds_no_secret_and_nothing_that_a_site_sent(pair):
+    first = pair.open(pair.folder / "a")
     privacy = Privacy(unit="site", epsilon=8.0, clip=1.0, delta=1e-6)
     run = first.runs.start(run_spec(*NAMES, rounds=1, privacy=privacy), "once")
     with first.desk.store.edge() as edge:
         secret = edge.newest_phase(edge.run(run)).noise_key
-    place.backup()
-    assert place.archive.stat().st_mode & 0o777 == 0o600
-    with zipfile.ZipFile(place.archive) as found:
+    pair.backup()
+    assert pair.archive.stat().st_mode & 0o777 == 0o600
+    with zipfile.ZipFile(pair.archive) as found:
         parts = [found.read(name) for name in found.namelist()]
         rows = [json.loads(line) for line in found.read("rows/phases.jsonl").splitlines()]
     assert [row["noise_key"] for row in rows] == [None]
     assert not any(secret in part or secret.hex().encode() in part for part in parts)
-    place.restore()
-    second = place.open(place.folder / "b")
+    pair.restore()
+    second = pair.open(pair.folder / "b")
     with second.desk.store.edge() as edge:
         fresh = edge.newest_phase(edge.run(run)).noise_key
     assert len(fresh) == 32
     assert fresh != secret
 
 
-def test_updates_are_left_out(place):
-    first = place.open(place.folder / "a")
+def test_updates_are_left_out(pair):
+    first = pair.open(pair.folder / "a")
     run = first.runs.start(run_spec(*NAMES, rounds=1), "once")
     (north, _) = sites(first, run, *NAMES)
     assignment = north.link.next_task()
@@ -182,14 +189,14 @@ def test_updates_are_left_out(place):
     north.link.send(assignment, update)
     with first.desk.store.edge() as edge:
         (sent,) = edge.uploads.sealed(assignment.key)
-    place.backup()
-    with archive.reading(place.archive) as found:
+    pair.backup()
+    with archive.reading(pair.archive) as found:
         assert not sent.announcement.manifest.chunks & {sha for sha, _ in found.blobs()}
 
 
-def test_a_backup_is_of_one_instant_while_the_aggregator_goes_on(place):
+def test_a_backup_is_of_one_instant_while_the_aggregator_goes_on(pair):
     """Runs are started and aborted all the while: each is in the rows whole or not at all."""
-    first = place.open(place.folder / "a")
+    first = pair.open(pair.folder / "a")
     stop, started = threading.Event(), threading.Event()
 
     def work():
@@ -206,9 +213,9 @@ def test_a_backup_is_of_one_instant_while_the_aggregator_goes_on(place):
     try:
         assert started.wait(60)
         for _ in range(5):
-            place.archive.unlink(missing_ok=True)
-            place.backup()
-            with archive.reading(place.archive) as found:
+            pair.archive.unlink(missing_ok=True)
+            pair.backup()
+            with archive.reading(pair.archive) as found:
                 runs = {row["run"]: row["state"] for row in found.rows("runs")}
                 assert {row["run"] for row in found.rows("phases")} == set(runs)
                 assert {row["run"] for row in found.rows("tasks")} == set(runs)
@@ -222,43 +229,43 @@ def test_a_backup_is_of_one_instant_while_the_aggregator_goes_on(place):
         thread.join(60)
 
 
-def test_what_retention_has_removed_is_not_missed_and_what_a_run_needs_is(place):
-    first = place.open(place.folder / "a")
+def test_what_retention_has_removed_is_not_missed_and_what_a_run_needs_is(pair):
+    first = pair.open(pair.folder / "a")
     run = first.runs.start(run_spec("north", rounds=2, strategy="fedavg"), "once")
     old = first.runs.get(run).model.chunks
     step(first, sites(first, run, "north"))
     new = first.runs.get(run).model.chunks
     for sha in old - new:
-        (place.folder / "a" / "published" / sha[:2] / sha).unlink()
-    place.backup()
-    place.archive.unlink()
+        (pair.folder / "a" / "published" / sha[:2] / sha).unlink()
+    pair.backup()
+    pair.archive.unlink()
     gone = min(new - old)
-    (place.folder / "a" / "published" / gone[:2] / gone).unlink()
+    (pair.folder / "a" / "published" / gone[:2] / gone).unlink()
     with pytest.raises(InvalidInput, match=f"blobs: {gone} is named by the database"):
-        place.backup()
-    assert not place.archive.exists()
-    assert [path.name for path in place.folder.iterdir() if path.suffix == ".part"] == []
+        pair.backup()
+    assert not pair.archive.exists()
+    assert [path.name for path in pair.folder.iterdir() if path.suffix == ".part"] == []
 
 
-def test_a_restore_refuses_what_it_should_not_touch(place, tmp_path, ca):
-    first = place.open(place.folder / "a")
+def test_a_restore_refuses_what_it_should_not_touch(pair, tmp_path, ca):
+    first = pair.open(pair.folder / "a")
     run = first.runs.start(run_spec("north", rounds=1), "once")
-    place.backup()
+    pair.backup()
     with pytest.raises(InvalidInput, match="never overwritten"):
-        place.backup()
+        pair.backup()
     north = load(pki.files(ca, tmp_path / "north"), NOW)
     with pytest.raises(InvalidInput, match="only an operator restores"):
-        place.restore(operator=north)
+        pair.restore(operator=north)
     first.desk.store.close()
     with pytest.raises(InvalidInput, match="holds rows already"):
-        place.restore("a")
-    place.restore("b")
+        pair.restore("a")
+    pair.restore("b")
     with pytest.raises(InvalidInput, match="holds rows already"):
-        place.restore("b")
-    second = place.open(place.folder / "b")
+        pair.restore("b")
+    second = pair.open(pair.folder / "b")
     assert second.runs.get(run).state == "RUNNING"
     with pytest.raises(InvalidInput, match="is in use by"):
-        place.restore("b")
+        pair.restore("b")
 
 
 def damaged(path: Path, change) -> None:
@@ -297,38 +304,38 @@ def without_a_blob(parts):
         (manifest(revision="9999"), "tables are of revision 9999, and this version of deerfield has"),
     ],
 )
-def test_a_damaged_or_foreign_archive_is_refused_before_anything_is_made(tmp_path, place, change, said):
-    first = place.open(place.folder / "a")
+def test_a_damaged_or_foreign_archive_is_refused_before_anything_is_made(tmp_path, pair, change, said):
+    first = pair.open(pair.folder / "a")
     first.runs.start(run_spec("north", rounds=1), "once")
-    place.backup()
-    damaged(place.archive, change)
+    pair.backup()
+    damaged(pair.archive, change)
     with pytest.raises(InvalidInput, match=said):
-        place.restore()
+        pair.restore()
     assert not list((tmp_path / "b").iterdir())
 
 
 @pytest.mark.parametrize("where", [0.05, 0.1, 0.3, 0.5])  # the end lists names and times, whose bits may not matter
-def test_a_flipped_bit_or_a_cut_is_noticed(place, where):
-    first = place.open(place.folder / "a")
+def test_a_flipped_bit_or_a_cut_is_noticed(pair, where):
+    first = pair.open(pair.folder / "a")
     first.runs.start(run_spec("north", rounds=1), "once")
-    place.backup()
-    data = bytearray(place.archive.read_bytes())
+    pair.backup()
+    data = bytearray(pair.archive.read_bytes())
     data[int(len(data) * where)] ^= 1
     for changed in (data, data[: int(len(data) * where)], b"no zip"):
-        place.archive.write_bytes(changed)
+        pair.archive.write_bytes(changed)
         with pytest.raises(InvalidInput, match=r"damaged|cannot be read|no manifest"):
-            place.restore()
+            pair.restore()
 
 
-def test_a_database_that_is_not_there_or_is_of_another_revision_is_one_sentence(tmp_path, place, database):
+def test_a_database_that_is_not_there_or_is_of_another_revision_is_one_sentence(tmp_path, pair, database):
     with pytest.raises(InvalidInput, match=r"does not exist|of revision none"):
-        place.backup("nowhere")
+        pair.backup("nowhere")
     assert not list((tmp_path / "nowhere").glob("*.db*"))
 
 
-def test_a_restore_is_an_event(place):
-    first = place.open(place.folder / "a")
+def test_a_restore_is_an_event(pair):
+    first = pair.open(pair.folder / "a")
     run = first.runs.start(run_spec("north", rounds=1), "once")
-    place.backup()
-    place.restore()
-    assert kinds(place.open(place.folder / "b"), run) == ["run_started", "run_restored"]
+    pair.backup()
+    pair.restore()
+    assert kinds(pair.open(pair.folder / "b"), run) == ["run_started", "run_restored"]

@@ -221,7 +221,7 @@ def test_a_crash_between_the_rows_and_the_blobs_leaves_nothing_that_the_next_pas
     desk = aggregator.desk
     finished(aggregator, "north", "south")
     clock.advance(8 * DAY)
-    store = Store(Database(engine=desk.store._engine, close=lambda: None), on_edge=kill)
+    store = Store(Database(engine=desk.store._engine, keeper=desk.store._keeper, close=lambda: None), on_edge=kill)
     with pytest.raises(Killed):
         Collector(replace(desk, store=store), Retention()).collect()
     check_law(aggregator)
@@ -265,13 +265,7 @@ def test_a_collection_racing_uploads_never_loses_a_chunk_that_was_acknowledged(a
     grace_s, names = 2.0, [f"site-{number}" for number in range(8)]
     opened, _ = open_blobs(read_place(place(tmp_path)), grace_s, s3.ENVIRONMENT)
     desk = replace(aggregator.desk, uploads=opened, clock=time.time)
-    aggregator = type(aggregator)(
-        **{
-            **{part: getattr(aggregator, part) for part in ("coordinator", "runs", "collector")},
-            "desk": desk,
-            "intake": type(aggregator.intake)(desk),
-        }
-    )
+    aggregator = replace(aggregator, desk=desk, intake=type(aggregator.intake)(desk))
     run = aggregator.runs.start(run_spec(*names, rounds=1, deadline_s=DAY), "once")
     every = [site(aggregator, run, name, seed) for seed, name in enumerate(names)]
     begun = []

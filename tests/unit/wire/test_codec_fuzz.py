@@ -66,7 +66,11 @@ def decoded(decode, message):
 
 def test_every_decoder_is_tried_and_takes_what_is_good():
     names = {name for module in (codec, signed) for name in vars(module) if name.startswith("decode_")}
-    assert {decode.__name__ for decode in GOOD} == names - {"decode_spec", "decode_reason", "decode_public_key"}  # no message
+    assert {decode.__name__ for decode in GOOD} == names - {
+        "decode_spec",
+        "decode_reason",
+        "decode_public_key",
+    }  # no message
     assert all(decoded(decode, message) for decode, message in GOOD.items())
 
 
