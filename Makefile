@@ -3,13 +3,14 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 PROTO := protos/deerfield/wire/federation.proto
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test check e2e format proto benchmarks
+.PHONY: help quickstart test check e2e chaos format proto benchmarks
 
 help:
 	@echo "make quickstart   three hospitals train together on this machine, about a minute after installation"
 	@echo "make test         unit, contract, integration and golden tests (10 minutes on 2 cores at most)"
 	@echo "make check        format, lint, types, imports, protocol and documentation drift"
 	@echo "make e2e          the tests on real data and whole federations; says what it cannot run here"
+	@echo "make chaos        kills aggregator and sites at every point, cuts links and stores off; prints a table (an hour at most)"
 	@echo "make benchmarks   prints the tables of docs/benchmarks.md (hours)"
 
 .venv/.installed: pyproject.toml constraints.txt
@@ -22,7 +23,8 @@ quickstart: .venv/.installed
 	$(BIN)/deerfield run examples/quickstart.yaml
 
 test: .venv/.installed
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests/unit tests/contract tests/integration tests/golden
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests/unit tests/contract tests/integration tests/golden \
+		tests/chaos/test_short.py
 
 check: .venv/.installed
 	$(BIN)/ruff format --check .
@@ -34,6 +36,9 @@ check: .venv/.installed
 
 e2e: .venv/.installed
 	$(BIN)/python -m pytest tests/e2e
+
+chaos: .venv/.installed
+	$(BIN)/python -m pytest tests/chaos
 
 format: .venv/.installed
 	$(BIN)/ruff format .
