@@ -23,8 +23,8 @@ from deerfield.wire.client import RunsClient
 from tests.chaos.site import Job
 
 PATIENT = Backoff(first_s=0.1, last_s=0.5, patience_s=90)
-START_S = 60.0
-RUN_S = 120.0
+START_S = 120.0
+RUN_S = 300.0
 TICK_S = 0.02
 
 
