@@ -204,15 +204,15 @@ class Consortium:
         return "\n".join([f"{self.course}", *logs])
 
 
-def killed_at(instant_s: float) -> Callable[[Consortium], None]:
-    """A meddler that kills the aggregator once, from outside, so long after it began to serve."""
-    end: list[float] = []
+def killed_at(events: int, delay_s: float) -> Callable[[Consortium], None]:
+    """A meddler that kills the aggregator once, from outside, so long after its operator has seen so many events."""
+    instant_s: list[float] = []
 
     def meddle(consortium: Consortium) -> None:
-        if not end:
-            end.append(time.monotonic() + instant_s)
-        if end[0] < float("inf") and time.monotonic() >= end[0]:
-            end[0] = float("inf")
+        if not instant_s and len(consortium.course.events) >= events:
+            instant_s.append(time.monotonic() + delay_s)
+        if instant_s and time.monotonic() >= instant_s[0]:
+            instant_s[0] = float("inf")
             consortium.aggregator.process.kill()
             consortium.aggregator.process.wait(10)
 
