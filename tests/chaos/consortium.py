@@ -122,6 +122,7 @@ class Consortium:
     stays_dead: bool = False  # a site that was killed
     blobs: str = ""  # default: a folder here
     environment: Mapping[str, str] = field(default_factory=dict)  # of the aggregator
+    between: Callable[["Consortium"], object] = lambda _: None  # while no aggregator lives
     job: Mapping[str, object] = field(default_factory=dict)  # more for each `Job`
 
     def __post_init__(self) -> None:
@@ -158,6 +159,7 @@ class Consortium:
                     assert code == -signal.SIGKILL, self.told()
                     self.course.kills += 1
                     self.aggregator.kill()
+                    self.between(self)
                     left = left[1:]
                     self.aggregator.start(*left[:1])
                     self.course.restarts += 1
