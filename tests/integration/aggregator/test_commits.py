@@ -152,6 +152,39 @@ def without_lost(digest, events):
     return digest, [event for event in events if event[0] != "lost"]
 
 
+class Reads:
+    """A tracking that looks into the database, as MLflow's does, the first time after the line was cut."""
+
+    def __init__(self, store: Store, line: severing.Line) -> None:
+        self.store, self.line, self.told = store, line, 0
+
+    def record(self, event):
+        if not self.told and not self.line.cuts:
+            self.line.cuts += 1
+            self.line.cut()
+        with self.store.edge() as edge:
+            edge.run(event.run)
+        self.told += 1
+
+
+def test_a_database_that_goes_away_is_no_failure_of_tracking(through, tmp_path):
+    _, url, line = through
+    aggregator = assembled(url, tmp_path / "k", Clock())
+    run = aggregator.runs.start(run_spec("north"), "once")
+    store, tracking = aggregator.desk.store, Reads(aggregator.desk.store, line)
+    recorder = Recorder(store, tracking, Clock(), pauses_s=(0.0, 0.0))
+    with pytest.raises(Unreachable):
+        recorder.drain()
+    recorder.start()  # as in a server: it goes on by itself
+    assert not recorder.over.done()
+    line.mend()
+    wait_for(lambda: tracking.told, 30)
+    recorder.stop(10)
+    assert recorder.over.exception() is None
+    assert [event.kind for event in asked(lambda: aggregator.runs.events(run, 0))] == ["run_started"]
+    store.close()
+
+
 def number(database) -> int:
     with database.engine.begin() as connection:
         return connection.exec_driver_sql("SELECT number FROM fence").scalar_one()

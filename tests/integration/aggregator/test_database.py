@@ -322,7 +322,7 @@ def test_a_transaction_whose_session_ends_is_unreachable_and_leaves_nothing(post
     name = postgres_server.create()
     opened = open_database(postgres_server.url(name))
     store = Store(opened)
-    with pytest.raises(Unreachable, match="the database failed: "), store.edge() as edge:
+    with pytest.raises(Unreachable, match="the database failed: "), store.edge() as edge:  # noqa: PT012
         edge.set_cursor("r", 2)
         with postgres_server.connect() as connection:
             connection.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")

@@ -5,6 +5,7 @@ import subprocess
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import replace
 
 import grpc
 import pytest
@@ -13,13 +14,16 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from deerfield.errors import Unreachable
 from deerfield.exchange import announce
 from deerfield.manifest import pieces
+from deerfield.strategies import make
 from deerfield.wire import codec
 from deerfield.wire import federation_pb2 as pb
 from deerfield.wire.calls import unary
 from deerfield.wire.channel import connect
 from deerfield.wire.checks import sha256_names
 from deerfield.wire.federation_pb2_grpc import FederationStub
-from tests.fakes import run_spec
+from services.aggregator.assembly import assemble_aggregator
+from tests.fakes import TeachingSite, adapter, run_spec
+from tests.integration.aggregator.conftest import open_aggregator, served
 from tests.integration.aggregator.processes import command, running
 from tests.integration.federation import wait_for
 
@@ -166,3 +170,35 @@ def test_told_to_stop_while_it_waits_for_another_aggregator_it_ends_at_once(star
             assert "Traceback" not in "".join(said) + waiting.stderr.read()
         finally:
             waiting.kill()
+
+
+@pytest.mark.parametrize("in_time", [True, False])
+def test_a_phase_that_is_being_computed_is_finished_or_left_for_the_next_start(tmp_path, clock, in_time):
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slow(spec):
+        strategy = make(spec)
+
+        def aggregate(*arguments):
+            begun.set()
+            assert go_on.wait(60)
+            return strategy.aggregate(*arguments)
+
+        return replace(strategy, aggregate=aggregate)
+
+    desk = replace(open_aggregator(tmp_path, clock).desk, make=slow)
+    aggregator = replace(assemble_aggregator(desk), drain_s=20.0 if in_time else 0.5)
+    with served(aggregator) as server:
+        run = server.runs.start(run_spec("north", rounds=1), "once")
+        assert TeachingSite("north", server.site("north", run), adapter(0)).step()
+        assert begun.wait(10)
+        if in_time:
+            threading.Timer(0.5, go_on.set).start()
+    went_on = go_on.is_set()  # the server has ended, which it does within 10 s
+    go_on.set()
+    desk.store.close()
+    again = open_aggregator(tmp_path, clock)
+    kinds = [event.kind for event in again.runs.events(run, 0)]
+    assert went_on is in_time is ("phase_published" in kinds)
+    assert again.coordinator.close_due() == (0 if in_time else 1)
+    again.desk.store.close()

@@ -1,4 +1,4 @@
-"""A disk that is full, or read-only, under a real aggregator: said once, nothing is broken, and it goes on by itself."""
+"""A disk that is full or read-only under an aggregator: said once, nothing is broken, and it goes on by itself."""
 
 import errno
 import resource
@@ -205,7 +205,7 @@ def test_a_run_whose_database_has_no_room_goes_on_when_there_is_some(small, tmp_
         small.fill()
         with connect(aggregator.listening, role="operator") as channel:
             impatient = RunsClient(channel, backoff=ONCE)
-            with pytest.raises(NoRoom, match="the database cannot be written"):
+            with pytest.raises(NoRoom, match="the database cannot be written"):  # noqa: PT012
                 for number in range(200):  # some fit into what it has already taken
                     impatient.start(run_spec("nobody"), f"request {number}")
             assert impatient.get(run).state == "RUNNING"
