@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 PROTO := protos/deerfield/wire/federation.proto
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test check e2e stores format proto benchmarks
+.PHONY: help quickstart test check e2e stores chaos format proto benchmarks
 
 help:
 	@echo "make quickstart   three hospitals train together on this machine, about a minute after installation"
@@ -11,6 +11,7 @@ help:
 	@echo "make check        format, lint, types, imports, protocol and documentation drift"
 	@echo "make e2e          the tests on real data and whole federations; says what it cannot run here"
 	@echo "make stores       the aggregator's tests over every combination of database and blob store"
+	@echo "make chaos        kills aggregator and sites at every point, cuts links and stores off; prints a table (an hour at most)"
 	@echo "make benchmarks   prints the tables of docs/benchmarks.md (hours)"
 
 .venv/.installed: pyproject.toml constraints.txt
@@ -23,7 +24,8 @@ quickstart: .venv/.installed
 	$(BIN)/deerfield run examples/quickstart.yaml
 
 test: .venv/.installed
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests/unit tests/contract tests/integration tests/golden
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests/unit tests/contract tests/integration tests/golden \
+		tests/chaos/test_short.py
 
 stores: .venv/.installed
 	DEERFIELD_STORES=all $(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests/contract/test_blobs.py \
@@ -39,6 +41,9 @@ check: .venv/.installed
 
 e2e: .venv/.installed
 	$(BIN)/python -m pytest tests/e2e
+
+chaos: .venv/.installed
+	$(BIN)/python -m pytest tests/chaos
 
 format: .venv/.installed
 	$(BIN)/ruff format .

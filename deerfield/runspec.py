@@ -154,7 +154,8 @@ class Federation(Section):
         86400.0,
         gt=0,
         description="seconds without progress, such as a step or a chunk, after which a phase closes with the quorum, "
-        "or fails; default: a day, so that a link may be down for hours",
+        "or fails; default: a day, so that a link may be down for hours; under unit site every phase waits so long "
+        "for a lost site",
     )
     lifetime_epsilon: float | None = Field(
         None, gt=0, description="the consortium's rule: a site whose population may spend more in its life is refused"

@@ -101,7 +101,9 @@ class Coordinator:
             with self._desk.store.edge() as edge:
                 if self._cut_off:  # as after a restart
                     self._desk.presence.restart()
-                found = (closing for run in edge.runs("RUNNING") if (closing := self._advance(edge, run)))
+                running = edge.runs("RUNNING")
+                self._desk.presence.watch_only({run.run for run in running})
+                found = (closing for run in running if (closing := self._advance(edge, run)))
                 closing = next(found, None)
         except Unreachable:
             self._cut_off = True

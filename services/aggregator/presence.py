@@ -3,7 +3,7 @@
 In memory: a restart gives everybody a fresh start. Times are of `Desk.clock`, which nobody sets.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, replace
 
 from deerfield.exchange import Key
@@ -61,6 +61,11 @@ class Presence:
     def progress(self, run: str) -> Mapping[str, tuple[int, int]]:
         """(steps done, steps) of each site that has reported on the open phase."""
         return dict(self._progress.get(run, {}))
+
+    def watch_only(self, runs: Set[str]) -> None:
+        """Forgets the open phases of all other runs: one that goes on later begins anew."""
+        for run in self._watched.keys() - runs:
+            del self._watched[run]
 
     def restart(self) -> None:
         """Nobody could be heard until now: everybody gets a fresh start."""

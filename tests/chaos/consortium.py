@@ -23,8 +23,8 @@ from deerfield.wire.client import RunsClient
 from tests.chaos.site import Job
 
 PATIENT = Backoff(first_s=0.1, last_s=0.5, patience_s=90)
-START_S = 60.0
-RUN_S = 120.0
+START_S = 120.0
+RUN_S = 300.0
 TICK_S = 0.02
 
 
@@ -122,6 +122,7 @@ class Consortium:
     stays_dead: bool = False  # a site that was killed
     blobs: str = ""  # default: a folder here
     environment: Mapping[str, str] = field(default_factory=dict)  # of the aggregator
+    between: Callable[["Consortium"], object] = lambda _: None  # while no aggregator lives
     job: Mapping[str, object] = field(default_factory=dict)  # more for each `Job`
 
     def __post_init__(self) -> None:
@@ -158,6 +159,7 @@ class Consortium:
                     assert code == -signal.SIGKILL, self.told()
                     self.course.kills += 1
                     self.aggregator.kill()
+                    self.between(self)
                     left = left[1:]
                     self.aggregator.start(*left[:1])
                     self.course.restarts += 1
@@ -204,15 +206,15 @@ class Consortium:
         return "\n".join([f"{self.course}", *logs])
 
 
-def killed_at(instant_s: float) -> Callable[[Consortium], None]:
-    """A meddler that kills the aggregator once, from outside, so long after it began to serve."""
-    end: list[float] = []
+def killed_at(events: int, delay_s: float) -> Callable[[Consortium], None]:
+    """A meddler that kills the aggregator once, from outside, so long after its operator has seen so many events."""
+    instant_s: list[float] = []
 
     def meddle(consortium: Consortium) -> None:
-        if not end:
-            end.append(time.monotonic() + instant_s)
-        if end[0] < float("inf") and time.monotonic() >= end[0]:
-            end[0] = float("inf")
+        if not instant_s and len(consortium.course.events) >= events:
+            instant_s.append(time.monotonic() + delay_s)
+        if instant_s and time.monotonic() >= instant_s[0]:
+            instant_s[0] = float("inf")
             consortium.aggregator.process.kill()
             consortium.aggregator.process.wait(10)
 

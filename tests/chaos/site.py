@@ -52,7 +52,8 @@ def spec(*sites: str, noise: bool = False, **changes: object) -> RunSpec:
 
 def policy(asked: RunSpec) -> Policy:
     unit = asked.privacy.unit
-    terms = {"source": SOURCE, "unit": unit, "units_low": 100, "units_high": 200, "registration": "on_start"}
+    low, high = (1, 1) if unit == "site" else (100, 200)
+    terms = {"source": SOURCE, "unit": unit, "units_low": low, "units_high": high, "registration": "on_start"}
     budget = {} if unit == "none" else {"epsilon": 5.0}
     return Policy.model_validate({"populations": {"p": terms | budget}, "models": {}})
 

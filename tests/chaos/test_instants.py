@@ -14,13 +14,14 @@ SEED, INSTANTS = 2026, 50
 @pytest.mark.parametrize("noise", [False, True], ids=["unit none", "unit record"])
 def test_a_kill_at_any_instant_changes_no_bit(database, tmp_path, note, subtests, noise):
     calm = undisturbed(tmp_path, database, spec("east", "north", "west", rounds=3, noise=noise))
-    draws = random.Random(SEED + noise)
-    instants = [round(draws.uniform(0, calm.seconds), 3) for _ in range(INSTANTS // 2)]
-    note.say(f"seed {SEED + noise}, killed so many seconds after the aggregator first served: {instants}")
+    draws, events = random.Random(SEED + noise), len(calm.left.events)
+    apart_s = calm.seconds / events  # between two events, on this machine as busy as it is
+    instants = [(draws.randrange(events - 4), round(draws.uniform(0, apart_s), 4)) for _ in range(INSTANTS // 2)]
+    note.say(f"seed {SEED + noise}, killed after (events seen, and seconds): {instants}")
     kills = 0
-    for number, instant_s in enumerate(instants):
-        with subtests.test(instant_s=instant_s):
-            course = calm.killed(str(number), meddle=killed_at(instant_s))
+    for number, (seen, delay_s) in enumerate(instants):
+        with subtests.test(seen=seen, delay_s=delay_s):
+            course = calm.killed(str(number), meddle=killed_at(seen, delay_s))
             kills += course.kills
             note(f"random instants, unit {'record' if noise else 'none'}", course)
-    assert kills >= 0.8 * len(instants)  # a run that was faster than the first one may be over by then
+    assert kills >= 0.9 * len(instants)  # the last ones may come after the run's end

@@ -30,7 +30,7 @@ from deerfield.errors import (
     WrongShape,
 )
 from deerfield.exchange import Key, announce
-from deerfield.manifest import describe
+from deerfield.manifest import describe, pieces
 from deerfield.wire import codec, limits
 from deerfield.wire import federation_pb2 as pb
 from deerfield.wire.backoff import Backoff
@@ -170,6 +170,28 @@ def test_chunks_that_were_not_announced_or_are_damaged_are_refused(north, stub):
     missing = unary(stub.BeginUpload, message, 5).missing
     with pytest.raises(DigestMismatch):
         upstream(stub.PutChunks, [pb.Chunk(sha256=missing[0], data=b"damaged")], 5)
+
+
+def test_a_transfer_that_goes_on_is_over_no_deadline(server, clock, stub):
+    run = server.runs.start(run_spec("north", "south", deadline_s=100), "slow")
+    north = TeachingSite("north", server.site("north", run), adapter(1))
+    assignment = north.link.next_task()
+    update = north.update(assignment)
+    message = codec.encode_announcement(assignment.key, announce(update))
+    assert north.link.heartbeat(assignment, 1, 1)
+    missing = frozenset(each.hex() for each in unary(stub.BeginUpload, message, 5).missing)
+
+    def slowly():
+        for sha, data in pieces(update.delta, announce(update).manifest, missing):
+            clock.advance(60)
+            yield codec.encode_chunk(sha, data)
+
+    upstream(stub.PutChunks, slowly(), 5)
+    assert len(missing) > 1
+    for _ in range(2):  # each of them makes the aggregator look at its deadlines
+        assert north.link.heartbeat(assignment, 1, 1)
+    unary(stub.Commit, pb.CommitRequest(key=message.key, digest=message.manifest.digest), 5)
+    assert server.runs.get(run).state == "RUNNING"
 
 
 def test_a_message_over_the_limit_is_a_typed_error(stub):
