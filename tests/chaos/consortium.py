@@ -178,6 +178,7 @@ class Consortium:
         self.course.seconds, self.course.served_s = ended - began, ended - served
         dead = [name for name, site in self.sites.items() if site.exitcode != 0]
         assert dead == (list(self.site_points) if self.stays_dead else []), self.told()
+        self.course.kills += len(dead)
         return self.course
 
     def _operate(self) -> None:
