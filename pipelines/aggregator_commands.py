@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from deerfield.errors import InvalidInput
-from pipelines.operator_link import Address, AsJson, Ca, Certificate, Key
+from pipelines.operator_options import Address, AsJson, Ca, Certificate, Key
 
 app = typer.Typer(help="Backs an aggregator up, restores it, and pins a site's new key.", no_args_is_help=True)
 

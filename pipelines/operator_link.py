@@ -4,42 +4,26 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from deerfield.certificates import Files
 from deerfield.errors import InvalidInput
+from deerfield.wire import proxy
 from deerfield.wire.backoff import Backoff
 from deerfield.wire.client import RunsClient
-
-if TYPE_CHECKING:
-    from deerfield.wire.handshake import Way
+from deerfield.wire.connection import open_runs
+from deerfield.wire.handshake import Way
 
 LAST_PORT = 65535
 
-Address = Annotated[
-    str, typer.Option(metavar="HOST:PORT", envvar="DEERFIELD_AGGREGATOR", help="The aggregator's data port.")
-]
-Certificate = Annotated[
-    Path | None, typer.Option(envvar="DEERFIELD_TLS_CERTIFICATE", help="PEM file of your own certificate.")
-]
-Key = Annotated[Path | None, typer.Option(envvar="DEERFIELD_TLS_KEY", help="PEM file of its private key.")]
-Ca = Annotated[
-    Path | None, typer.Option(envvar="DEERFIELD_TLS_CA", help="PEM file of the CA that the aggregator is checked by.")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
-
-def target(address: str, certificate: Path | None, key: Path | None, ca: Path | None) -> "Way":
+def target(address: str, certificate: Path | None, key: Path | None, ca: Path | None) -> Way:
     """What four options say, by the proxy that the environment names.
 
     Raises:
         InvalidInput: the address is none, or some of the files are given without the others.
     """
-    from deerfield.wire import proxy
-    from deerfield.wire.handshake import Way
-
     host, _, port = address.rpartition(":")
     if not (host and port.isascii() and port.isdigit() and 0 < int(port) <= LAST_PORT):
         raise InvalidInput(f"--aggregator is {address[:80]!r}; write HOST:PORT, such as aggregator.example.org:8600")
@@ -64,9 +48,7 @@ PATIENCE = Backoff(patience_s=60.0, last_s=15.0, sleep=say_and_sleep)
 
 
 @contextmanager
-def runs_of(where: "Way", backoff: Backoff = PATIENCE) -> Iterator[RunsClient]:
+def runs_of(where: Way, backoff: Backoff = PATIENCE) -> Iterator[RunsClient]:
     """A client of the aggregator's `Runs`, and a line on stderr for what will soon be wrong with the certificate."""
-    from deerfield.wire.connection import open_runs
-
     with open_runs(where, lambda sentence: typer.echo(f"warning: {sentence}", err=True), backoff) as runs:
         yield runs

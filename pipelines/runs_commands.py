@@ -3,15 +3,17 @@
 import json
 import uuid
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
-from deerfield.exchange import ENDINGS, RunView
-from deerfield.wire.backoff import Backoff
-from pipelines import runs_report
-from pipelines.operator_link import Address, AsJson, Ca, Certificate, Key, runs_of, say_and_sleep, target
+from pipelines.operator_options import Address, AsJson, Ca, Certificate, Key
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from deerfield.exchange import RunView
+    from deerfield.wire.client import RunsClient
 
 NOT_FINISHED = 1  # exit code: the run that was watched has no model
 WATCHING_S = 10.0  # the longest pause before asking an aggregator again that is away
@@ -39,6 +41,7 @@ def start(
 ) -> None:
     """Starts a run over the sites that its file names; they need not be there yet."""
     from pipelines import run_start
+    from pipelines.operator_link import runs_of, target
 
     where = target(aggregator, tls_certificate, tls_key, tls_ca)
     spec = run_start.completed(run_start.Request(file=file, base=base))
@@ -73,7 +76,11 @@ def list_(
     as_json: AsJson = False,
 ) -> None:
     """Shows every run, oldest first."""
-    with runs_of(target(aggregator, tls_certificate, tls_key, tls_ca)) as runs:
+    from rich.console import Console
+
+    from pipelines import runs_report
+
+    with _runs(aggregator, tls_certificate, tls_key, tls_ca) as runs:
         views = runs.list()
     if as_json:
         typer.echo(json.dumps([runs_report.as_json(view) for view in views], indent=2))
@@ -93,7 +100,7 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Shows one run: how far it is, and what each site does."""
-    with runs_of(target(aggregator, tls_certificate, tls_key, tls_ca)) as runs:
+    with _runs(aggregator, tls_certificate, tls_key, tls_ca) as runs:
         _show(runs.get(run), as_json)
 
 
@@ -108,6 +115,11 @@ def watch(
     as_json: AsJson = False,
 ) -> None:
     """Follows a run to its end, also over a restart of the aggregator. Exit code 0 if it finished, else 1."""
+    from deerfield.exchange import ENDINGS
+    from deerfield.wire.backoff import Backoff
+    from pipelines import runs_report
+    from pipelines.operator_link import runs_of, say_and_sleep, target
+
     where, kind = target(aggregator, tls_certificate, tls_key, tls_ca), ""
     with runs_of(where) as runs:
         state = runs.get(run).state  # refuses a run or a caller that is not known, and an aggregator that is not there
@@ -131,7 +143,7 @@ def pause(
     as_json: AsJson = False,
 ) -> None:
     """Stops a run's clock: tasks that were handed out may be answered, and nothing new begins."""
-    with runs_of(target(aggregator, tls_certificate, tls_key, tls_ca)) as runs:
+    with _runs(aggregator, tls_certificate, tls_key, tls_ca) as runs:
         _show(runs.pause(run, reason), as_json)
 
 
@@ -144,8 +156,8 @@ def resume(
     tls_ca: Ca = None,
     as_json: AsJson = False,
 ) -> None:
-    """Lets a paused run go on; its deadline does not count the pause."""
-    with runs_of(target(aggregator, tls_certificate, tls_key, tls_ca)) as runs:
+    """Lets a paused run go on; its deadline begins anew."""
+    with _runs(aggregator, tls_certificate, tls_key, tls_ca) as runs:
         _show(runs.resume(run), as_json)
 
 
@@ -160,11 +172,21 @@ def abort(
     as_json: AsJson = False,
 ) -> None:
     """Ends a run in whatever state it is, without its model. One that has ended stays as it is."""
-    with runs_of(target(aggregator, tls_certificate, tls_key, tls_ca)) as runs:
+    with _runs(aggregator, tls_certificate, tls_key, tls_ca) as runs:
         _show(runs.abort(run, reason), as_json)
 
 
-def _show(view: RunView, as_json: bool) -> None:
+def _runs(
+    aggregator: str, certificate: Path | None, key: Path | None, ca: Path | None
+) -> "AbstractContextManager[RunsClient]":
+    from pipelines.operator_link import runs_of, target
+
+    return runs_of(target(aggregator, certificate, key, ca))
+
+
+def _show(view: "RunView", as_json: bool) -> None:
+    from pipelines import runs_report
+
     if as_json:
         typer.echo(json.dumps(runs_report.as_json(view), indent=2))
     else:

@@ -297,5 +297,8 @@ def good_messages(address: str, number: int) -> dict[str, Sequence[Any]]:
         "Get": [pb.GetRequest(run=run), pb.GetRequest(run=run, published=pb.PhaseNumber(round=1))],
         "List": [pb.ListRequest()],
         "Abort": [pb.AbortRequest(run="another", reason="enough"), pb.AbortRequest(run=run, reason="enough")],
+        "Pause": [pb.PauseRequest(run="another", reason="lunch"), pb.PauseRequest(run=run, reason="lunch")],
+        "Resume": [pb.ResumeRequest(run="another"), pb.ResumeRequest(run=run)],
+        "Repin": [pb.RepinRequest(site="nobody", public_key=bytes(32), reason="lost")],
         "Evaluated": [pb.EvaluatedRequest(run=run, round=0, phase=0, metrics={"accuracy": 0.5})],
     }

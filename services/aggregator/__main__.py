@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import structlog
 
@@ -22,6 +23,7 @@ from services.aggregator.bucket import open_blobs
 from services.aggregator.clock import check_clock, steady_clock
 from services.aggregator.database import open_database
 from services.aggregator.desk import Desk
+from services.aggregator.folder_blobs import tidy
 from services.aggregator.gate import Gate
 from services.aggregator.identity import from_metadata
 from services.aggregator.recorder import Tracking, Untracked
@@ -98,6 +100,8 @@ def build(settings: Settings, reached: OnDurable = ignore) -> Aggregator:
     """The aggregator over its database, key and blobs; `reached` is told each point that matters in a crash."""
     store, clock = Store(open_database(settings.database, settings.takeover_s), reached), steady_clock()
     check_clock(store, clock(), settings.clock_skew_s)
+    if isinstance(settings.blobs, Path):
+        tidy(settings.blobs)  # nobody else has the database, and with it the blobs
     uploads, published = open_blobs(settings.blobs, settings.retention.gc_grace_s, on_durable=reached)
     desk = Desk(
         store=store,

@@ -56,9 +56,9 @@ async def _close_one(coordinator: Coordinator, pauses_s: dict[Key, float], timed
         try:
             with timed():
                 closed = await _on_a_thread(closing.compute)
-        except Unreachable as error:  # of this phase's tensors; other runs go on
+        except Unreachable:  # told where it happened; of this phase's tensors; other runs go on
             again_s = pauses_s[closing.key] = min(2 * pauses_s.get(closing.key, 0.5), LONGEST_PAUSE_S)
-            log.warning("aggregation waits for tensors", error=str(error), again_s=again_s)
+            log.info("aggregation waits for its tensors", again_s=again_s)
             asyncio.get_running_loop().call_later(again_s, coordinator.give_back, closing)
         except Exception as error:  # whatever it is, the run must not wait for ever
             log.exception("aggregation failed")

@@ -161,6 +161,21 @@ class FolderBlobs:
         self._on_durable(f"{self._folder.name}:{point}")
 
 
+def tidy(folder: Path) -> None:
+    """Removes what a process that was killed has left half written, all the way down; for who alone writes there.
+
+    Raises:
+        InvalidInput: it cannot be removed.
+    """
+    try:
+        for left in folder.rglob(f"*{ASIDE}"):
+            left.unlink(missing_ok=True)
+    except OSError as error:
+        raise InvalidInput(
+            f"blobs: {folder} cannot be written to ({error.strerror}); name a folder that this user may write to"
+        ) from None
+
+
 def _make(folder: Path) -> None:
     """Makes a folder that can be written."""
     trial = folder / f"{uuid4().hex}{ASIDE}"

@@ -84,7 +84,9 @@ ROUND = _gauge("deerfield_round", "Round of the newest phase", "run")
 PHASE = _gauge("deerfield_phase", "Number of the newest phase in its round", "run")
 STATE = _gauge("deerfield_phase_state", "1 for the state that the newest phase is in, 0 for the others", "run", "state")
 AGE = _gauge("deerfield_phase_age_seconds", "Time since the newest phase opened", "run", unit="seconds")
-DEADLINE = _gauge("deerfield_phase_deadline_seconds", "After how long it closes at the latest", "run", unit="seconds")
+DEADLINE = _gauge(
+    "deerfield_phase_deadline_seconds", "After how long without progress it closes", "run", unit="seconds"
+)
 SITES = _gauge("deerfield_sites", "Sites by what they are to the newest phase", "run", "status")
 SEEN = _gauge("deerfield_sites_seen", "Sites that have called within the time after which one is lost", "run")
 LATE = _gauge(

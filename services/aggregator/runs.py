@@ -129,9 +129,7 @@ class Runs:
         with self._desk.store.edge() as edge:
             row, now = live(edge.run(run)), self._desk.clock()
             if row.state == "PAUSED":
-                open_phase = edge.newest_phase(row).key
-                paused_s = edge.operations.resume(row, open_phase, now)
-                self._desk.presence.moved(open_phase, now)  # the deadline begins anew
+                paused_s = edge.operations.resume(row, edge.newest_phase(row).key, now)
                 edge.add_event(run, "run_resumed", {"paused_s": round(paused_s, 1)}, now)
             return _view(edge, row := edge.run(run), _newest(edge, row))
 

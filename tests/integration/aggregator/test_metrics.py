@@ -53,7 +53,7 @@ def test_a_run_is_told_from_its_start_to_its_end_and_leaves_no_label(server, clo
     assert [read(server, "sites", run=run, status=status) for status in ("taken", "sealed", "declined")] == [1, 1, 1]
     assert read(server, "sites_declined", run=run, reason="NOT_MAPPED") == 1
     assert read(server, "sites_seen", run=run) == 3
-    clock.advance(20)  # the deadline: south is late
+    clock.advance(50)  # the deadline, since the last answer: south is late
     assert sites["north"].link.next_task().task.round == 1
     assert (read(server, "round", run=run), read(server, "sites_late", run=run)) == (1, 1)
     assert read(server, "deviation", run=run) is not None

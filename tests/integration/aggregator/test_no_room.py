@@ -16,7 +16,7 @@ from deerfield.wire.backoff import Backoff
 from deerfield.wire.channel import connect
 from deerfield.wire.client import RunsClient, SiteClient
 from services.aggregator.database import open_database
-from services.aggregator.folder_blobs import FolderBlobs
+from services.aggregator.folder_blobs import FolderBlobs, tidy
 from services.aggregator.store import Store
 from tests.fakes import TeachingSite, adapter, run_spec
 from tests.integration.aggregator.processes import command, digest_undisturbed, running, working
@@ -109,6 +109,7 @@ def test_what_a_killed_process_left_half_written_is_removed_at_the_start(tmp_pat
     sha, data = blob(100)
     FolderBlobs(tmp_path).put(sha, data)
     (tmp_path / sha[:2] / f"{sha}.0123.part").write_bytes(data[:50])
+    tidy(tmp_path)
     assert FolderBlobs(tmp_path).get(sha) == data
     assert files(tmp_path) == [tmp_path / sha[:2] / sha]
 
@@ -227,5 +228,7 @@ def test_blobs_on_a_read_only_disk_are_one_sentence_at_the_start(small, tmp_path
     blobs = ["--blobs", str(small.folder)]
     found = subprocess.run(command(tmp_path, *blobs), check=False, capture_output=True, text=True, timeout=30)
     assert (found.returncode, found.stdout) == (2, "")
-    assert found.stderr.strip().splitlines()[-1].startswith(f"error: blobs: {small.folder}/uploads cannot be written (")
+    assert (
+        found.stderr.strip().splitlines()[-1].startswith(f"error: blobs: {small.folder}/uploads cannot be written to (")
+    )
     assert "Traceback" not in found.stderr
