@@ -51,7 +51,7 @@ MALLOC = {  # as docs/protocol.md has it for the containers
     "MALLOC_TRIM_THRESHOLD_": str(256 << 20),
 }
 ADMITTED_BYTES = 4 << 20  # of memory for each upload that is let in
-ADMITTED = 4  # uploads at once: TRANSFERS of services/aggregator/servicer.py
+ADMITTED = 4  # uploads at once: TRANSFERS of services/aggregator/rpc/servicer.py
 CHUNK_BYTES = 1 << 20
 LOADS = 2  # processes of sites
 PARTS = ("speed", "memory", "waiting")

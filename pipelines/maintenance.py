@@ -12,7 +12,7 @@ from pipelines.site_process import scratch
 
 
 def run(verb: str, arguments: Sequence[str], database: str) -> dict[str, Any]:
-    """What `services.aggregator.maintenance VERB` answers.
+    """What `services.aggregator.backups.maintenance VERB` answers.
 
     Raises:
         InvalidInput, RunFailed: what the process ended with.
@@ -20,7 +20,7 @@ def run(verb: str, arguments: Sequence[str], database: str) -> dict[str, Any]:
     with scratch(verb) as folder:
         log = folder / f"{verb}.log"
         with log.open("wb") as errors:
-            command = [sys.executable, "-m", "services.aggregator.maintenance", verb, *arguments]
+            command = [sys.executable, "-m", "services.aggregator.backups.maintenance", verb, *arguments]
             where = os.environ | {"DEERFIELD_DATABASE": database}
             done = subprocess.run(command, stdout=subprocess.PIPE, stderr=errors, env=where, check=False)
         if done.returncode:

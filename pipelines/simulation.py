@@ -24,11 +24,11 @@ from deerfield.tensors import Tensors
 from deerfield.types import Countersigned, Task, Update
 from pipelines.result import Result
 from services.aggregator.assembly import Aggregator, assemble_aggregator
-from services.aggregator.blobs import MemoryBlobs
-from services.aggregator.database import IN_MEMORY, open_database
+from services.aggregator.blobstore.blobs import MemoryBlobs
 from services.aggregator.desk import Desk
-from services.aggregator.recorder import Recorder, Untracked
-from services.aggregator.store import Store
+from services.aggregator.rounds.recorder import Recorder, Untracked
+from services.aggregator.sql.database import IN_MEMORY, open_database
+from services.aggregator.sql.store import Store
 from services.client.custody import Custody
 from services.client.policy import Policy
 from services.client.site import Site, Workbench

@@ -19,17 +19,17 @@ from deerfield.durable import OnDurable, ignore
 from deerfield.errors import DeerfieldError
 from deerfield.strategies import make
 from services.aggregator.assembly import Aggregator, assemble_aggregator
-from services.aggregator.bucket import open_blobs
+from services.aggregator.blobstore.bucket import open_blobs
+from services.aggregator.blobstore.folder_blobs import tidy
 from services.aggregator.clock import check_clock, steady_clock
-from services.aggregator.database import open_database
 from services.aggregator.desk import Desk
-from services.aggregator.folder_blobs import tidy
-from services.aggregator.gate import Gate
-from services.aggregator.identity import from_metadata
-from services.aggregator.recorder import Tracking, Untracked
+from services.aggregator.rounds.recorder import Tracking, Untracked
+from services.aggregator.rpc.gate import Gate
+from services.aggregator.rpc.identity import from_metadata
 from services.aggregator.server import Ports, serving
 from services.aggregator.settings import Settings, read_settings
-from services.aggregator.store import Store
+from services.aggregator.sql.database import open_database
+from services.aggregator.sql.store import Store
 from services.aggregator.tracking import MlflowTracking
 from services.telemetry import logs
 

@@ -2,13 +2,13 @@
 
 from dataclasses import dataclass
 
+from services.aggregator.blobstore.collector import Collector
+from services.aggregator.blobstore.retention import KEEP, Retention
 from services.aggregator.bounds import Bounds
-from services.aggregator.collector import Collector
-from services.aggregator.coordinator import Coordinator
 from services.aggregator.desk import Desk
-from services.aggregator.intake import Intake
-from services.aggregator.retention import KEEP, Retention
-from services.aggregator.runs import Runs
+from services.aggregator.rounds.coordinator import Coordinator
+from services.aggregator.rounds.intake import Intake
+from services.aggregator.rounds.runs import Runs
 
 DEFAULTS = Bounds()
 LOST_AFTER_S = 60.0  # two long polls and a heartbeat

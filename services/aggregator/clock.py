@@ -5,7 +5,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from deerfield.errors import InvalidInput
-from services.aggregator.store import Store
+from services.aggregator.sql.store import Store
 
 CLOCK_SKEW_S = 300.0
 

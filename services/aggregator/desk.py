@@ -7,9 +7,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from deerfield.runspec import RunSpec
 from deerfield.strategy import Strategy
-from services.aggregator.blobs import Blobs
-from services.aggregator.presence import Presence
-from services.aggregator.store import Store
+from services.aggregator.blobstore.blobs import Blobs
+from services.aggregator.rounds.presence import Presence
+from services.aggregator.sql.store import Store
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,10 +12,10 @@ import structlog
 
 from deerfield.errors import Unreachable
 from deerfield.exchange import Key
-from services.aggregator.coordinator import Coordinator
-from services.aggregator.drain import Drain
-from services.aggregator.log_context import phase_context
-from services.aggregator.pulse import Pulse
+from services.aggregator.rounds.coordinator import Coordinator
+from services.aggregator.rpc.drain import Drain
+from services.aggregator.rpc.log_context import phase_context
+from services.aggregator.rpc.pulse import Pulse
 
 TICK_S = 1.0  # how late a deadline or a lost site may be noticed
 LONGEST_S = 10.0  # between two attempts while the database is away or a disk is full

@@ -11,10 +11,10 @@ from prometheus_client import CollectorRegistry
 
 import deerfield
 from deerfield.errors import DeerfieldError
-from services.aggregator.admission import Admission
-from services.aggregator.census import Standing
 from services.aggregator.desk import Desk
-from services.aggregator.records import PhaseState
+from services.aggregator.rpc.admission import Admission
+from services.aggregator.sql.census import Standing
+from services.aggregator.sql.records import PhaseState
 from services.telemetry.families import Family, Live, Reading
 
 STATES: tuple[PhaseState, ...] = ("OPEN", "COLLECTING", "AGGREGATING", "PUBLISHED")

@@ -12,7 +12,7 @@ from typing import Any
 from deerfield import peft_folder
 from deerfield.runspec import RunSpec
 from deerfield.tensors import Tensors
-from services.aggregator.recorder import Registered
+from services.aggregator.rounds.recorder import Registered
 
 ALIAS = "candidate"
 MODEL_CODE = Path(__file__).with_name("adapter_model.py")

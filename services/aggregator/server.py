@@ -14,24 +14,24 @@ from grpc_health.v1._async import HealthServicer
 from deerfield.errors import InvalidInput
 from deerfield.wire import federation_pb2_grpc as rpc
 from services.aggregator.assembly import Aggregator
-from services.aggregator.audited import Audited
-from services.aggregator.checked import Checked
-from services.aggregator.collector import collecting
-from services.aggregator.decisions import Decisions
-from services.aggregator.drain import Drain, Draining
+from services.aggregator.auditing.decisions import Decisions
+from services.aggregator.blobstore.collector import collecting
 from services.aggregator.driver import drive
-from services.aggregator.gate import Gate
-from services.aggregator.health import add_health, add_reflection, set_serving
-from services.aggregator.identity import Identify, claimed
 from services.aggregator.metrics import Metrics
-from services.aggregator.observed import Observed
-from services.aggregator.pulse import Pulse
-from services.aggregator.readable import Readable
-from services.aggregator.recorder import Recorder, Tracking
-from services.aggregator.runs_servicer import RunsServicer
-from services.aggregator.servicer import FederationServicer
-from services.aggregator.throttle import Throttle
-from services.aggregator.traffic import Traffic
+from services.aggregator.rounds.recorder import Recorder, Tracking
+from services.aggregator.rpc.audited import Audited
+from services.aggregator.rpc.checked import Checked
+from services.aggregator.rpc.drain import Drain, Draining
+from services.aggregator.rpc.gate import Gate
+from services.aggregator.rpc.health import add_health, add_reflection, set_serving
+from services.aggregator.rpc.identity import Identify, claimed
+from services.aggregator.rpc.observed import Observed
+from services.aggregator.rpc.pulse import Pulse
+from services.aggregator.rpc.readable import Readable
+from services.aggregator.rpc.runs_servicer import RunsServicer
+from services.aggregator.rpc.servicer import FederationServicer
+from services.aggregator.rpc.throttle import Throttle
+from services.aggregator.rpc.traffic import Traffic
 from services.telemetry.exposition import exposed
 
 PROBES = 64  # calls at once on the probe port

@@ -12,13 +12,13 @@ from pathlib import Path
 
 from deerfield.certificates import Files
 from deerfield.errors import InvalidInput
-from services.aggregator.address import FORMS, without_password
 from services.aggregator.assembly import DRAIN_S, LOST_AFTER_S
+from services.aggregator.blobstore.bucket import ACCESS, FORM, SECRET, Bucket, read_place
+from services.aggregator.blobstore.retention import Retention, read_retention
 from services.aggregator.bounds import Bounds
-from services.aggregator.bucket import ACCESS, FORM, SECRET, Bucket, read_place
 from services.aggregator.clock import CLOCK_SKEW_S
-from services.aggregator.database import TAKEOVER_S
-from services.aggregator.retention import Retention, read_retention
+from services.aggregator.sql.address import FORMS, without_password
+from services.aggregator.sql.database import TAKEOVER_S
 
 LAST_PORT = 65535
 MOST = 1_000_000  # of any count that is bounded

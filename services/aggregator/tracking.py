@@ -12,9 +12,9 @@ from typing import Any, cast
 from deerfield.exchange import Event, Key
 from deerfield.manifest import assemble
 from services.aggregator.desk import Desk
-from services.aggregator.recorder import Registered
-from services.aggregator.records import RunRow
 from services.aggregator.registry import Release, register
+from services.aggregator.rounds.recorder import Registered
+from services.aggregator.sql.records import RunRow
 
 RUN_TAG = "deerfield.run"
 STATUS = {"run_finished": "FINISHED", "run_failed": "FAILED", "run_aborted": "KILLED"}

@@ -14,12 +14,12 @@ from deerfield.manifest import Stored, assemble
 from deerfield.strategies import make
 from deerfield.tensors import digest
 from deerfield.types import State, Update
-from services.aggregator.blobs import Blobs
-from services.aggregator.database import open_database
-from services.aggregator.folder_blobs import FolderBlobs
-from services.aggregator.records import RunRow, StateRecord, state_of
-from services.aggregator.store import Edge, Store
-from services.aggregator.tables import phases
+from services.aggregator.blobstore.blobs import Blobs
+from services.aggregator.blobstore.folder_blobs import FolderBlobs
+from services.aggregator.sql.database import open_database
+from services.aggregator.sql.records import RunRow, StateRecord, state_of
+from services.aggregator.sql.store import Edge, Store
+from services.aggregator.sql.tables import phases
 from services.client.ledger_file import read
 from tests.ledgers import stored_in
 

@@ -5,10 +5,10 @@ import pytest
 from deerfield import keyfile
 from deerfield.strategies import make
 from services.aggregator.assembly import assemble_aggregator
-from services.aggregator.blobs import FolderBlobs
-from services.aggregator.database import open_database
+from services.aggregator.blobstore.blobs import FolderBlobs
 from services.aggregator.desk import Desk
-from services.aggregator.store import Store
+from services.aggregator.sql.database import open_database
+from services.aggregator.sql.store import Store
 from tests.chaos.consortium import Consortium
 from tests.chaos.site import spec
 from tests.fakes import Clock

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from services.aggregator.folder_blobs import FolderBlobs
+from services.aggregator.blobstore.folder_blobs import FolderBlobs
 from tests.chaos.checks import found
 from tests.chaos.consortium import Consortium
 from tests.chaos.edges import undisturbed
@@ -59,7 +59,7 @@ def test_a_database_server_that_is_restarted_in_mid_run(database, postgres_serve
 
 def test_a_bucket_that_refuses_for_half_a_minute(database, tmp_path, note):
     s3 = pytest.importorskip("tests.s3", reason="blobs in a bucket are not built here")
-    from services.aggregator.bucket import open_blobs, read_place
+    from services.aggregator.blobstore.bucket import open_blobs, read_place
 
     calm = undisturbed(tmp_path, database, spec("north", "south"))
     with s3.serving() as server, CutLink(server.port) as link:

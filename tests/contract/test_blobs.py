@@ -14,10 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from deerfield.errors import ChunksMissing, DigestMismatch
-from services.aggregator.blobs import Blobs, MemoryBlobs
-from services.aggregator.bucket import open_blobs, read_place
-from services.aggregator.folder_blobs import FolderBlobs
-from services.aggregator.s3_blobs import PART_BYTES
+from services.aggregator.blobstore.blobs import Blobs, MemoryBlobs
+from services.aggregator.blobstore.bucket import open_blobs, read_place
+from services.aggregator.blobstore.folder_blobs import FolderBlobs
+from services.aggregator.blobstore.s3_blobs import PART_BYTES
 from tests import s3
 
 HOUR_S = 3600.0

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from services.aggregator import metrics as aggregator
-from services.aggregator.admission import Admission
 from services.aggregator.assembly import DEFAULTS
+from services.aggregator.rpc.admission import Admission
 from services.client import metrics as site
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -10,7 +10,16 @@ from hypothesis import strategies as st
 
 from deerfield.attestation import public_key
 from deerfield.ledger.entry import GENESIS, Head
-from services.aggregator.audit_chain import START, Draft, Walk, chained, content_hash, is_signed, parse_head, signed
+from services.aggregator.auditing.audit_chain import (
+    START,
+    Draft,
+    Walk,
+    chained,
+    content_hash,
+    is_signed,
+    parse_head,
+    signed,
+)
 
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 OTHER = Ed25519PrivateKey.from_private_bytes(bytes(32))

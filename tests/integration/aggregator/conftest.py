@@ -16,13 +16,13 @@ from deerfield.wire.backoff import Backoff
 from deerfield.wire.channel import connect
 from deerfield.wire.client import RunsClient, SiteClient
 from services.aggregator.assembly import Aggregator, assemble_aggregator
-from services.aggregator.bucket import open_blobs, read_place
-from services.aggregator.database import open_database
+from services.aggregator.blobstore.bucket import open_blobs, read_place
 from services.aggregator.desk import Desk
-from services.aggregator.identity import from_metadata
-from services.aggregator.recorder import Untracked
+from services.aggregator.rounds.recorder import Untracked
+from services.aggregator.rpc.identity import from_metadata
 from services.aggregator.server import Ports, serving
-from services.aggregator.store import Store
+from services.aggregator.sql.database import open_database
+from services.aggregator.sql.store import Store
 from tests import postgres, s3
 from tests.fakes import Clock
 

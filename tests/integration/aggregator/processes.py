@@ -16,10 +16,10 @@ from deerfield.wire.channel import connect
 from deerfield.wire.client import RunsClient, SiteClient
 from pipelines.simulation import LocalLink
 from services.aggregator.assembly import assemble_aggregator
-from services.aggregator.blobs import MemoryBlobs
-from services.aggregator.database import IN_MEMORY, open_database
+from services.aggregator.blobstore.blobs import MemoryBlobs
 from services.aggregator.desk import Desk
-from services.aggregator.store import Store
+from services.aggregator.sql.database import IN_MEMORY, open_database
+from services.aggregator.sql.store import Store
 from tests.attesting import key_of
 from tests.fakes import Clock, TeachingSite, adapter, run_spec
 

@@ -28,7 +28,7 @@ from deerfield.wire.federation_pb2_grpc import FederationStub
 from pipelines.result import Result
 from pipelines.simulation import LocalLink
 from services.aggregator.settings import read_settings
-from services.aggregator.tables import heads
+from services.aggregator.sql.tables import heads
 from tests.attesting import again, key_of
 from tests.fakes import LosesAnswers, TeachingSite, adapter, run_spec
 from tests.integration.aggregator.conftest import served

@@ -15,14 +15,14 @@ from sqlalchemy.exc import DBAPIError
 from deerfield.attestation import public_key
 from deerfield.errors import BadRequest, NotAuthenticated, NotMember, Unreachable
 from deerfield.wire.client import RunsClient
-from services.aggregator import audit_log
-from services.aggregator.audit_chain import Draft, Walk
-from services.aggregator.audit_log import reading
-from services.aggregator.database import open_database
-from services.aggregator.decisions import MOST, Decisions
-from services.aggregator.store import Store
-from services.aggregator.tables import audit
-from services.aggregator.trail import CALL, Call, entries
+from services.aggregator.auditing import audit_log
+from services.aggregator.auditing.audit_chain import Draft, Walk
+from services.aggregator.auditing.audit_log import reading
+from services.aggregator.auditing.decisions import MOST, Decisions
+from services.aggregator.auditing.trail import CALL, Call, entries
+from services.aggregator.sql.database import open_database
+from services.aggregator.sql.store import Store
+from services.aggregator.sql.tables import audit
 from tests.fakes import run_spec
 from tests.integration.aggregator.conftest import served, sqlite_in
 from tests.integration.aggregator.security import METHODS, Consortium, answer, channel_of
@@ -264,8 +264,8 @@ def test_decisions_wait_for_a_database_that_is_away(tmp_path):
 
 CRASH = """
 import sys
-from services.aggregator.database import open_database
-from services.aggregator.store import Store
+from services.aggregator.sql.database import open_database
+from services.aggregator.sql.store import Store
 from tests.integration.mortal import killing
 store = Store(open_database(sys.argv[1]), on_edge=killing(sys.argv[2]))
 for number in range(5):

@@ -14,10 +14,10 @@ from deerfield.identity import Peer
 from deerfield.privacy import epsilon
 from deerfield.restoration import Trust, check
 from deerfield.runspec import Privacy
-from services.aggregator import archive
-from services.aggregator.backup import backup
-from services.aggregator.folder_blobs import FolderBlobs
-from services.aggregator.restore import restore
+from services.aggregator.backups import archive
+from services.aggregator.backups.backup import backup
+from services.aggregator.backups.restore import restore
+from services.aggregator.blobstore.folder_blobs import FolderBlobs
 from tests import pki
 from tests.fakes import run_spec
 from tests.integration.aggregator.conftest import folder_in

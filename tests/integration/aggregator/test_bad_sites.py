@@ -27,7 +27,7 @@ from deerfield.plan import schedule
 from deerfield.runspec import Privacy
 from deerfield.strategies import make
 from deerfield.tensors import digest
-from services.aggregator.norms import norm_limit
+from services.aggregator.rounds.norms import norm_limit
 from tests.attesting import again
 from tests.fakes import PullTrainer, TeachingSite, adapter, run_spec
 from tests.integration.aggregator.conftest import served

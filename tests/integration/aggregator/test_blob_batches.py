@@ -7,14 +7,14 @@ from hashlib import sha256
 import pytest
 
 from deerfield.errors import ChunksMissing, DigestMismatch
-from services.aggregator.blobs import MemoryBlobs
-from services.aggregator.folder_blobs import FolderBlobs
+from services.aggregator.blobstore.blobs import MemoryBlobs
+from services.aggregator.blobstore.folder_blobs import FolderBlobs
 
 LIMITED = """
 import resource, sys
 from hashlib import sha256
 from pathlib import Path
-from services.aggregator.folder_blobs import FolderBlobs
+from services.aggregator.blobstore.folder_blobs import FolderBlobs
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
 blobs = FolderBlobs(Path(sys.argv[1]))
 blobs.put_all([(sha256(data).hexdigest(), data) for data in (b"small", b"1" * 5000)])

@@ -16,7 +16,7 @@ from deerfield.runspec import Privacy, RunSpec
 from deerfield.strategies import make
 from deerfield.tensors import digest, norm, subtract
 from pipelines.simulation import LocalLink
-from services.aggregator.tables import phases
+from services.aggregator.sql.tables import phases
 from tests.attesting import again
 from tests.fakes import TeachingSite, adapter, run_spec
 from tests.integration.aggregator.test_rounds import last

@@ -7,8 +7,8 @@ import pytest
 
 from deerfield.errors import InvalidInput
 from services.aggregator.clock import check_clock, steady_clock
-from services.aggregator.database import open_database
-from services.aggregator.store import Store
+from services.aggregator.sql.database import open_database
+from services.aggregator.sql.store import Store
 from tests.integration.aggregator.processes import command, running
 
 NOW = 1_800_000_000.0

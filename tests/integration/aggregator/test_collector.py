@@ -19,14 +19,14 @@ from deerfield.errors import DeerfieldError, RunEnded, Superseded
 from deerfield.exchange import Key, announce
 from deerfield.manifest import assemble, describe, pieces
 from pipelines.simulation import LocalLink
-from services.aggregator.bucket import open_blobs, read_place
-from services.aggregator.collector import Collector, collecting
-from services.aggregator.database import Database
-from services.aggregator.exclusion import take_over
-from services.aggregator.records import manifest_of, state_of
-from services.aggregator.retention import Retention
-from services.aggregator.store import Store
-from services.aggregator.tables import PHASE, phases, tasks, uploads
+from services.aggregator.blobstore.bucket import open_blobs, read_place
+from services.aggregator.blobstore.collector import Collector, collecting
+from services.aggregator.blobstore.retention import Retention
+from services.aggregator.sql.database import Database
+from services.aggregator.sql.exclusion import take_over
+from services.aggregator.sql.records import manifest_of, state_of
+from services.aggregator.sql.store import Store
+from services.aggregator.sql.tables import PHASE, phases, tasks, uploads
 from tests import s3
 from tests.attesting import again
 from tests.fakes import TeachingSite, adapter, run_spec

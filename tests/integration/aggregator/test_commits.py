@@ -13,12 +13,12 @@ from deerfield.errors import Superseded, Unreachable
 from deerfield.strategies import make
 from pipelines.simulation import LocalLink
 from services.aggregator.assembly import Aggregator, assemble_aggregator
-from services.aggregator.blobs import MemoryBlobs
-from services.aggregator.database import IN_MEMORY, open_database
+from services.aggregator.blobstore.blobs import MemoryBlobs
 from services.aggregator.desk import Desk
-from services.aggregator.exclusion import SESSION_LOCK
-from services.aggregator.recorder import Recorder, Untracked
-from services.aggregator.store import Store
+from services.aggregator.rounds.recorder import Recorder, Untracked
+from services.aggregator.sql.database import IN_MEMORY, open_database
+from services.aggregator.sql.exclusion import SESSION_LOCK
+from services.aggregator.sql.store import Store
 from tests import severing
 from tests.fakes import Clock, TeachingSite, adapter, run_spec
 from tests.integration.federation import wait_for

@@ -17,12 +17,12 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine, insert, inspect, select
 
 from deerfield.errors import InvalidInput, Superseded, Unreachable
-from services.aggregator import schema
-from services.aggregator.address import read_address
-from services.aggregator.database import IN_MEMORY, open_database
-from services.aggregator.exclusion import SESSION_LOCK, take_over
-from services.aggregator.store import Store
-from services.aggregator.tables import events, heads, metadata, phases, runs
+from services.aggregator.sql import schema
+from services.aggregator.sql.address import read_address
+from services.aggregator.sql.database import IN_MEMORY, open_database
+from services.aggregator.sql.exclusion import SESSION_LOCK, take_over
+from services.aggregator.sql.store import Store
+from services.aggregator.sql.tables import events, heads, metadata, phases, runs
 from tests.integration.federation import wait_for
 
 NEXT = '''"""One column more."""
@@ -216,7 +216,7 @@ def test_whoever_has_lost_the_database_writes_nothing_more(opened):
 
 
 def test_the_lock_ends_with_its_process(url):
-    code = f"import os; from services.aggregator.database import open_database as o; d = o({url!r}); os._exit(0)"
+    code = f"import os; from services.aggregator.sql.database import open_database as o; d = o({url!r}); os._exit(0)"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=30)
     open_database(url, takeover_s=5).close()
 

@@ -16,7 +16,7 @@ from deerfield.wire.backoff import Backoff
 from deerfield.wire.client import SiteClient
 from deerfield.wire.connection import explaining, open_runs
 from deerfield.wire.handshake import Way, cause
-from services.aggregator.gate import Gate
+from services.aggregator.rpc.gate import Gate
 from services.client.connection import open_channel
 from tests import pki
 from tests.integration.aggregator.conftest import open_aggregator, served

@@ -15,9 +15,9 @@ from deerfield.errors import NoRoom
 from deerfield.wire.backoff import Backoff
 from deerfield.wire.channel import connect
 from deerfield.wire.client import RunsClient, SiteClient
-from services.aggregator.database import open_database
-from services.aggregator.folder_blobs import FolderBlobs, tidy
-from services.aggregator.store import Store
+from services.aggregator.blobstore.folder_blobs import FolderBlobs, tidy
+from services.aggregator.sql.database import open_database
+from services.aggregator.sql.store import Store
 from tests.fakes import TeachingSite, adapter, run_spec
 from tests.integration.aggregator.processes import command, digest_undisturbed, running, working
 from tests.integration.federation import wait_for

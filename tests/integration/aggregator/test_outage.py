@@ -10,7 +10,7 @@ from deerfield.errors import Unreachable
 from deerfield.wire.backoff import Backoff
 from deerfield.wire.channel import connect
 from deerfield.wire.client import RunsClient
-from services.aggregator.exclusion import SESSION_LOCK, take_over
+from services.aggregator.sql.exclusion import SESSION_LOCK, take_over
 from tests import postgres
 from tests.fakes import run_spec
 from tests.integration.aggregator.processes import digest_undisturbed, running, working

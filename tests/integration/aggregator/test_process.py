@@ -17,8 +17,8 @@ from deerfield.errors import InvalidInput, NotAuthenticated
 from deerfield.wire.channel import connect_tls
 from deerfield.wire.client import RunsClient
 from pipelines import pki_authority
-from services.aggregator.exclusion import take_over
 from services.aggregator.settings import read_settings
+from services.aggregator.sql.exclusion import take_over
 from tests import pki
 from tests.fakes import run_spec
 

@@ -7,7 +7,7 @@ import pytest
 
 from deerfield.errors import DigestMismatch
 from deerfield.wire import federation_pb2 as pb
-from services.aggregator.receiving import BATCH, store
+from services.aggregator.rpc.receiving import BATCH, store
 
 CHUNKS = [pb.Chunk(data=bytes([number])) for number in range(20)]
 

@@ -27,7 +27,7 @@ from deerfield.wire.calls import unary, upstream
 from deerfield.wire.channel import SITE_KEY, connect, connect_tls
 from deerfield.wire.client import RunsClient, SiteClient
 from deerfield.wire.federation_pb2_grpc import FederationStub, RunsStub
-from services.aggregator.gate import Gate
+from services.aggregator.rpc.gate import Gate
 from tests import pki
 from tests.fakes import TeachingSite, adapter, run_spec
 from tests.integration.aggregator.conftest import served

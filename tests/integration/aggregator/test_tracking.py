@@ -17,8 +17,8 @@ from deerfield import peft_folder
 from deerfield.errors import InvalidInput
 from deerfield.runspec import Privacy
 from pipelines.simulation import LocalLink
-from services.aggregator.identity import from_metadata
-from services.aggregator.recorder import Recorder, Untracked
+from services.aggregator.rounds.recorder import Recorder, Untracked
+from services.aggregator.rpc.identity import from_metadata
 from services.aggregator.server import serving
 from services.aggregator.tracking import MlflowTracking
 from tests.fakes import TeachingSite, adapter, run_spec
@@ -35,7 +35,7 @@ for name in HEAVY:
     sys.modules[name] = None  # an import of it raises
 import services.aggregator.__main__
 from pathlib import Path
-from services.aggregator.recorder import Recorder
+from services.aggregator.rounds.recorder import Recorder
 from services.aggregator.tracking import MlflowTracking
 from tests.fakes import Clock, run_spec
 from tests.integration.aggregator.conftest import open_aggregator

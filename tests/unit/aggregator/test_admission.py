@@ -7,10 +7,10 @@ import pytest
 
 from deerfield.errors import TooBusy
 from deerfield.wire import federation_pb2 as pb
-from services.aggregator.admission import Admission
 from services.aggregator.bounds import Bounds
-from services.aggregator.pace import paced
-from services.aggregator.polls import Polls
+from services.aggregator.rpc.admission import Admission
+from services.aggregator.rpc.pace import paced
+from services.aggregator.rpc.polls import Polls
 from tests import virtual_time
 
 BOUNDS = Bounds(uploads=2, queue=3)

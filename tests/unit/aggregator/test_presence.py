@@ -1,7 +1,7 @@
 """What the aggregator remembers of who was heard, and of when a phase last got on."""
 
 from deerfield.exchange import Key
-from services.aggregator.presence import Presence
+from services.aggregator.rounds.presence import Presence
 
 KEY = Key(run="r", incarnation=1, round=0, phase=0)
 NEXT = Key(run="r", incarnation=1, round=0, phase=1)

@@ -2,8 +2,8 @@ import pytest
 
 from deerfield.errors import InvalidInput, TooBusy
 from services.aggregator.bounds import Bounds
+from services.aggregator.rpc.throttle import Rates
 from services.aggregator.settings import read_settings
-from services.aggregator.throttle import Rates
 from tests.fakes import Clock
 
 NORTH, SOUTH = ("site", "north"), ("site", "south")

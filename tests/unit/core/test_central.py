@@ -126,4 +126,4 @@ def test_nothing_but_the_central_noise_is_drawn_from_a_key_that_is_kept():
         for path in (ROOT / folder).rglob("*.py")
         if "KeyedRandomness" in path.read_text() or "noise_of(" in path.read_text()
     }
-    assert naming == {"deerfield/randomness.py", "deerfield/central.py", "services/aggregator/phase.py"}
+    assert naming == {"deerfield/randomness.py", "deerfield/central.py", "services/aggregator/rounds/phase.py"}

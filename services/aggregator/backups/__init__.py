@@ -1,0 +1,1 @@
+"""Backup while the aggregator runs, and restore."""

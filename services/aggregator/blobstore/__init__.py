@@ -1,0 +1,1 @@
+"""Bytes by their sha256, in a folder or a bucket, and what is dropped when."""

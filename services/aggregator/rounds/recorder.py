@@ -1,0 +1,135 @@
+"""Tells the tracking server what has happened, on a thread of its own: rounds never wait for it.
+
+It reads the table of events behind a cursor, so nothing is lost over a restart and nothing is told twice for long: a
+crash between telling and moving the cursor repeats one event, which tracking must bear. Of a run that has lost one
+event nothing more is told: a tracking server that is away must not hold up the run's end.
+"""
+
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import asdict, dataclass
+from typing import Protocol
+
+import structlog
+
+from deerfield.errors import Unreachable
+from deerfield.exchange import Event
+from services.aggregator.sql.store import Store
+
+READER = "tracking"
+OWN = ("registered", "tracking_failed")  # the kinds of event that come from here, and need not be told
+IDLE_S = 1.0
+LONGEST_S = 10.0  # between two attempts while the database is away
+PAUSES_S = (1.0, 2.0, 4.0)  # between the attempts to tell one event; then it is written down as lost
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Registered:
+    """A model version in the registry."""
+
+    name: str
+    version: str
+
+
+class Tracking(Protocol):
+    """Where the course of runs is kept for people. Telling it the same event twice changes nothing."""
+
+    def record(self, event: Event) -> Registered | None:
+        """Takes note of an event; answers the model it registered, if this was a run's last phase."""
+        ...
+
+
+class Untracked:
+    """Keeps nothing."""
+
+    def record(self, event: Event) -> Registered | None:
+        return None
+
+
+class Recorder:
+    """Feeds events to `tracking`; after a run's last phase it writes the event run_finished."""
+
+    def __init__(
+        self,
+        store: Store,
+        tracking: Tracking,
+        clock: Callable[[], float],
+        told: Callable[[], None] = lambda: None,
+        *,
+        pauses_s: Sequence[float] = PAUSES_S,
+    ) -> None:
+        self._store = store
+        self._tracking = tracking
+        self._clock = clock
+        self._told = told  # called, on the recorder's thread, after each event
+        self._pauses_s = pauses_s
+        self._stop = threading.Event()
+        self.over: Future[None] = Future()  # done when the thread has ended; holds what broke it
+        self._thread = threading.Thread(target=self._follow, name="recorder", daemon=True)
+
+    def start(self) -> None:
+        """Begins to follow the events."""
+        self._thread.start()
+
+    def stop(self, timeout_s: float) -> None:
+        """Stops after the event it is at, or leaves it behind after `timeout_s`: the next start tells it again."""
+        self._stop.set()
+        self._thread.join(timeout_s)
+
+    def drain(self) -> None:
+        """Tells everything there is to tell, right here."""
+        while self._step():
+            pass
+
+    def _follow(self) -> None:
+        try:
+            pause_s = IDLE_S
+            while not self._stop.is_set():
+                try:
+                    pause_s = 0.0 if self._step() else IDLE_S
+                except Unreachable:  # told where it happened; the cursor says where to go on
+                    pause_s = min(2 * pause_s + IDLE_S, LONGEST_S)
+                self._stop.wait(pause_s)
+        except BaseException as error:  # handed to whoever waits for `over`
+            self.over.set_exception(error)
+        else:
+            self.over.set_result(None)
+
+    def _step(self) -> bool:
+        with self._store.edge() as edge:
+            batch = edge.events(edge.cursor(READER), limit=1)
+            untold = any(event.kind in OWN or edge.has_kind(event.run, "tracking_failed") for event in batch)
+        for event in batch:
+            registered, trouble = (None, "") if untold else self._tell(event)
+            if self._stop.is_set() and trouble:
+                return False
+            with self._store.edge() as edge:
+                if trouble:
+                    edge.add_event(
+                        event.run, "tracking_failed", {"reason": trouble, "event": event.kind}, self._clock()
+                    )
+                if registered and edge.ending(event.run) is None:
+                    edge.add_event(event.run, "registered", asdict(registered), self._clock())
+                if event.kind == "phase_published" and event.detail["last"] and edge.ending(event.run) is None:
+                    edge.add_event(event.run, "run_finished", {"digest": event.detail["digest"]}, self._clock())
+                edge.set_cursor(READER, event.number)
+            self._told()
+        return bool(batch)
+
+    def _tell(self, event: Event) -> tuple[Registered | None, str]:
+        """What tracking answered, or why it could not be told."""
+        pauses_s = iter(self._pauses_s)
+        pause_s: float | None
+        while True:
+            try:
+                return self._tracking.record(event), ""
+            except Unreachable:  # what we keep ourselves is out of reach, which has nothing to do with tracking
+                raise
+            except Exception as error:  # foreign code: whatever it raises, the run has its model
+                trouble, pause_s = f"{type(error).__name__}: {error}", next(pauses_s, None)
+                log.warning("tracking failed", run=event.run, event_kind=event.kind, error=trouble)
+            if pause_s is None or self._stop.wait(pause_s):
+                return None, trouble

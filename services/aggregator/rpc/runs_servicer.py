@@ -1,0 +1,115 @@
+"""What an operator may say, over gRPC: each method decodes, calls and encodes. No decision is taken here."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+
+from deerfield.exchange import Event
+from deerfield.wire import checks, codec, limits, signed
+from deerfield.wire import federation_pb2 as pb
+from deerfield.wire import federation_pb2_grpc as rpc
+from services.aggregator.assembly import Aggregator
+from services.aggregator.rounds.runs import Runs
+from services.aggregator.rpc.identity import Context, Identify, caller
+from services.aggregator.rpc.pulse import Pulse
+from services.aggregator.rpc.translation import refuses, refuses_stream
+
+
+class RunsServicer(rpc.RunsServicer):
+    """What an operator may say."""
+
+    def __init__(self, aggregator: Aggregator, pulse: Pulse, identify: Identify) -> None:
+        self._runs = aggregator.runs
+        self._pulse = pulse
+        self._identify = identify
+
+    @refuses
+    async def Start(self, request: pb.StartRequest, context: Context) -> pb.StartReply:
+        """Creates a run."""
+        self._operator(context)
+        run = await asyncio.to_thread(self._runs.start, codec.decode_spec(request.spec), request.request_id)
+        self._pulse.beat()
+        return pb.StartReply(run=run)
+
+    @refuses_stream
+    async def Watch(self, request: pb.WatchRequest, context: Context) -> AsyncIterator[pb.Event]:
+        """Streams what happens to a run until it has ended."""
+        self._onlooker(context)
+        async for event in follow(self._runs, self._pulse, checks.run_id(request.run), request.after):
+            yield codec.encode_event(event)
+
+    @refuses
+    async def Get(self, request: pb.GetRequest, context: Context) -> pb.Run:
+        """Shows a run."""
+        self._onlooker(context)
+        return codec.encode_view(self._runs.get(checks.run_id(request.run), codec.decode_published(request)))
+
+    @refuses
+    async def List(self, request: pb.ListRequest, context: Context) -> pb.ListReply:
+        """Shows every run."""
+        self._onlooker(context)
+        return pb.ListReply(runs=[codec.encode_view(view) for view in self._runs.list()])
+
+    @refuses
+    async def Abort(self, request: pb.AbortRequest, context: Context) -> pb.Run:
+        """Ends a run."""
+        self._operator(context)
+        view = self._runs.abort(checks.run_id(request.run), checks.detail(request.reason))
+        self._pulse.beat()
+        return codec.encode_view(view)
+
+    @refuses
+    async def Pause(self, request: pb.PauseRequest, context: Context) -> pb.Run:
+        """Stops a run's clock."""
+        self._operator(context)
+        view = self._runs.pause(checks.run_id(request.run), checks.detail(request.reason))
+        self._pulse.beat()
+        return codec.encode_view(view)
+
+    @refuses
+    async def Resume(self, request: pb.ResumeRequest, context: Context) -> pb.Run:
+        """Lets a paused run go on."""
+        self._operator(context)
+        view = self._runs.resume(checks.run_id(request.run))
+        self._pulse.beat()
+        return codec.encode_view(view)
+
+    @refuses
+    async def Repin(self, request: pb.RepinRequest, context: Context) -> pb.RepinReply:
+        """Takes another signing key of a site."""
+        self._operator(context)
+        site, key = checks.named(request.site, "a site's name"), signed.decode_public_key(request.public_key)
+        before = self._runs.repin(site, key, checks.detail(request.reason))
+        self._pulse.beat()
+        return pb.RepinReply(before=bytes.fromhex(before))
+
+    @refuses
+    async def Evaluated(self, request: pb.EvaluatedRequest, context: Context) -> pb.EvaluatedReply:
+        """Takes metrics of a published phase."""
+        self._operator(context)
+        metrics = checks.finite_metrics(request.metrics)
+        self._runs.evaluated(checks.run_id(request.run), request.round, request.phase, metrics)
+        self._pulse.beat()
+        return pb.EvaluatedReply()
+
+    def _operator(self, context: Context) -> None:
+        caller(self._identify, context, "operator")
+
+    def _onlooker(self, context: Context) -> None:
+        caller(self._identify, context, "operator", "observer")
+
+
+async def follow(runs: Runs, pulse: Pulse, run: str, after: int) -> AsyncIterator[Event]:
+    """What happens to a run since the event `after`, with its sites' progress, until it is over; raises UnknownRun."""
+    told: list[Mapping[str, object]] = []
+    while True:
+        for event in runs.events(run, after):
+            after = event.number
+            yield event
+        if runs.is_over(run, after):
+            return
+        progress = runs.progress(run)
+        for event in progress:
+            if event.detail not in told:
+                yield event
+        told = [event.detail for event in progress]
+        await pulse.wait(limits.POLL_S)

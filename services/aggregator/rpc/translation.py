@@ -1,0 +1,54 @@
+"""Turns deerfield's errors into gRPC status on the way out; anything else is a bug, is logged, and stays UNKNOWN."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import wraps
+from typing import Any, TypeVar
+
+import structlog
+
+from deerfield.errors import DeerfieldError, Unreachable
+from deerfield.wire.status import to_status
+from services.aggregator.auditing.trail import CALL
+from services.aggregator.rpc.identity import Context
+
+Reply = TypeVar("Reply")
+
+log = structlog.get_logger()
+
+
+def refuses(method: Callable[..., Awaitable[Reply]]) -> Callable[..., Awaitable[Reply]]:
+    """For methods with one reply."""
+
+    @wraps(method)
+    async def translated(self: Any, request: Any, context: Context) -> Reply:
+        try:
+            return await method(self, request, context)
+        except DeerfieldError as error:
+            await abort(context, method.__name__, error)
+            raise
+
+    return translated
+
+
+def refuses_stream(method: Callable[..., AsyncIterator[Reply]]) -> Callable[..., AsyncIterator[Reply]]:
+    """For methods with a stream of replies."""
+
+    @wraps(method)
+    async def translated(self: Any, request: Any, context: Context) -> AsyncIterator[Reply]:
+        try:
+            async for reply in method(self, request, context):
+                yield reply
+        except DeerfieldError as error:
+            await abort(context, method.__name__, error)
+
+    return translated
+
+
+async def abort(context: Context, call: str, error: DeerfieldError) -> None:
+    """Ends a call with the status of an error, and says so in the log."""
+    if (answered := CALL.get()) is not None:
+        answered.refused = error
+    if not isinstance(error, Unreachable):  # told once, where it happened
+        log.info("refused", call=call, error=type(error).__name__, message=str(error))
+    status = to_status(error)
+    await context.abort(status.code, status.details, tuple(status.trailing_metadata))

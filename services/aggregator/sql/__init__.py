@@ -1,0 +1,1 @@
+"""The aggregator's database: one transaction for each edge, on SQLite and PostgreSQL."""
