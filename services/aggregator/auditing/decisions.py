@@ -23,7 +23,7 @@ from services.aggregator.auditing.trail import AGGREGATOR, Call
 from services.aggregator.sql.store import Store
 
 PERIOD_S = 60.0
-MOST = 4096  # callers x calls x answers that are told apart in a minute; further ones are counted together
+MOST = 4096  # callers x calls that are told apart in a minute, allowed and denied; further ones are counted together
 REST = {"role": "others"}
 SENTENCE_CHARS = 500
 DENIALS = (NotAuthenticated, NotMember)
@@ -49,11 +49,12 @@ class _Count:
 
 
 class Decisions:
-    """Lives on one event loop; holds at most `MOST` counts."""
+    """Lives on one event loop; holds at most `MOST` counts of allowed calls, and as many of denied ones."""
 
     def __init__(self, store: Store, clock: Callable[[], float], period_s: float = PERIOD_S) -> None:
         self._store, self._clock, self._period_s = store, clock, period_s
         self._counts: dict[_Key, _Count] = {}
+        self._told_apart = {False: 0, True: 0}  # how many of the counts are of calls allowed, and denied
 
     def made(self, call: Call, *, broken_off: bool = False) -> None:
         """Takes note of a call that was answered or broken off."""
@@ -63,13 +64,18 @@ class Decisions:
         denied = isinstance(error, DENIALS)
         reason = "BROKEN_OFF" if broken_off and error is None else _reason(error)
         key = _Key(canonical(call.actor), call.name, denied, reason)
-        if key not in self._counts and len(self._counts) >= MOST:
-            key, call = _Key(canonical(REST), "", denied, ""), Call("", REST)
-        count = self._counts.setdefault(key, _Count(call.actor, self._clock(), str(error or "")[:SENTENCE_CHARS]))
+        sentence = str(error or "")[:SENTENCE_CHARS]
+        if call.actor["role"] == "operator" and call.name not in READS and not denied:
+            if self._write({key: _Count(call.actor, self._clock(), sentence, pending=1)}):
+                return  # each of them by itself; without a database it is counted like the others
+        elif key not in self._counts and self._told_apart[denied] >= MOST:  # polls take no denial's place
+            key, call, sentence = _Key(canonical(REST), "", denied, ""), Call("", REST), ""
+        if key not in self._counts:
+            self._told_apart[denied] += 1
+            self._counts[key] = _Count(call.actor, self._clock(), sentence)
+        count = self._counts[key]
         count.pending += 1
-        is_action = call.actor["role"] == "operator" and call.name not in READS
-        is_news = denied and not count.told and count.actor is not REST
-        if is_news or (is_action and not denied):
+        if denied and not count.told and count.actor is not REST:
             count.told = True
             self._write({key: count})
 
@@ -81,7 +87,9 @@ class Decisions:
     def flush(self) -> None:
         """Writes every count, and begins a new period."""
         counts, self._counts = self._counts, {}
-        if not self._write(counts):
+        if self._write(counts):
+            self._told_apart = {False: 0, True: 0}
+        else:
             self._counts = counts  # nobody calls in between: this is the event loop
 
     async def follow(self) -> None:

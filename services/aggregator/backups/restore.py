@@ -21,6 +21,8 @@ from deerfield.certificates import Credentials
 from deerfield.errors import InvalidInput
 from deerfield.exchange import LIVE
 from deerfield.restoration import sign
+from deerfield.revocation import serial_text
+from services.aggregator.auditing.trail import CALL, Call
 from services.aggregator.backups.archive import Archive, reading
 from services.aggregator.backups.backup import LEFT_OUT
 from services.aggregator.blobstore.blobs import Blobs
@@ -133,7 +135,22 @@ def _raise(connection: Connection, sha256: str, operator: Credentials, now: date
         detail = json.dumps({**said, "incarnation": incarnation}, sort_keys=True)
         told = {"number": number, "run": run, "kind": "run_restored", "detail": detail, "time": now.timestamp()}
         connection.execute(insert(events).values(told))
+    _log(edge, operator)
     return raised
+
+
+def _log(edge: Edge, operator: Credentials) -> None:
+    """Writes what the restore has changed behind the restored audit log, and who did it."""
+    peer = operator.peer
+    whose = {
+        "role": peer.role,
+        "name": peer.name,
+        "federation": peer.federation,
+        "serial": serial_text(operator.serial),
+    }
+    before = CALL.set(Call("restore", whose))
+    edge.trail.close(edge.changes.made)
+    CALL.reset(before)
 
 
 def _reopen(edge: Edge, row: RunRow, incarnation: int, now: float) -> None:

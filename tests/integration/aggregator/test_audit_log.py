@@ -222,6 +222,21 @@ def test_polls_of_many_callers_are_counted_in_bounded_memory_and_none_is_lost(tm
     store.close()
 
 
+def test_however_many_poll_denials_and_operators_actions_are_named(tmp_path):
+    store = Store(open_database(sqlite_in(tmp_path)))
+    decisions = Decisions(store, lambda: 5.0)
+    for number in range(MOST + 1):
+        decisions.made(Call("NextTask", {"role": "site", "name": str(number)}))
+    denied = Call("Start", NORTH)
+    denied.refused = NotMember("no operator")
+    decisions.made(denied)
+    for _ in range(2):  # of a run that is over: nothing changes
+        decisions.made(Call("Abort", {"role": "operator", "name": "ada"}))
+    told = [(entry.what, json.loads(entry.actor)["name"], json.loads(entry.detail)["count"]) for entry in logged(store)]
+    assert told == [("Start", NORTH["name"], 1), ("Abort", "ada", 1), ("Abort", "ada", 1)]
+    store.close()
+
+
 def test_a_call_that_changed_something_is_named_by_its_edge_alone(store):
     decisions, call = Decisions(store, lambda: 5.0), Call("Decline", NORTH)
     CALL.set(call)

@@ -14,6 +14,8 @@ from deerfield.identity import Peer
 from deerfield.privacy import epsilon
 from deerfield.restoration import Trust, check
 from deerfield.runspec import Privacy
+from services.aggregator.auditing.audit_chain import Walk
+from services.aggregator.auditing.trail import entries
 from services.aggregator.backups import archive
 from services.aggregator.backups.backup import backup
 from services.aggregator.backups.restore import restore
@@ -338,4 +340,11 @@ def test_a_restore_is_an_event(pair):
     run = first.runs.start(run_spec("north", rounds=1), "once")
     pair.backup()
     pair.restore()
-    assert kinds(pair.open(pair.folder / "b"), run) == ["run_started", "run_restored"]
+    restored = pair.open(pair.folder / "b")
+    assert kinds(restored, run) == ["run_started", "run_restored"]
+    with restored.desk.store.edge() as edge:
+        log = list(entries(edge._connection))
+    assert list(Walk().findings(log)) == []
+    told = {entry.what: json.loads(entry.actor) for entry in log if '"call":"restore"' in entry.detail.replace(" ", "")}
+    assert {"run_restored", "phase_open"} <= set(told)
+    assert {(actor["role"], actor["name"]) for actor in told.values()} == {("operator", "ada")}
