@@ -2,6 +2,8 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 PROTO := protos/deerfield/wire/federation.proto
+# so that neither of two processes waits for the other at the end
+LONG_FIRST := tests/integration/test_embedded.py tests/integration/test_budget.py tests/chaos/test_short.py
 .DEFAULT_GOAL := help
 .PHONY: help quickstart test check e2e stores chaos format proto benchmarks
 
@@ -24,8 +26,8 @@ quickstart: .venv/.installed
 	$(BIN)/deerfield run examples/quickstart.yaml
 
 test: .venv/.installed
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests/unit tests/contract tests/integration tests/golden \
-		tests/chaos/test_short.py
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(LONG_FIRST) \
+		tests/unit tests/contract tests/integration tests/golden tests/chaos/test_short.py
 
 stores: .venv/.installed
 	DEERFIELD_STORES=all $(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests/contract/test_blobs.py \

@@ -27,24 +27,24 @@ from tests import postgres, s3
 from tests.fakes import Clock
 
 ANY = Ports(listening="127.0.0.1:0", health="127.0.0.1:0")
-EVERY_STORE = ("test_rounds.py", "test_collector.py")  # in each combination, always; the others in all but one
+EVERY_STORE = ("test_rounds.py", "test_collector.py")  # in each combination, always
+LEFT_OUT = (("sqlite", "s3"), ("postgresql", "folder"))  # of the others: the two that are left have each kind once
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """PostgreSQL with S3 is left out where each is tested with the other kind, unless DEERFIELD_STORES is `all`."""
+    """Leaves two of the four combinations of stores out, unless DEERFIELD_STORES is `all`."""
     if os.environ.get("DEERFIELD_STORES") == "all":
         return
-    both = {"database": "postgresql", "place": "s3"}
-    left_out = [
-        item
-        for item in items
-        if isinstance(item, pytest.Function)
-        and item.path.name not in EVERY_STORE
-        and both.items() <= getattr(getattr(item, "callspec", None), "params", {}).items()
-    ]
+    left_out = [item for item in items if item.path.name not in EVERY_STORE and _stores(item) in LEFT_OUT]
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in set(left_out)]
+
+
+def _stores(item: pytest.Item) -> tuple[object, object]:
+    """The database and the place of blobs that a test was given."""
+    given = getattr(getattr(item, "callspec", None), "params", {})
+    return given.get("database"), given.get("place")
 
 
 def sqlite_in(folder: Path) -> str:
