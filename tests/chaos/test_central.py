@@ -5,7 +5,7 @@ import pytest
 from deerfield import keyfile
 from deerfield.strategies import make
 from services.aggregator.assembly import assemble_aggregator
-from services.aggregator.blobstore.blobs import FolderBlobs
+from services.aggregator.blobstore.folder_blobs import FolderBlobs
 from services.aggregator.desk import Desk
 from services.aggregator.sql.database import open_database
 from services.aggregator.sql.store import Store
