@@ -88,9 +88,8 @@ def parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
         group = found.add_argument_group(title)
         for flag in flags:
             name = variable(flag.name)
-            told = (
-                f"{flag.text} (default: {flag.default or flag.otherwise}) [{name}]"  # the environment may hold secrets
-            )
+            # not what the environment holds, which may be a secret
+            told = f"{flag.text} (default: {flag.default or flag.otherwise}) [{name}]"
             default = environment.get(name, flag.default)
             group.add_argument(f"--{flag.name}", metavar=flag.value, default=default, help=told)
     return found
