@@ -40,6 +40,18 @@ class Files:
     authority: Path  # the CA certificates that the other end is checked against
 
 
+def given_files(certificate: Path | None, key: Path | None, authority: Path | None) -> Files | None:
+    """The files of the three flags, or None; raises InvalidInput for some without the others."""
+    if certificate and key and authority:
+        return Files(certificate=certificate, key=key, authority=authority)
+    if certificate or key or authority:
+        raise InvalidInput(
+            "--tls-certificate, --tls-key and --tls-ca belong together; give all three, or none for an aggregator on "
+            "loopback"
+        )
+    return None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Credentials:
     """What the files hold, checked."""

@@ -10,7 +10,11 @@ import typer
 from deerfield.errors import InvalidInput
 from pipelines.operator_options import Address, AsJson, Ca, Certificate, Key
 
-app = typer.Typer(help="Backs an aggregator up, restores it, and pins a site's new key.", no_args_is_help=True)
+app = typer.Typer(
+    help="Backs an aggregator up, restores it, and pins a site's new key. `python -m services.aggregator` "
+    "starts one; docs/operations.md shows how.",
+    no_args_is_help=True,
+)
 
 Database = Annotated[str, typer.Option(metavar="URL", envvar="DEERFIELD_DATABASE", help="The aggregator's --database.")]
 Blobs = Annotated[str, typer.Option(metavar="WHERE", envvar="DEERFIELD_BLOBS", help="The aggregator's --blobs.")]

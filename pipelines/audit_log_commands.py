@@ -48,7 +48,7 @@ def show(
     last: Annotated[int, typer.Option(min=0, help="How many of the newest entries; 0 shows all.")] = 40,
     run: Annotated[str, typer.Option(help="Only what is about this run.")] = "",
 ) -> None:
-    """Shows the newest entries, one line each: number, time, kind, what, [who], run, detail."""
+    """Shows the newest entries, one line each: number, time, kind, what, who, run, detail."""
     damaged(database, "show", f"--last={last}", f"--run={run}")
 
 

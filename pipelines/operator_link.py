@@ -7,15 +7,13 @@ from pathlib import Path
 
 import typer
 
-from deerfield.certificates import Files
-from deerfield.errors import InvalidInput
+from deerfield.certificates import given_files
+from deerfield.endpoint import read_target
 from deerfield.wire import proxy
 from deerfield.wire.backoff import Backoff
 from deerfield.wire.client import RunsClient
 from deerfield.wire.connection import open_runs
 from deerfield.wire.handshake import Way
-
-LAST_PORT = 65535
 
 
 def target(address: str, certificate: Path | None, key: Path | None, ca: Path | None) -> Way:
@@ -24,17 +22,10 @@ def target(address: str, certificate: Path | None, key: Path | None, ca: Path | 
     Raises:
         InvalidInput: the address is none, or some of the files are given without the others.
     """
-    host, _, port = address.rpartition(":")
-    if not (host and port.isascii() and port.isdigit() and 0 < int(port) <= LAST_PORT):
-        raise InvalidInput(f"--aggregator is {address[:80]!r}; write HOST:PORT, such as aggregator.example.org:8600")
-    if certificate is None and key is None and ca is None:
+    read_target("--aggregator", address)
+    files = given_files(certificate, key, ca)
+    if files is None:
         return Way(address=address)
-    if certificate is None or key is None or ca is None:
-        raise InvalidInput(
-            "--tls-certificate, --tls-key and --tls-ca belong together; give all three, or none for an aggregator on "
-            "loopback"
-        )
-    files = Files(certificate=certificate, key=key, authority=ca)
     return Way(address=address, files=files, proxy=proxy.choose(address, ""))
 
 

@@ -39,7 +39,10 @@ def start(
     tls_ca: Ca = None,
     as_json: AsJson = False,
 ) -> None:
-    """Starts a run over the sites that its file names; they need not be there yet."""
+    """Starts a run over the sites that its file names; they need not be there yet.
+
+    Give --base unless the file describes its base model by `model: digest` and `adapter`, as runs describe writes it.
+    """
     from pipelines import run_start
     from pipelines.operator_link import runs_of, target
 

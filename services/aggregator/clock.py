@@ -18,7 +18,7 @@ def steady_clock() -> Callable[[], float]:
 
 
 def check_clock(store: Store, now: float, skew_s: float) -> None:
-    """Raises InvalidInput where the newest event lies more than `skew_s` after `now`: deadlines would be wrong."""
+    """Raises InvalidInput where the newest event lies more than `skew_s` after `now`: times would go back."""
     with store.edge() as edge:
         newest = edge.newest_event_time()
     if newest is not None and newest > now + skew_s:

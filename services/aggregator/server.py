@@ -66,25 +66,15 @@ async def serving(
     Raises:
         InvalidInput: a port is in use or cannot be bound.
     """
-    pulse, loop, health, drain = Pulse(), asyncio.get_running_loop(), HealthServicer(), Drain()
-    bounds, metrics = aggregator.bounds, Metrics()
-    traffic = Traffic(bounds, metrics)
-    metrics.read(aggregator.desk, traffic.admission, aggregator.lost_after_s, gate.expires if gate else None)
-    decisions = Decisions(aggregator.desk.store, aggregator.desk.clock)
-    audited = Audited(decisions, gate.shown if gate else claimed)  # outside the check: it sees what that refuses
-    checked = [Checked(gate.check)] if gate else []
-    throttle = Throttle(bounds, identify, time.monotonic)
-    guards = [Observed(metrics), audited, *checked, throttle, Draining(drain), Readable()]
-    most = bounds.calls_and_reserve
-    data = grpc.aio.server(options=bounds.options(), interceptors=guards, maximum_concurrent_rpcs=most)
-    probes = grpc.aio.server(options=bounds.options(), maximum_concurrent_rpcs=PROBES)
-    rpc.add_FederationServicer_to_server(FederationServicer(aggregator, pulse, identify, traffic), data)
-    rpc.add_RunsServicer_to_server(RunsServicer(aggregator, pulse, identify), data)
-    add_reflection(data)
+    desk, loop, health = aggregator.desk, asyncio.get_running_loop(), HealthServicer()
+    shared = _Shared(aggregator)
+    pulse, drain, decisions, metrics = shared.pulse, shared.drain, shared.decisions, shared.metrics
+    metrics.read(desk, shared.traffic.admission, aggregator.lost_after_s, gate.expires if gate else None)
+    data = _data_server(aggregator, identify, gate, shared)
+    probes = grpc.aio.server(options=aggregator.bounds.options(), maximum_concurrent_rpcs=PROBES)
     for server in (data, probes):
         add_health(server, health)
     ports = Ports(listening=_bind(data, asked.listening, gate), health=_bind(probes, asked.health))
-    desk = aggregator.desk
     recorder = Recorder(desk.store, tracking, desk.clock, lambda: _beat_from_thread(loop, pulse))
     await asyncio.gather(data.start(), probes.start())
     await set_serving(health)
@@ -110,6 +100,31 @@ async def serving(
         await asyncio.to_thread(recorder.stop, RECORDER_GRACE_S)
     decisions.flush()  # behind an orderly end only: what broke the server may have been the database
     decisions.process("ended")
+
+
+class _Shared:
+    """What the data port and the tasks beside it have in common."""
+
+    def __init__(self, aggregator: Aggregator) -> None:
+        self.pulse, self.drain, self.metrics = Pulse(), Drain(), Metrics()
+        self.traffic = Traffic(aggregator.bounds, self.metrics)
+        self.decisions = Decisions(aggregator.desk.store, aggregator.desk.clock)
+
+
+def _data_server(aggregator: Aggregator, identify: Identify, gate: Gate | None, shared: _Shared) -> grpc.aio.Server:
+    """The server of sites and operators, which is bound to no port yet; its guards stand in the order of a call."""
+    bounds = aggregator.bounds
+    audited = Audited(shared.decisions, gate.shown if gate else claimed)  # outside the check: it sees what that refuses
+    checked = [Checked(gate.check)] if gate else []
+    throttle = Throttle(bounds, identify, time.monotonic)
+    guards = [Observed(shared.metrics), audited, *checked, throttle, Draining(shared.drain), Readable()]
+    most = bounds.calls_and_reserve
+    data = grpc.aio.server(options=bounds.options(), interceptors=guards, maximum_concurrent_rpcs=most)
+    federation = FederationServicer(aggregator, shared.pulse, identify, shared.traffic)
+    rpc.add_FederationServicer_to_server(federation, data)
+    rpc.add_RunsServicer_to_server(RunsServicer(aggregator, shared.pulse, identify), data)
+    add_reflection(data)
+    return data
 
 
 async def _drained(drain: Drain, pulse: Pulse, driving: asyncio.Task[None], drain_s: float) -> None:

@@ -1,4 +1,4 @@
-"""Where the aggregator listens and keeps things: flags, each with an environment variable, read once."""
+"""Where the aggregator listens and keeps things: what its flags and environment say, read once and checked."""
 
 import argparse
 import ipaddress
@@ -10,17 +10,15 @@ from dataclasses import asdict, dataclass, fields
 from math import isfinite
 from pathlib import Path
 
-from deerfield.certificates import Files
+from deerfield.certificates import Files, given_files
+from deerfield.endpoint import read_listening
 from deerfield.errors import InvalidInput
-from services.aggregator.assembly import DRAIN_S, LOST_AFTER_S
-from services.aggregator.blobstore.bucket import ACCESS, FORM, SECRET, Bucket, read_place
+from services.aggregator.blobstore.bucket import Bucket, read_place
 from services.aggregator.blobstore.retention import Retention, read_retention
 from services.aggregator.bounds import Bounds
-from services.aggregator.clock import CLOCK_SKEW_S
-from services.aggregator.sql.address import FORMS, without_password
-from services.aggregator.sql.database import TAKEOVER_S
+from services.aggregator.flags import parser
+from services.aggregator.sql.address import without_password
 
-LAST_PORT = 65535
 MOST = 1_000_000  # of any count that is bounded
 
 
@@ -62,38 +60,9 @@ def read_settings(argv: Sequence[str], environment: Mapping[str, str] = os.envir
     Raises:
         InvalidInput: a value that cannot be used, or a data port open to others than this machine.
     """
-    parser = argparse.ArgumentParser(prog="python -m services.aggregator", description=__doc__)
-
-    def option(flag: str, default: str, text: str) -> None:
-        variable = f"DEERFIELD_{flag.upper().replace('-', '_')}"
-        parser.add_argument(f"--{flag}", default=environment.get(variable, default), help=f"{text} [{variable}]")
-
-    option("listen", "127.0.0.1:8600", "host:port for sites and operators; port 0 takes a free one")
-    option("health", "127.0.0.1:8601", "host:port for probes, plaintext")
-    option("database", "sqlite:///deerfield.db", f"URL: {FORMS}")
-    option("takeover", str(TAKEOVER_S), "seconds to wait for another aggregator to let go of the database")
-    option("blobs", "blobs", f"folder for tensors, or {FORM}; credentials by {ACCESS} and {SECRET}, or ..._FILE")
-    option("gc-grace", "24h", "how long a tensor is kept that nothing names: seconds, or as 90m, 24h, 7d")
-    option("keep-updates", "7d", "how long updates are kept after their phase has closed")
-    option("keep-states", "", "how long superseded states are kept after their run has ended; empty: for ever")
-    option("key", "", "file of the signing key; empty: beside an SQLite database, else beside the blobs")
-    option("tracking", "", "MLflow tracking URI; empty: nothing is tracked")
-    option("artifacts", "", "folder or URI for the models of new MLflow experiments")
-    option("tls-certificate", "", "PEM file of the aggregator's certificate; with it, callers must have one too")
-    option("tls-key", "", "PEM file of its private key")
-    option("tls-ca", "", "PEM file of the CA that callers' certificates are checked against")
-    option("revoked", "", "revoked.json of deerfield pki revoke")
-    option("lost-after", str(LOST_AFTER_S), "seconds of silence after which a site is not waited for")
-    option("drain", str(DRAIN_S), "seconds that uploads under way have to finish after SIGTERM")
-    option("clock-skew", str(CLOCK_SKEW_S), "seconds that the newest event may be ahead of this machine's clock")
-    option("metrics", "", "host:port for Prometheus, plain HTTP; empty: no metrics are served")
-    option("log", "", "form of the log: json or console; empty: console on a terminal, else json")
-    for each in fields(Bounds):
-        option(each.name.replace("_", "-"), f"{each.default:g}", str(each.metadata["help"]))
-    parser.add_argument("--while-stdin", action="store_true", help="shut down when stdin closes")
-    flags = parser.parse_args(argv)
-    for flag, address in (("listen", flags.listen), ("health", flags.health)):
-        _check_address(flag, address)
+    flags = parser(environment).parse_args(argv)
+    read_listening("listen", flags.listen)
+    read_listening("health", flags.health)
     blobs = read_place(flags.blobs)
     tls = _files(flags)
     if tls is None:
@@ -123,7 +92,7 @@ def read_settings(argv: Sequence[str], environment: Mapping[str, str] = os.envir
 
 def check_loopback(address: str) -> None:
     """Raises InvalidInput unless only this machine can reach `address`: without TLS nobody proves who they are."""
-    host = address.rpartition(":")[0].strip("[]")
+    host = read_listening("listen", address).host
     try:
         loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -136,20 +105,11 @@ def check_loopback(address: str) -> None:
 
 
 def _files(flags: argparse.Namespace) -> Files | None:
-    given = [bool(each) for each in (flags.tls_certificate, flags.tls_key, flags.tls_ca)]
-    if any(given) and not all(given):
-        raise InvalidInput("tls-certificate, tls-key and tls-ca belong together; set all three, or none on loopback")
-    if flags.revoked and not all(given):
+    paths = (Path(each) if each else None for each in (flags.tls_certificate, flags.tls_key, flags.tls_ca))
+    files = given_files(*paths)
+    if flags.revoked and files is None:
         raise InvalidInput("revoked is a list of certificates, and the data port asks for none; set tls-certificate")
-    if not all(given):
-        return None
-    return Files(certificate=Path(flags.tls_certificate), key=Path(flags.tls_key), authority=Path(flags.tls_ca))
-
-
-def _check_address(flag: str, address: str) -> None:
-    host, _, port = address.rpartition(":")
-    if not (host and port.isascii() and port.isdigit() and int(port) <= LAST_PORT):
-        raise InvalidInput(f"{flag}: {address!r} is no host:port, such as 127.0.0.1:8600; port 0 takes a free one")
+    return files
 
 
 def _key_beside(database: str, blobs: Path | Bucket) -> Path:

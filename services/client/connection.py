@@ -7,7 +7,7 @@ from datetime import datetime
 import grpc
 import structlog
 
-from deerfield.certificates import Credentials, Files, load, utc_now
+from deerfield.certificates import Credentials, Files, given_files, load, utc_now
 from deerfield.errors import InvalidInput
 from deerfield.restoration import Trust
 from deerfield.wire import proxy
@@ -22,15 +22,7 @@ log = structlog.get_logger()
 
 def given(flags: argparse.Namespace) -> Files | None:
     """The files of the three --tls flags, or None; raises InvalidInput for some without the others."""
-    paths = (flags.tls_certificate, flags.tls_key, flags.tls_ca)
-    if None not in paths:
-        return Files(certificate=paths[0], key=paths[1], authority=paths[2])
-    if any(paths):
-        raise InvalidInput(
-            "--tls-certificate, --tls-key and --tls-ca belong together; give all three, or none for an aggregator on "
-            "loopback"
-        )
-    return None
+    return given_files(flags.tls_certificate, flags.tls_key, flags.tls_ca)
 
 
 def trust(files: Files | None) -> Trust | None:

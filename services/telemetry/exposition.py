@@ -9,12 +9,12 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 import structlog
 from prometheus_client import CollectorRegistry, make_wsgi_app
 
+from deerfield.endpoint import read_listening
 from deerfield.errors import InvalidInput
 
 log = structlog.get_logger()
 
 SILENCE_S = 10.0  # of somebody who has connected and asks for nothing
-LAST_PORT = 65535
 
 
 class _Server(ThreadingMixIn, WSGIServer):
@@ -41,11 +41,9 @@ def exposed(registry: CollectorRegistry, address: str) -> Iterator[str]:
     if not address:
         yield ""
         return
-    host, _, port = address.rpartition(":")
-    if not (host and port.isascii() and port.isdigit() and int(port) <= LAST_PORT):
-        raise InvalidInput(f"metrics: {address!r} is no host:port, such as 127.0.0.1:8602; port 0 takes a free one")
+    asked = read_listening("metrics", address, "127.0.0.1:8602")
     try:
-        server = make_server(host.strip("[]"), int(port), make_wsgi_app(registry), _Server, handler_class=_Handler)
+        server = make_server(asked.host, asked.port, make_wsgi_app(registry), _Server, handler_class=_Handler)
     except OSError as error:
         raise InvalidInput(
             f"metrics: {address} is in use or cannot be bound ({error.strerror}); choose another port, or 0 for a "
@@ -54,7 +52,7 @@ def exposed(registry: CollectorRegistry, address: str) -> Iterator[str]:
     thread = threading.Thread(target=server.serve_forever, name="metrics", daemon=True)
     thread.start()
     try:
-        yield f"{host}:{server.server_port}"
+        yield f"{address.rpartition(':')[0]}:{server.server_port}"
     finally:
         server.shutdown()
         server.server_close()

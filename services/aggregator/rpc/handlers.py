@@ -1,4 +1,4 @@
-"""Puts a guard before the handlers of a port: what both interceptors do."""
+"""Puts a guard before the handlers of a port: what every interceptor of the data port does."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from inspect import isasyncgenfunction

@@ -155,7 +155,7 @@ fence = Table(  # one row: who has the database, and how many have had it
     Column("since", Float, nullable=False),
 )
 
-audit = Table(  # triggers refuse to change or delete a row: migrations/versions/r0002_audit.py
+audit = Table(  # triggers refuse to change or delete a row: sql/migrations/versions/r0004_audit.py
     "audit",
     metadata,
     Column("sequence", Whole, primary_key=True, autoincrement=False),

@@ -54,10 +54,26 @@ def test_only_a_port_that_asks_for_certificates_may_be_reached_from_outside(tmp_
     assert read_settings([*open_to_all, *tls(files)], {}).tls == files
     assert read_settings([], {}).tls is None
     for some in ([], tls(files)[:4], tls(files)[2:]):
-        with pytest.raises(InvalidInput, match="needs TLS" if not some else "set all three, or none on loopback"):
+        with pytest.raises(InvalidInput, match="needs TLS" if not some else "belong together; give all three"):
             read_settings([*open_to_all, *some], {})
     with pytest.raises(InvalidInput, match="revoked is a list of certificates"):
         read_settings(["--revoked", "revoked.json"], {})
+
+
+def test_help_says_what_each_flag_takes_and_its_default_and_never_what_the_environment_holds(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        read_settings(["--help"], {"DEERFIELD_DATABASE": "postgresql://me:secret@db/runs"})
+    said = " ".join(capsys.readouterr().out.split())
+    assert "Serves a federation" in said
+    assert "secret" not in said
+    for flag in (
+        "--listen HOST:PORT data port, for sites and operators; port 0 takes a free one (default: 127.0.0.1:8600) "
+        "[DEERFIELD_LISTEN]",
+        "--queue-s SECONDS seconds that an upload waits for its turn (default: 60) [DEERFIELD_QUEUE_S]",
+        "--keep-states TIME how long superseded states are kept after their run has ended (default: for ever)",
+        "--runs N runs that are running at once (default: 64)",
+    ):
+        assert flag in said
 
 
 def test_it_serves_over_tls_with_the_files_that_it_is_given(start, tmp_path):

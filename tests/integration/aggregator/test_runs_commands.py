@@ -193,8 +193,8 @@ def test_a_run_file_is_completed_by_its_base_model(deerfield, tmp_path, secure):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--aggregator", "somewhere"], "write HOST:PORT"),
-        (["--aggregator", "somewhere:0"], "write HOST:PORT"),
+        (["--aggregator", "somewhere"], "is no host:port, such as aggregator.example.org"),
+        (["--aggregator", "somewhere:0"], "is no host:port, such as aggregator.example.org"),
         (["--tls-ca", "/nowhere/ca.crt"], "/nowhere/ca.crt cannot be read"),
     ],
 )

@@ -1,0 +1,38 @@
+"""Addresses as people write them, host:port: to listen at, or to call."""
+
+from dataclasses import dataclass
+
+from deerfield.errors import InvalidInput
+
+LAST_PORT = 65535
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """One end of a connection."""
+
+    host: str  # an IPv6 address without its brackets
+    port: int
+
+
+def read_listening(name: str, address: str, example: str = "127.0.0.1:8600") -> Endpoint:
+    """Where to listen; port 0 takes a free one. Raises InvalidInput, which names the setting."""
+    found = _parse(address)
+    if found is None:
+        raise InvalidInput(f"{name}: {address[:80]!r} is no host:port, such as {example}; port 0 takes a free one")
+    return found
+
+
+def read_target(name: str, address: str) -> Endpoint:
+    """Whom to call. Raises InvalidInput, which names the setting."""
+    found = _parse(address)
+    if found is None or found.port == 0:
+        raise InvalidInput(f"{name}: {address[:80]!r} is no host:port, such as aggregator.example.org:8600")
+    return found
+
+
+def _parse(address: str) -> Endpoint | None:
+    host, _, port = address.rpartition(":")
+    if not (host.strip("[]") and port.isascii() and port.isdigit() and len(port) <= len(str(LAST_PORT))):
+        return None
+    return Endpoint(host=host.strip("[]"), port=int(port)) if int(port) <= LAST_PORT else None
