@@ -363,6 +363,22 @@ def test_runs_at_once_have_a_limit_and_the_same_start_again_is_still_the_same_ru
         assert unary(RunsStub(channel).Start, second, 5).run
 
 
+def test_a_run_that_was_paused_goes_on_once_there_is_room_for_it(bounded):
+    server = bounded(runs=1)
+    paused = server.runs.start(run_spec("north"), "once")
+    server.runs.pause(paused, "let another run first")
+    other = server.runs.start(run_spec("south"), "second")
+    with connect(server.ports.listening, role="operator") as channel:
+        resume = pb.ResumeRequest(run=paused)
+        with pytest.raises(TooBusy, match="1 runs are running; the limit is 1: wait for one, or pause or abort one"):
+            unary(RunsStub(channel).Resume, resume, 5)
+        assert server.runs.get(paused).state == "PAUSED"
+        assert server.runs.resume(other).state == "RUNNING"  # it runs already, and takes no more room
+        server.runs.pause(other, "")
+        unary(RunsStub(channel).Resume, resume, 5)
+    assert server.runs.get(paused).state == "RUNNING"
+
+
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
