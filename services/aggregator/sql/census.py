@@ -1,4 +1,4 @@
-"""How every run that is not over stands, in a few rows: for metrics, which are asked for often and need no manifests."""
+"""How every run that is not over stands, in a few rows: metrics are asked for often and need no manifests."""
 
 import json
 from collections import Counter
