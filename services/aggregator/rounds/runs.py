@@ -106,7 +106,9 @@ class Runs:
                 edge.end_run(run, "ABORTED", reason)
                 edge.add_event(run, "run_aborted", {"reason": reason}, self._desk.clock())
             row = edge.run(run)
-            return _view(edge, row, _newest(edge, row))
+            view = _view(edge, row, _newest(edge, row))
+        self._desk.presence.forget(run)
+        return view
 
     def pause(self, run: str, reason: str) -> RunView:
         """Stops a run's clock; of one that is paused already nothing changes.
