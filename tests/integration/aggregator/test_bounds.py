@@ -16,7 +16,7 @@ from deerfield.wire import limits
 from deerfield.wire.backoff import Backoff
 from deerfield.wire.calls import downstream, unary, upstream
 from deerfield.wire.channel import connect
-from deerfield.wire.client import RunsClient
+from deerfield.wire.client import RunsClient, SiteClient
 from deerfield.wire.federation_pb2_grpc import FederationStub, RunsStub
 from services.aggregator.assembly import assemble_aggregator
 from services.aggregator.bounds import Bounds
@@ -252,6 +252,20 @@ def test_a_client_that_is_told_to_wait_waits_and_gets_its_answer(bounded):
         )
         assert [len(runs.list()) for _ in range(4)] == [0] * 4
     assert waited
+
+
+def test_a_site_that_leaves_while_it_is_told_to_wait_leaves(bounded):
+    server = bounded(rate=20, burst=1)
+    run, waited = server.runs.start(run_spec("north", "south", quorum=1, strategy="fedavg"), "once"), []
+    with connect(server.ports.listening, role="site", site="north") as channel:
+        backoff = Backoff(
+            first_s=0.06, patience_s=20, sleep=lambda s: waited.append(s) or threading.Event().wait(min(s, 0.1))
+        )
+        link = SiteClient(channel, run=run, backoff=backoff)
+        for _ in range(4):
+            link.leave(run, "its budget is spent")
+    assert waited
+    assert server.aggregator.runs.get(run).sites["north"] == "LEFT"
 
 
 def test_one_caller_may_not_fill_the_aggregator_with_waiting_calls(bounded):
