@@ -13,8 +13,8 @@ Written by `python docs/metrics.py > docs/metrics.md`; a test holds it against t
 Both services serve metrics over plain HTTP at `/metrics`, each from a registry of its own, where `--metrics HOST:PORT`
 says so (`DEERFIELD_METRICS`; at a site `DEERFIELD_SITE_METRICS`). By default there is no such port. It has no TLS and
 asks nobody who they are: give it an address that Prometheus alone reaches. Names and units follow Prometheus'
-conventions. Labels are bounded: a run has one while it is running and no longer; calls, reasons, states and outcomes
-are closed sets; a site's populations are those of its policy; and no label names a site, a folder or a column.
+conventions. Labels are bounded: a run has one until it has ended; calls, reasons, states and outcomes are closed sets;
+a site's populations are those of its policy; and no label names a site, a folder or a column.
 
 "Resumed" is what an interrupted upload did not have to send again. Late sites are counted against the phase before the
 newest one. What is on runs is read from the database at each fetch: it is right after a restart, and absent while

@@ -20,6 +20,7 @@ from pipelines.run_pki import flags as tls_flags
 
 TICK_S = 0.5  # how late a dead process may be noticed
 ABORT_S = 3.0  # an aggregator that is gone must not hold up an interrupt
+LEAVE_S = 5.0  # a site that cannot be signed off is lost by its silence, later
 
 
 @dataclass
@@ -99,7 +100,7 @@ class Federation:
     def _leave(self, name: str, detail: str) -> None:
         if name in self.prepared["sites"]:
             with channel(self.aggregator.address, self.pki.site(name)) as line, suppress(DeerfieldError):
-                SiteClient(line).leave(self.result.run, detail)
+                SiteClient(line, backoff=Backoff(patience_s=LEAVE_S)).leave(self.result.run, detail)
 
     def _abort(self, reason: str) -> None:
         """Ends the run at the aggregator, if it is still there, and takes in what it had to say."""

@@ -1,6 +1,5 @@
 """How a person's command reaches a running aggregator: by their certificate, or in plaintext on loopback."""
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +8,7 @@ import typer
 
 from deerfield.certificates import given_files
 from deerfield.endpoint import read_target
+from deerfield.errors import DeerfieldError, Unreachable
 from deerfield.wire import proxy
 from deerfield.wire.backoff import Backoff
 from deerfield.wire.client import RunsClient
@@ -29,13 +29,13 @@ def target(address: str, certificate: Path | None, key: Path | None, ca: Path | 
     return Way(address=address, files=files, proxy=proxy.choose(address, ""))
 
 
-def say_and_sleep(seconds: float) -> None:
-    """A pause that a person can see."""
-    typer.echo(f"the aggregator does not answer; asking again in {seconds:.0f} s", err=True)
-    time.sleep(seconds)
+def say(cause: DeerfieldError, wait_s: float) -> None:
+    """A line on stderr for why there is a pause: in the aggregator's own words, where it has answered."""
+    why = "the aggregator does not answer" if type(cause) is Unreachable else str(cause)
+    typer.echo(f"{why}; asking again in {wait_s:.0f} s", err=True)
 
 
-PATIENCE = Backoff(patience_s=60.0, last_s=15.0, sleep=say_and_sleep)
+PATIENCE = Backoff(patience_s=60.0, last_s=15.0, tell=say)
 
 
 @contextmanager

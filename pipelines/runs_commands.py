@@ -121,12 +121,12 @@ def watch(
     from deerfield.exchange import ENDINGS
     from deerfield.wire.backoff import Backoff
     from pipelines import runs_report
-    from pipelines.operator_link import runs_of, say_and_sleep, target
+    from pipelines.operator_link import runs_of, say, target
 
     where, kind = target(aggregator, tls_certificate, tls_key, tls_ca), ""
     with runs_of(where) as runs:
         state = runs.get(run).state  # refuses a run or a caller that is not known, and an aggregator that is not there
-    with runs_of(where, Backoff(last_s=WATCHING_S, sleep=say_and_sleep)) as runs:
+    with runs_of(where, Backoff(last_s=WATCHING_S, tell=say)) as runs:
         for event in runs.watch(run, after):
             told = json.dumps(runs_report.event_json(event)) if as_json else runs_report.line(event)
             typer.echo(told)

@@ -22,6 +22,7 @@ class Backoff:
     uniform: Callable[[float, float], float] = random.uniform
     clock: Callable[[], float] = time.monotonic
     explain: Callable[[Unreachable], DeerfieldError] = lambda error: error  # whoever knows more about the cause
+    tell: Callable[[DeerfieldError, float], object] = lambda cause, wait_s: None  # before each pause
 
     def retry(self, attempt: Callable[[], Answer]) -> Answer:
         """Calls `attempt` until it answers, or raises anything that is not in `AGAIN`, or patience is at its end.
@@ -50,6 +51,7 @@ class Backoff:
                 wait = max(wait, min(error.retry_s, self.last_s))
             if self.clock() + wait - began > self.patience_s or (hopeless and self.patience_s < float("inf")):
                 raise cause
+            self.tell(cause, wait)
             self.sleep(wait)
             longest = min(2 * longest, self.last_s)
 

@@ -126,8 +126,8 @@ class SiteClient:
             return True
 
     def leave(self, run: str, detail: str) -> None:
-        """Withdraws from a run: nobody waits for this site any more. One attempt; raises Unreachable."""
-        unary(self._stub.Leave, pb.LeaveRequest(run=run, detail=detail), limits.HELLO_S)
+        """Withdraws from a run: nobody waits for this site any more."""
+        self._call(self._stub.Leave, pb.LeaveRequest(run=run, detail=detail), limits.HELLO_S)
 
     def _delivered(
         self, key: Key, announcement: Announcement, delta: Tensors, pause: Callable[[Unreachable | TooBusy], None]

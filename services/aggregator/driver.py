@@ -50,13 +50,15 @@ async def drive(coordinator: Coordinator, pulse: Pulse, drain: Drain, timed: Tim
 
 async def _close_one(coordinator: Coordinator, pauses_s: dict[Key, float], timed: Timed) -> bool:
     closing = coordinator.due()
+    for key in [key for key in pauses_s if key.run not in coordinator.running]:
+        del pauses_s[key]
     if closing is None:
         return False
     with phase_context(closing.key):
         try:
             with timed():
                 closed = await _on_a_thread(closing.compute)
-        except Unreachable:  # told where it happened; of this phase's tensors; other runs go on
+        except Unreachable:  # told where it happened: this phase's tensors are away, and other runs go on
             again_s = pauses_s[closing.key] = min(2 * pauses_s.get(closing.key, 0.5), LONGEST_PAUSE_S)
             log.info("aggregation waits for its tensors", again_s=again_s)
             asyncio.get_running_loop().call_later(again_s, coordinator.give_back, closing)
@@ -66,8 +68,8 @@ async def _close_one(coordinator: Coordinator, pauses_s: dict[Key, float], timed
             coordinator.fail(closing.key.run, f"aggregation failed: {type(error).__name__}: {error}")
         else:
             pauses_s.pop(closing.key, None)
-            coordinator.publish(closing, closed)
-            log.info("phase published", updates=len(closing.sealed), tasks=len(closing.tasks))
+            if coordinator.publish(closing, closed):
+                log.info("phase published", updates=len(closing.sealed), tasks=len(closing.tasks))
     return True
 
 

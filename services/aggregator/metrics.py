@@ -1,6 +1,6 @@
 """The aggregator's metrics: what passes is counted here, how runs stand is read from the database when it is asked.
 
-Labels are bounded: a run has one while it is running, calls and reasons are closed sets, and no metric names a site.
+Labels are bounded: a run has one until it has ended, calls and reasons are closed sets, and no metric names a site.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -10,7 +10,7 @@ from datetime import datetime
 from prometheus_client import CollectorRegistry
 
 import deerfield
-from deerfield.errors import DeerfieldError
+from deerfield.errors import REFUSALS, DeerfieldError, Refusal, TooBusy
 from services.aggregator.desk import Desk
 from services.aggregator.rpc.admission import Admission
 from services.aggregator.sql.census import Standing
@@ -45,13 +45,13 @@ CALLS_REFUSED = Family(
     name="deerfield_calls_refused_total",
     kind="counter",
     labels=("call", "reason"),
-    meaning="Calls that ended in a refusal",
+    meaning="Calls that ended in a refusal; UNAVAILABLE: this aggregator is ending, or cannot reach a store",
 )
 UPDATES_REFUSED = Family(
     name="deerfield_updates_refused_total",
     kind="counter",
     labels=("reason",),
-    meaning="Of these, BeginUpload, PutChunks and Commit: updates that were not taken",
+    meaning="Of these, BeginUpload, PutChunks and Commit that another try does not mend: updates that were not taken",
 )
 COUNTED = (
     UPLOAD_BYTES,
@@ -80,10 +80,11 @@ READABLE = _gauge(
     "deerfield_database_up", "1 if the database could be read for this answer; 0: what is on runs is absent"
 )
 RUNNING = _gauge("deerfield_runs_running", "Runs that are running")
+PAUSED = _gauge("deerfield_runs_paused", "Runs that are paused")
 ROUND = _gauge("deerfield_round", "Round of the newest phase", "run")
 PHASE = _gauge("deerfield_phase", "Number of the newest phase in its round", "run")
 STATE = _gauge("deerfield_phase_state", "1 for the state that the newest phase is in, 0 for the others", "run", "state")
-AGE = _gauge("deerfield_phase_age_seconds", "Time since the newest phase opened", "run", unit="seconds")
+AGE = _gauge("deerfield_phase_age_seconds", "Time since the newest phase opened, without pauses", "run", unit="seconds")
 DEADLINE = _gauge(
     "deerfield_phase_deadline_seconds", "After how long without progress it closes", "run", unit="seconds"
 )
@@ -110,6 +111,7 @@ READ = (
     WAITING,
     READABLE,
     RUNNING,
+    PAUSED,
     ROUND,
     PHASE,
     STATE,
@@ -125,6 +127,7 @@ READ = (
 )
 FAMILIES = (*COUNTED, *READ)
 UPLOADING = frozenset({"BeginUpload", "PutChunks", "Commit"})
+UNTAKEN = REFUSALS.keys() - {TooBusy.reason}  # after any other reason the same update comes again
 
 
 class Metrics:
@@ -145,9 +148,9 @@ class Metrics:
         return self.aggregation_seconds.time()
 
     def refused(self, call: str, reason: str) -> None:
-        """Counts a call that ended in a refusal."""
-        self._calls_refused.labels(call, reason).inc()
-        if call in UPLOADING:
+        """Counts a call that ended in a refusal, and an update that was not taken."""
+        self._calls_refused.labels(call, "UNAVAILABLE" if reason == Refusal.reason else reason).inc()
+        if call in UPLOADING and reason in UNTAKEN:
             self._updates_refused.labels(reason).inc()
 
     def read(
@@ -168,7 +171,8 @@ class Metrics:
                 yield READABLE, (), 0
                 return
             yield READABLE, (), 1
-            yield RUNNING, (), len(found)
+            for each, state in ((RUNNING, "RUNNING"), (PAUSED, "PAUSED")):
+                yield each, (), sum(standing.run_state == state for standing in found)
             for standing in found:
                 yield from _run(standing, desk, lost_after_s)
 
@@ -179,7 +183,7 @@ def _run(standing: Standing, desk: Desk, lost_after_s: float) -> Iterator[Readin
     run, now, sites = standing.run, desk.clock(), standing.spec.federation.sites
     yield ROUND, (run,), standing.round
     yield PHASE, (run,), standing.phase
-    yield AGE, (run,), now - standing.opened_at
+    yield AGE, (run,), max(0.0, (standing.paused_at or now) - standing.opened_at)
     yield DEADLINE, (run,), standing.spec.federation.deadline_s
     yield SEEN, (run,), sum(now - desk.presence.last_seen(site, 0) <= lost_after_s for site in sites)
     yield LATE, (run,), standing.late

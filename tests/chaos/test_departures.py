@@ -8,7 +8,6 @@ from contextlib import ExitStack
 
 import pytest
 
-from deerfield.errors import Unreachable
 from deerfield.wire.channel import connect
 from deerfield.wire.client import RunsClient, SiteClient
 from tests.chaos.consortium import PATIENT, Aggregator, Course
@@ -28,19 +27,6 @@ def until(holds):
     return answer
 
 
-def again(call):
-    """Asks until there is an answer."""
-
-    def attempt():
-        try:
-            call()
-        except Unreachable:
-            return False
-        return True
-
-    until(attempt)
-
-
 def story(aggregator):
     """Three runs: one from which sites decline, leave, and are lost, one that so fails, and one that is aborted."""
     with ExitStack() as stack:
@@ -55,7 +41,7 @@ def story(aggregator):
         east, north, south, west = (site(name, run) for name in SITES)
         lost = west.link.next_task()
         east.link.decline(until(east.link.next_task), "NOT_MAPPED", "no such population here")
-        again(lambda: north.link.leave(run, "maintenance"))
+        north.link.leave(run, "maintenance")
         assert any(event.kind == "lost" and event.detail["site"] == "west" for event in runs.watch(run))
         assert until(west.link.next_task).key == lost.key
         west.link.send(lost, west.update(lost))

@@ -33,6 +33,7 @@ class Coordinator:
     def __init__(self, desk: Desk, lost_after_s: float) -> None:
         self._desk = desk
         self._lost_after_s = lost_after_s
+        self.running: frozenset[str] = frozenset()  # the runs that were running at the last `due`
         self._closing: set[Key] = set()  # handed out by `due`, once that was committed
         self._cut_off = False  # the database was away: nobody could be heard
 
@@ -102,7 +103,8 @@ class Coordinator:
                 if self._cut_off:  # as after a restart
                     self._desk.presence.restart()
                 running = edge.runs("RUNNING")
-                self._desk.presence.watch_only({run.run for run in running})
+                self.running = frozenset(run.run for run in running)
+                self._desk.presence.watch_only(self.running)
                 found = (closing for run in running if (closing := self._advance(edge, run)))
                 closing = next(found, None)
         except Unreachable:
@@ -117,16 +119,18 @@ class Coordinator:
         """Lets `due` answer the phase again: what was computed of it, if anything, was not published."""
         self._closing.discard(closing.key)
 
-    def publish(self, closing: Closing, closed: Closed) -> None:
-        """Publishes what a closing computed, and opens the next phase or finishes the run; drops it after an abort
-        or in a pause."""
+    def publish(self, closing: Closing, closed: Closed) -> bool:
+        """Publishes what a closing computed, and opens the next phase or finishes the run; answers whether it did.
+
+        After an abort or in a pause it drops it.
+        """
         self.give_back(closing)  # first: a transaction that fails is to be computed again
         key, opening, now = closing.key, closed.next, self._desk.clock()
         with self._desk.store.edge() as edge:
             run = edge.run(key.run)
             phase = edge.newest_phase(run)
             if run.state != "RUNNING" or phase.key != key:  # a paused run computes it again when it goes on
-                return
+                return False
             edge.set_phase(key, "PUBLISHED", opening.state)
             edge.trail.sign(self._desk.key)
             answered = [task for task in closing.tasks if task.state == "SEALED"]
@@ -143,6 +147,7 @@ class Coordinator:
             else:
                 edge.end_run(key.run, "FINISHED", "")
         self._desk.presence.forget(key.run)
+        return True
 
     def fail(self, run: str, reason: str) -> None:
         """Ends a run that is not over without its model."""
@@ -157,8 +162,7 @@ class Coordinator:
         """
         count = 0
         while closing := self.due():
-            self.publish(closing, closing.compute())
-            count += 1
+            count += self.publish(closing, closing.compute())
         Recorder(self._desk.store, Untracked(), self._desk.clock).drain()
         return count
 

@@ -80,7 +80,7 @@ class Runs:
     def _check_room(self, edge: Edge) -> None:
         if (running := len(edge.runs("RUNNING"))) >= self._bounds.runs:
             raise TooBusy(
-                f"{running} runs are running; the limit is {self._bounds.runs}: wait for one, or abort one", 30
+                f"{running} runs are running; the limit is {self._bounds.runs}: wait for one, or pause or abort one", 30
             )
 
     def get(self, run: str, published: tuple[int, int] | None = None) -> RunView:
@@ -106,7 +106,9 @@ class Runs:
                 edge.end_run(run, "ABORTED", reason)
                 edge.add_event(run, "run_aborted", {"reason": reason}, self._desk.clock())
             row = edge.run(run)
-            return _view(edge, row, _newest(edge, row))
+            view = _view(edge, row, _newest(edge, row))
+        self._desk.presence.forget(run)
+        return view
 
     def pause(self, run: str, reason: str) -> RunView:
         """Stops a run's clock; of one that is paused already nothing changes.
@@ -125,10 +127,12 @@ class Runs:
 
         Raises:
             UnknownRun, RunEnded: there is nothing to resume.
+            TooBusy: too many runs are running; it stays paused.
         """
         with self._desk.store.edge() as edge:
             row, now = live(edge.run(run)), self._desk.clock()
             if row.state == "PAUSED":
+                self._check_room(edge)
                 paused_s = edge.operations.resume(row, edge.newest_phase(row).key, now)
                 edge.add_event(run, "run_resumed", {"paused_s": round(paused_s, 1)}, now)
             return _view(edge, row := edge.run(run), _newest(edge, row))

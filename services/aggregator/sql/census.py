@@ -1,4 +1,4 @@
-"""How every running run stands, in a few rows: for metrics, which are asked for often and need no manifests."""
+"""How every run that is not over stands, in a few rows: metrics are asked for often and need no manifests."""
 
 import json
 from collections import Counter
@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, and_, func, select
 
 from deerfield.errors import REFUSALS
+from deerfield.exchange import LIVE
 from deerfield.runspec import RunSpec
 from services.aggregator.sql.records import spec_of
 from services.aggregator.sql.tables import events, phases, runs, tasks
@@ -18,10 +19,12 @@ ANSWERED = ("SEALED", "DECLINED")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
-    """A running run and its newest phase."""
+    """A run that is running or paused, and its newest phase."""
 
     run: str
     spec: RunSpec
+    run_state: str
+    paused_at: float | None  # of one that is paused
     round: int
     phase: int
     state: str
@@ -39,8 +42,9 @@ class Census:
         self._connection = connection
 
     def standings(self) -> Sequence[Standing]:
-        """Every running run."""
-        query = select(runs.c.run, runs.c.incarnation, runs.c.spec).where(runs.c.state == "RUNNING")
+        """Every run that is running or paused."""
+        columns = (runs.c.run, runs.c.incarnation, runs.c.spec, runs.c.state, runs.c.paused_at)
+        query = select(*columns).where(runs.c.state.in_(LIVE))
         return [self._standing(row) for row in self._connection.execute(query.order_by(runs.c.started_at))]
 
     def _standing(self, run: Any) -> Standing:
@@ -52,6 +56,8 @@ class Census:
         return Standing(
             run=run.run,
             spec=spec_of(run.spec),
+            run_state=run.state,
+            paused_at=run.paused_at,
             round=newest.round,
             phase=newest.phase,
             state=newest.state,

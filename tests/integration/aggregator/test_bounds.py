@@ -16,7 +16,7 @@ from deerfield.wire import limits
 from deerfield.wire.backoff import Backoff
 from deerfield.wire.calls import downstream, unary, upstream
 from deerfield.wire.channel import connect
-from deerfield.wire.client import RunsClient
+from deerfield.wire.client import RunsClient, SiteClient
 from deerfield.wire.federation_pb2_grpc import FederationStub, RunsStub
 from services.aggregator.assembly import assemble_aggregator
 from services.aggregator.bounds import Bounds
@@ -254,6 +254,20 @@ def test_a_client_that_is_told_to_wait_waits_and_gets_its_answer(bounded):
     assert waited
 
 
+def test_a_site_that_leaves_while_it_is_told_to_wait_leaves(bounded):
+    server = bounded(rate=20, burst=1)
+    run, waited = server.runs.start(run_spec("north", "south", quorum=1, strategy="fedavg"), "once"), []
+    with connect(server.ports.listening, role="site", site="north") as channel:
+        backoff = Backoff(
+            first_s=0.06, patience_s=20, sleep=lambda s: waited.append(s) or threading.Event().wait(min(s, 0.1))
+        )
+        link = SiteClient(channel, run=run, backoff=backoff)
+        for _ in range(4):
+            link.leave(run, "its budget is spent")
+    assert waited
+    assert server.aggregator.runs.get(run).sites["north"] == "LEFT"
+
+
 def test_one_caller_may_not_fill_the_aggregator_with_waiting_calls(bounded):
     server = bounded(calls_each=3, watches_each=2)
     run = server.runs.start(run_spec("north", "south"), "once")
@@ -361,6 +375,22 @@ def test_runs_at_once_have_a_limit_and_the_same_start_again_is_still_the_same_ru
         assert server.runs.start(run_spec("north"), "once") == run
         server.runs.abort(run, "make room")
         assert unary(RunsStub(channel).Start, second, 5).run
+
+
+def test_a_run_that_was_paused_goes_on_once_there_is_room_for_it(bounded):
+    server = bounded(runs=1)
+    paused = server.runs.start(run_spec("north"), "once")
+    server.runs.pause(paused, "let another run first")
+    other = server.runs.start(run_spec("south"), "second")
+    with connect(server.ports.listening, role="operator") as channel:
+        resume = pb.ResumeRequest(run=paused)
+        with pytest.raises(TooBusy, match="1 runs are running; the limit is 1: wait for one, or pause or abort one"):
+            unary(RunsStub(channel).Resume, resume, 5)
+        assert server.runs.get(paused).state == "PAUSED"
+        assert server.runs.resume(other).state == "RUNNING"  # it runs already, and takes no more room
+        server.runs.pause(other, "")
+        unary(RunsStub(channel).Resume, resume, 5)
+    assert server.runs.get(paused).state == "RUNNING"
 
 
 @pytest.mark.parametrize(

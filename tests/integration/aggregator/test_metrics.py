@@ -2,15 +2,23 @@
 
 from dataclasses import replace
 
+import grpc
 import pytest
 from prometheus_client import CollectorRegistry
 
-from deerfield.errors import InvalidInput, RoundClosed, TooLarge
+from deerfield.errors import InvalidInput, NoRoom, NotFinite, RoundClosed, Superseded, TooBusy, TooLarge, Unreachable
 from deerfield.exchange import announce
 from deerfield.manifest import pieces
 from deerfield.runspec import Privacy
 from deerfield.wire import codec
+from deerfield.wire import federation_pb2 as pb
 from deerfield.wire.calls import unary, upstream
+from deerfield.wire.channel import connect
+from deerfield.wire.federation_pb2_grpc import FederationStub
+from deerfield.wire.status import reason_of, to_status
+from services.aggregator.assembly import assemble_aggregator
+from services.aggregator.bounds import Bounds
+from services.aggregator.metrics import Metrics
 from services.client import metrics
 from services.telemetry.exposition import exposed
 from tests.attesting import again
@@ -65,6 +73,47 @@ def test_a_run_is_told_from_its_start_to_its_end_and_leaves_no_label(server, clo
     server.runs.abort(run, "seen enough")
     assert read(server, "runs_running") == 0
     assert [each for each in samples(server.ports.metrics) if each.labels.get("run")] == []
+
+
+def test_an_update_that_comes_again_is_none_that_was_refused():
+    metrics = Metrics()
+    for error in (NotFinite(""), TooBusy(""), Unreachable(""), Superseded(""), NoRoom("")):
+        metrics.refused("PutChunks", reason_of(to_status(error).trailing_metadata))
+
+    def counted(name, **labels):
+        return metrics.registry.get_sample_value(f"deerfield_{name}_refused_total", labels)
+
+    reasons = {"NOT_FINITE": 1, "TOO_BUSY": 1, "UNAVAILABLE": 2, "NO_ROOM": 1, "REASON_UNSPECIFIED": None}
+    assert {reason: counted("calls", call="PutChunks", reason=reason) for reason in reasons} == reasons
+    updates = {reason: counted("updates", reason=reason) for reason in reasons}
+    assert updates == {**dict.fromkeys(reasons), "NOT_FINITE": 1}
+
+
+def test_an_upload_that_is_told_to_wait_is_counted_as_a_call_alone(tmp_path, clock):
+    opened = open_aggregator(tmp_path / "aggregator", clock)
+    slow = assemble_aggregator(opened.desk, bounds=Bounds(rate=0.01, burst=1))
+    with served(slow, asked=MEASURED) as server, connect(server.ports.listening, role="site", site="north") as channel:
+        for _ in range(2):
+            with pytest.raises(grpc.RpcError):
+                FederationStub(channel).BeginUpload(pb.BeginUploadRequest(), timeout=5)
+        wait_for(lambda: read(server, "calls_refused_total", call="BeginUpload", reason="TOO_BUSY") == 1, 10)
+        counted = [each for each in samples(server.ports.metrics) if each.name == "deerfield_updates_refused_total"]
+        assert [each.value for each in counted] == [1]
+        assert counted[0].labels["reason"] != "TOO_BUSY"
+    opened.desk.store.close()
+
+
+def test_a_paused_run_is_still_told_and_its_clock_stands_still(server, clock):
+    run = server.runs.start(run_spec("north", rounds=1), "once")
+    clock.advance(10)
+    server.runs.pause(run, "audit")
+    clock.advance(1000)
+    assert (read(server, "runs_running"), read(server, "runs_paused")) == (0, 1)
+    assert read(server, "phase_age_seconds", run=run) == 10
+    assert read(server, "sites", run=run, status="waiting") == 1
+    server.runs.resume(run)
+    assert (read(server, "runs_running"), read(server, "runs_paused")) == (1, 0)
+    assert read(server, "phase_age_seconds", run=run) == 10
 
 
 def test_bytes_are_counted_and_what_was_here_already_is_counted_as_resumed(server):

@@ -340,7 +340,7 @@ def test_an_aborted_run_stays_aborted_and_a_computation_under_way_is_dropped(agg
     assert aggregator.coordinator.due() is None  # handed out once
     closed = closing.compute()
     assert aggregator.runs.abort(run, "enough").state == "ABORTED"
-    aggregator.coordinator.publish(closing, closed)
+    assert not aggregator.coordinator.publish(closing, closed)
     aggregator.coordinator.fail(run, "too late to fail")
     assert aggregator.runs.abort(run, "again").reason == "enough"
     assert kinds(aggregator, run)[-1] == "run_aborted"

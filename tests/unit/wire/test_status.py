@@ -131,6 +131,20 @@ def test_a_pause_is_at_least_what_a_busy_side_asks_for_and_at_most_the_longest()
     assert days.slept == [1, 20, 60]
 
 
+def test_the_cause_of_each_pause_is_told():
+    days, told = Days(), []
+    failures = iter([errors.TooBusy("64 runs are running", 5.0), errors.NoRoom("the disk is full"), None])
+
+    def attempt():
+        if (failure := next(failures)) is not None:
+            raise failure
+        return "answer"
+
+    backoff = Backoff(sleep=days.sleep, clock=days, tell=lambda cause, wait_s: told.append((str(cause), wait_s)))
+    assert backoff.retry(attempt) == "answer"
+    assert told == list(zip(["64 runs are running", "the disk is full"], days.slept, strict=True))
+
+
 def test_patience_ends_with_the_error_itself():
     days = Days()
     backoff = Backoff(sleep=days.sleep, clock=days, uniform=lambda low, high: high, patience_s=10)
