@@ -68,12 +68,13 @@ async def serving(
     """
     pulse, loop, health, drain = Pulse(), asyncio.get_running_loop(), HealthServicer(), Drain()
     bounds, metrics = aggregator.bounds, Metrics()
-    traffic = Traffic(bounds, metrics)
+    heard = aggregator.intake.hear
+    traffic = Traffic(bounds, metrics, heard)
     metrics.read(aggregator.desk, traffic.admission, aggregator.lost_after_s, gate.expires if gate else None)
     decisions = Decisions(aggregator.desk.store, aggregator.desk.clock)
     audited = Audited(decisions, gate.shown if gate else claimed)  # outside the check: it sees what that refuses
     checked = [Checked(gate.check)] if gate else []
-    throttle = Throttle(bounds, identify, time.monotonic)
+    throttle = Throttle(bounds, identify, time.monotonic, heard)
     guards = [Observed(metrics), audited, *checked, throttle, Draining(drain), Readable()]
     most = bounds.calls_and_reserve
     data = grpc.aio.server(options=bounds.options(), interceptors=guards, maximum_concurrent_rpcs=most)

@@ -30,7 +30,7 @@ async def throttled(behaviour, form):
     async def found(details):
         return handler
 
-    throttle = Throttle(Bounds(), lambda context: Identity(role="site", site="north"), Clock())
+    throttle = Throttle(Bounds(), lambda context: Identity(role="site", site="north"), Clock(), lambda site: None)
     return await throttle.intercept_service(found, SimpleNamespace(method="/f/Hello"))
 
 
