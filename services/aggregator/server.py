@@ -6,12 +6,14 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 
 import grpc
 import structlog
 from grpc_health.v1._async import HealthServicer
 
 from deerfield.errors import InvalidInput
+from deerfield.exchange import Event
 from deerfield.wire import federation_pb2_grpc as rpc
 from services.aggregator.assembly import Aggregator
 from services.aggregator.auditing.decisions import Decisions
@@ -86,7 +88,7 @@ async def serving(
         add_health(server, health)
     ports = Ports(listening=_bind(data, asked.listening, gate), health=_bind(probes, asked.health))
     desk = aggregator.desk
-    recorder = Recorder(desk.store, tracking, desk.clock, lambda: _beat_from_thread(loop, pulse))
+    recorder = Recorder(desk.store, tracking, desk.clock, lambda event: _beat_from_thread(loop, pulse, event))
     await asyncio.gather(data.start(), probes.start())
     await set_serving(health)
     recorder.start()
@@ -147,6 +149,7 @@ async def _until_over(recorder: Recorder) -> None:
     await asyncio.shield(over)  # a cancelled future could not be set any more
 
 
-def _beat_from_thread(loop: asyncio.AbstractEventLoop, pulse: Pulse) -> None:
+def _beat_from_thread(loop: asyncio.AbstractEventLoop, pulse: Pulse, event: Event) -> None:
+    is_end = event.kind == "run_failed"  # by its deadline or its quorum: nobody else says so
     with suppress(RuntimeError):  # the loop is already closed: nobody waits any more
-        loop.call_soon_threadsafe(pulse.beat)
+        loop.call_soon_threadsafe(partial(pulse.beat, tasks=is_end))
