@@ -44,6 +44,7 @@ from deerfield.runspec import Federation, Model, Privacy, RunSpec
 from deerfield.wire.channel import connect, connect_tls
 from deerfield.wire.client import RunsClient
 from pipelines import pki_authority, pki_request, pki_signing
+from services.aggregator.bounds import Bounds
 
 MALLOC = {  # as docs/protocol.md has it for the containers
     "MALLOC_ARENA_MAX": "1",
@@ -51,7 +52,7 @@ MALLOC = {  # as docs/protocol.md has it for the containers
     "MALLOC_TRIM_THRESHOLD_": str(256 << 20),
 }
 ADMITTED_BYTES = 4 << 20  # of memory for each upload that is let in
-ADMITTED = 4  # uploads at once: TRANSFERS of services/aggregator/rpc/servicer.py
+ADMITTED = Bounds().uploads
 CHUNK_BYTES = 1 << 20
 LOADS = 2  # processes of sites
 PARTS = ("speed", "memory", "waiting")
@@ -84,7 +85,7 @@ def aggregator(folder: Path, certificates: Path | None = None) -> Iterator[Serve
     """An aggregator for as long as the block runs; its folder is gone afterwards."""
     command = [sys.executable, "-m", "services.aggregator", "--listen", "127.0.0.1:0", "--health", "127.0.0.1:0"]
     command += ["--database", f"sqlite:///{folder / 'a.db'}", "--blobs", str(folder / "blobs"), "--while-stdin"]
-    command += ["--lost-after", "3600"]  # sites that wait for their turn here say nothing meanwhile
+    command += ["--lost-after", "3600"]  # sites that are ready say nothing here until all are
     if certificates:
         own = files(certificates, "aggregator")
         command += ["--tls-certificate", str(own.certificate), "--tls-key", str(own.key)]

@@ -6,9 +6,8 @@ line, sends, and says `done`.
 
 import asyncio
 import json
-import random
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from math import inf
@@ -21,19 +20,22 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from deerfield.attestation import sign
 from deerfield.certificates import Files, load, utc_now
+from deerfield.errors import AGAIN, TooBusy, Unreachable
 from deerfield.exchange import Offer, announce
 from deerfield.manifest import pieces
 from deerfield.tensors import Shapes, Tensors, digest
 from deerfield.types import Attestation, Spend, Update
 from deerfield.wire import codec
 from deerfield.wire import federation_pb2 as pb
+from deerfield.wire.backoff import Backoff
 from deerfield.wire.channel import ROLE_KEY, SITE_KEY
 from deerfield.wire.checks import sha256_names
 from deerfield.wire.federation_pb2_grpc import FederationServicer, FederationStub, add_FederationServicer_to_server
-from deerfield.wire.limits import CHANNEL_OPTIONS, SERVER_OPTIONS
+from deerfield.wire.limits import CHANNEL_OPTIONS
+from deerfield.wire.status import from_rpc
+from services.aggregator.bounds import Bounds
 
-OWN_CONNECTION = ("grpc.use_local_subchannel_pool", 1)  # channels to one address would share one otherwise
-AGAIN = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED)  # RESOURCE_EXHAUSTED: too busy to admit it
+OWN_CONNECTION = ("grpc.use_local_subchannel_pool", 1)  # channels to one address would share one, and its calls
 CALL_S = 120.0
 
 
@@ -62,6 +64,7 @@ class Site:
 
     def __init__(self, job: Job, name: str) -> None:
         self.name, self._job = name, job
+        self._missing: Sequence[str] | None = None  # chunks, once announced
         options = (*CHANNEL_OPTIONS, OWN_CONNECTION)
         if job.certificates:
             own = load(files(Path(job.certificates), name), utc_now())
@@ -85,28 +88,49 @@ class Site:
         number = int(self.name.rpartition("-")[2])
         update = _update(self.name, offer, _draw(offer.spec.adapter, self._job.seed + number))
         announcement = announce(update)
-        request = codec.encode_announcement(offer.key, announcement)
-        begun = await self._stub.BeginUpload(request, metadata=self._who, timeout=CALL_S)
-        missing = frozenset(sha256_names(begun.missing))
-        self._chunks = [codec.encode_chunk(*piece) for piece in pieces(update.delta, announcement.manifest, missing)]
+        self._begin = codec.encode_announcement(offer.key, announcement)
         self._commit = pb.CommitRequest(key=codec.encode_key(offer.key), digest=announcement.manifest.digest)
+        shas = frozenset(announcement.manifest.chunks)
+        self._chunks = {
+            sha: codec.encode_chunk(sha, data) for sha, data in pieces(update.delta, announcement.manifest, shas)
+        }
+        await self._announce()
 
     async def send(self) -> None:
-        """Sends the chunks and seals them; asks again where the aggregator is busy."""
-        for pause in (min(30.0, 1.0 * 2**n) for n in range(60)):
-            try:
-                await self._stub.PutChunks(self._stream(), metadata=self._who)
+        """Sends the chunks and seals them; where the aggregator is busy, begins again later as `SiteClient` does."""
+        slept: list[float] = []
+        pause = Backoff(sleep=slept.append).pauses()
+        while not await self._sent(pause):
+            await asyncio.sleep(slept.pop())
+            status = await self._stub.UploadStatus(
+                pb.UploadStatusRequest(key=self._commit.key), metadata=self._who, timeout=CALL_S
+            )
+            if status.sealed:
                 break
-            except grpc.aio.AioRpcError as error:
-                if error.code() not in AGAIN:
-                    raise
-                await asyncio.sleep(pause * random.uniform(0.5, 1))
-        self._chunks = []
-        await self._stub.Commit(self._commit, metadata=self._who, timeout=CALL_S)
+        self._chunks = {}
+
+    async def _sent(self, pause: Callable[[Unreachable | TooBusy], None]) -> bool:
+        try:
+            if self._missing is None:
+                await self._announce()
+            await self._stub.PutChunks(self._stream(), metadata=self._who)
+            await self._stub.Commit(self._commit, metadata=self._who, timeout=CALL_S)
+        except grpc.aio.AioRpcError as error:
+            told = from_rpc(error)
+            if not isinstance(told, AGAIN):
+                raise
+            pause(told)
+            self._missing = None  # as far as it knows
+            return False
+        return True
+
+    async def _announce(self) -> None:
+        begun = await self._stub.BeginUpload(self._begin, metadata=self._who, timeout=CALL_S)
+        self._missing = sha256_names(begun.missing)
 
     async def _stream(self) -> AsyncIterator[pb.Chunk]:
-        for chunk in self._chunks:
-            yield chunk
+        for sha in self._missing or ():
+            yield self._chunks[sha]
 
 
 def _draw(shapes: Shapes, seed: int) -> Tensors:
@@ -168,7 +192,7 @@ class Bare(FederationServicer):
 
 
 async def _serve() -> None:
-    server = grpc.aio.server(options=SERVER_OPTIONS)
+    server = grpc.aio.server(options=Bounds().options())
     add_FederationServicer_to_server(Bare(), server)
     _say(f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}")
     await server.start()

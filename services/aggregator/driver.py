@@ -43,7 +43,7 @@ async def drive(coordinator: Coordinator, pulse: Pulse, drain: Drain, timed: Tim
             continue
         pause_s = TICK_S
         if closed:
-            pulse.beat()
+            pulse.beat(tasks=True)
         else:
             await pulse.wait(TICK_S)
 

@@ -6,12 +6,14 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 
 import grpc
 import structlog
 from grpc_health.v1._async import HealthServicer
 
 from deerfield.errors import InvalidInput
+from deerfield.exchange import Event
 from deerfield.wire import federation_pb2_grpc as rpc
 from services.aggregator.assembly import Aggregator
 from services.aggregator.auditing.decisions import Decisions
@@ -75,7 +77,7 @@ async def serving(
     for server in (data, probes):
         add_health(server, health)
     ports = Ports(listening=_bind(data, asked.listening, gate), health=_bind(probes, asked.health))
-    recorder = Recorder(desk.store, tracking, desk.clock, lambda: _beat_from_thread(loop, pulse))
+    recorder = Recorder(desk.store, tracking, desk.clock, lambda event: _beat_from_thread(loop, pulse, event))
     await asyncio.gather(data.start(), probes.start())
     await set_serving(health)
     recorder.start()
@@ -107,7 +109,7 @@ class _Shared:
 
     def __init__(self, aggregator: Aggregator) -> None:
         self.pulse, self.drain, self.metrics = Pulse(), Drain(), Metrics()
-        self.traffic = Traffic(aggregator.bounds, self.metrics)
+        self.traffic = Traffic(aggregator.bounds, self.metrics, aggregator.intake.hear)
         self.decisions = Decisions(aggregator.desk.store, aggregator.desk.clock)
 
 
@@ -116,7 +118,7 @@ def _data_server(aggregator: Aggregator, identify: Identify, gate: Gate | None, 
     bounds = aggregator.bounds
     audited = Audited(shared.decisions, gate.shown if gate else claimed)  # outside the check: it sees what that refuses
     checked = [Checked(gate.check)] if gate else []
-    throttle = Throttle(bounds, identify, time.monotonic)
+    throttle = Throttle(bounds, identify, time.monotonic, aggregator.intake.hear)
     guards = [Observed(shared.metrics), audited, *checked, throttle, Draining(shared.drain), Readable()]
     most = bounds.calls_and_reserve
     data = grpc.aio.server(options=bounds.options(), interceptors=guards, maximum_concurrent_rpcs=most)
@@ -161,6 +163,7 @@ async def _until_over(recorder: Recorder) -> None:
     await asyncio.shield(over)  # a cancelled future could not be set any more
 
 
-def _beat_from_thread(loop: asyncio.AbstractEventLoop, pulse: Pulse) -> None:
+def _beat_from_thread(loop: asyncio.AbstractEventLoop, pulse: Pulse, event: Event) -> None:
+    is_end = event.kind == "run_failed"  # by its deadline or its quorum: nobody else says so
     with suppress(RuntimeError):  # the loop is already closed: nobody waits any more
-        loop.call_soon_threadsafe(pulse.beat)
+        loop.call_soon_threadsafe(partial(pulse.beat, tasks=is_end))

@@ -57,7 +57,7 @@ class Recorder:
         store: Store,
         tracking: Tracking,
         clock: Callable[[], float],
-        told: Callable[[], None] = lambda: None,
+        told: Callable[[Event], None] = lambda event: None,
         *,
         pauses_s: Sequence[float] = PAUSES_S,
     ) -> None:
@@ -116,7 +116,7 @@ class Recorder:
                 if event.kind == "phase_published" and event.detail["last"] and edge.ending(event.run) is None:
                     edge.add_event(event.run, "run_finished", {"digest": event.detail["digest"]}, self._clock())
                 edge.set_cursor(READER, event.number)
-            self._told()
+            self._told(event)
         return bool(batch)
 
     def _tell(self, event: Event) -> tuple[Registered | None, str]:

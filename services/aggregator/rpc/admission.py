@@ -2,20 +2,25 @@
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 
 from deerfield.errors import TooBusy
 from services.aggregator.bounds import Bounds
 
 RETRY_S = 5.0  # a transfer lasts seconds; asked sooner, the answer would be the same
+HEARD_S = 1.0  # how often whoever waits is heard: as often as lost sites are looked for
 
 
 class Admission:
-    """Lives on one event loop. While an upload waits nothing of it is read, so HTTP/2's window is all it can fill."""
+    """Lives on one event loop. While an upload waits nothing of it is read, so HTTP/2's window is all it can fill.
 
-    def __init__(self, bounds: Bounds) -> None:
+    `heard` is told the site of an upload for as long as it waits: it is silent because it was told to be.
+    """
+
+    def __init__(self, bounds: Bounds, heard: Callable[[str], None] = lambda site: None) -> None:
         self._bounds = bounds
+        self._heard = heard
         self._admitted: set[str] = set()
         self._waiting: OrderedDict[str, asyncio.Event] = OrderedDict()
 
@@ -40,7 +45,7 @@ class Admission:
         turn = self._waiting[site] = asyncio.Event()
         try:
             self._next()
-            await self._wait(turn)
+            await self._wait(site, turn)
             yield
         finally:
             self._waiting.pop(site, None)
@@ -57,10 +62,14 @@ class Admission:
                 RETRY_S,
             )
 
-    async def _wait(self, turn: asyncio.Event) -> None:
+    async def _wait(self, site: str, turn: asyncio.Event) -> None:
         try:
             async with asyncio.timeout(self._bounds.queue_s):
-                await turn.wait()
+                while not turn.is_set():
+                    self._heard(site)
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(HEARD_S):
+                            await turn.wait()
         except TimeoutError:
             raise TooBusy(
                 f"no turn came within {self._bounds.queue_s:g} s; the limit is {self._bounds.uploads} uploads at once",

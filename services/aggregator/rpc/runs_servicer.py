@@ -27,7 +27,7 @@ class RunsServicer(rpc.RunsServicer):
         """Creates a run."""
         self._operator(context)
         run = await asyncio.to_thread(self._runs.start, codec.decode_spec(request.spec), request.request_id)
-        self._pulse.beat()
+        self._pulse.beat(tasks=True)
         return pb.StartReply(run=run)
 
     @refuses_stream
@@ -54,7 +54,7 @@ class RunsServicer(rpc.RunsServicer):
         """Ends a run."""
         self._operator(context)
         view = self._runs.abort(checks.run_id(request.run), checks.detail(request.reason))
-        self._pulse.beat()
+        self._pulse.beat(tasks=True)
         return codec.encode_view(view)
 
     @refuses
@@ -70,7 +70,7 @@ class RunsServicer(rpc.RunsServicer):
         """Lets a paused run go on."""
         self._operator(context)
         view = self._runs.resume(checks.run_id(request.run))
-        self._pulse.beat()
+        self._pulse.beat(tasks=True)
         return codec.encode_view(view)
 
     @refuses

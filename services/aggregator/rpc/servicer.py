@@ -43,7 +43,7 @@ class FederationServicer(rpc.FederationServicer):
         site, wait_s = self._site(context), min(request.wait_ms / 1000, limits.POLL_S)
         poll = self._pulse.first(lambda: self._coordinator.next_task(site, request.run), wait_s)
         offer = await self._polls.newest(site, request.run, poll)
-        if offer is not None:  # a poll that ran out has changed nothing, and would wake all the others
+        if offer is not None:  # a poll that ran out has changed nothing
             self._pulse.beat()
         return codec.encode_offer(offer)
 

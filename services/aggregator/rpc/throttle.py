@@ -64,11 +64,14 @@ class Rates:
 
 
 class Throttle(grpc.aio.ServerInterceptor):
-    """Refuses with TOO_BUSY what is more than the bounds allow."""
+    """Refuses with TOO_BUSY what is more than the bounds allow; `heard` is told each site that calls, even so."""
 
-    def __init__(self, bounds: Bounds, identify: Identify, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, bounds: Bounds, identify: Identify, clock: Callable[[], float], heard: Callable[[str], None]
+    ) -> None:
         self._bounds = bounds
         self._identify = identify
+        self._heard = heard
         self._rates = Rates(bounds, clock)
         self._calls: Counter[Caller] = Counter()
         self._watches: Counter[Caller] = Counter()
@@ -85,6 +88,9 @@ class Throttle(grpc.aio.ServerInterceptor):
     def admitted(self, call: str, context: Context) -> Iterator[str]:
         """Counts the call while the block runs, and hands it the name of the site; raises TooBusy without room."""
         caller = self._caller(context)
+        site = caller[1] if caller[0] == "site" else ""
+        if site:
+            self._heard(site)
         self._check(self._calls.total(), self._bounds.calls, "calls are under way")
         self._check(self._calls[caller], self._bounds.calls_each, "calls of yours are under way")
         if call == WATCH:
@@ -94,7 +100,7 @@ class Throttle(grpc.aio.ServerInterceptor):
         for counter in counters:
             counter[caller] += 1
         try:
-            yield caller[1] if caller[0] == "site" else ""
+            yield site
         finally:
             for counter in counters:
                 counter[caller] -= 1

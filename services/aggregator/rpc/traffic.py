@@ -1,7 +1,7 @@
 """The bulk that passes the data port: who may upload now, how slowly, and how much has passed."""
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from services.aggregator.bounds import Bounds
@@ -10,11 +10,11 @@ from services.aggregator.rpc.admission import Admission
 
 
 class Traffic:
-    """Admission with its figures."""
+    """Admission with its figures; `heard` as there."""
 
-    def __init__(self, bounds: Bounds, metrics: Metrics) -> None:
+    def __init__(self, bounds: Bounds, metrics: Metrics, heard: Callable[[str], None]) -> None:
         self.idle_s = bounds.idle_s
-        self.admission = Admission(bounds)
+        self.admission = Admission(bounds, heard)
         self._metrics = metrics
 
     @asynccontextmanager

@@ -1,9 +1,11 @@
 """Turns deerfield's errors into gRPC status on the way out; anything else is a bug, is logged, and stays UNKNOWN."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import wraps
 from typing import Any, TypeVar
 
+import grpc
 import structlog
 
 from deerfield.errors import DeerfieldError, Unreachable
@@ -45,10 +47,13 @@ def refuses_stream(method: Callable[..., AsyncIterator[Reply]]) -> Callable[...,
 
 
 async def abort(context: Context, call: str, error: DeerfieldError) -> None:
-    """Ends a call with the status of an error, and says so in the log."""
+    """Ends a call with the status of an error, and says so in the log; one whose caller hung up ends as cancelled."""
     if (answered := CALL.get()) is not None:
         answered.refused = error
     if not isinstance(error, Unreachable):  # told once, where it happened
         log.info("refused", call=call, error=type(error).__name__, message=str(error))
     status = to_status(error)
-    await context.abort(status.code, status.details, tuple(status.trailing_metadata))
+    try:
+        await context.abort(status.code, status.details, tuple(status.trailing_metadata))
+    except grpc.aio.InternalError:  # nobody takes the status; gRPC itself would log it as a fault of ours
+        raise asyncio.CancelledError from None

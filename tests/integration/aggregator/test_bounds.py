@@ -196,6 +196,42 @@ def test_an_upload_beyond_the_queue_is_told_when_to_come_again_and_arrives(bound
         assert [each.result(20).stored for each in held] == [0, 0]
 
 
+def test_a_site_that_waits_for_its_turn_is_not_lost(bounded, clock):
+    server = bounded(uploads=1)
+    run = server.runs.start(run_spec("south", rounds=1), "once")
+    south, presence = TeachingSite("south", server.site("south", run), adapter(1)), server.aggregator.desk.presence
+    hang = threading.Event()
+
+    def holding():
+        hang.wait(20)
+        yield from ()
+
+    with ExitStack() as stack, ThreadPoolExecutor() as pool:
+        stack.callback(hang.set)
+        held = pool.submit(upstream, site_stub(server, stack, "west").PutChunks, holding(), 20)
+        wait_for(lambda: under_way(server) == 1, 20)
+        sending = pool.submit(south.step)
+        wait_for(lambda: under_way(server) == 2, 20)
+        for _ in range(3):  # together twice the time after which a site is lost
+            clock.advance(40)
+            wait_for(lambda: presence.last_seen("south", 0.0) == clock.now, 20)
+        hang.set()
+        assert held.result(20).stored == 0
+        assert sending.result(20)
+    assert "lost" not in [event.kind for event in server.aggregator.runs.events(run, 0)]
+
+
+def test_a_site_that_is_told_to_come_again_later_was_there(bounded, clock):
+    server, hello = bounded(rate=1, burst=1), pb.HelloRequest(protocol_min=1, protocol_max=9)
+    with ExitStack() as stack:
+        stub = site_stub(server, stack)
+        unary(stub.Hello, hello, 5)
+        clock.advance(50)
+        with pytest.raises(TooBusy):
+            unary(stub.Hello, hello, 5)
+    assert server.aggregator.desk.presence.last_seen("north", 0.0) == clock.now
+
+
 def test_of_an_upload_that_waits_no_more_is_sent_than_the_window_holds(bounded):
     server = bounded(uploads=1, queue=1)
     hang, pulled = threading.Event(), []

@@ -99,6 +99,22 @@ def test_nobody_waits_for_a_turn_longer_than_the_limit():
     virtual_time.run(main())
 
 
+def test_a_site_is_heard_for_as_long_as_it_waits_and_no_longer():
+    async def main():
+        heard, loop = [], asyncio.get_running_loop()
+        admission = Admission(Bounds(uploads=1, queue=3), lambda site: heard.append((site, round(loop.time()))))
+        (first, let_go), (second, end) = [entered(admission, site, []) for site in "ab"]
+        await asyncio.sleep(3.5)
+        let_go.set()
+        await first
+        await asyncio.sleep(10)
+        assert heard == [("b", second) for second in range(4)]
+        end.set()
+        await second
+
+    virtual_time.run(main())
+
+
 def test_a_newer_poll_answers_the_older_one_with_nothing():
     async def main():
         polls, never = Polls(), asyncio.Event()
