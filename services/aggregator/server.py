@@ -21,6 +21,7 @@ from services.aggregator.blobstore.collector import collecting
 from services.aggregator.driver import drive
 from services.aggregator.metrics import Metrics
 from services.aggregator.rounds.recorder import Recorder, Tracking
+from services.aggregator.rpc.admission import Admission
 from services.aggregator.rpc.audited import Audited
 from services.aggregator.rpc.checked import Checked
 from services.aggregator.rpc.drain import Drain, Draining
@@ -91,7 +92,7 @@ async def serving(
             with exposed(metrics.registry, asked.metrics) as fetched:
                 yield replace(ports, metrics=fetched)
                 await health.enter_graceful_shutdown()
-                await _drained(drain, pulse, driving, aggregator.drain_s)
+                await _drained(drain, pulse, shared.traffic.admission, driving, aggregator.drain_s)
             driving.cancel()
             recording.cancel()
             collection.cancel()
@@ -129,11 +130,14 @@ def _data_server(aggregator: Aggregator, identify: Identify, gate: Gate | None, 
     return data
 
 
-async def _drained(drain: Drain, pulse: Pulse, driving: asyncio.Task[None], drain_s: float) -> None:
+async def _drained(
+    drain: Drain, pulse: Pulse, admission: Admission, driving: asyncio.Task[None], drain_s: float
+) -> None:
     loop = asyncio.get_running_loop()
     end = loop.time() + drain_s
     drain.begin()
     pulse.close()  # nobody waits for a task
+    admission.close()
     if not await drain.over(drain_s):
         log.warning("uploads are left behind; their sites send the rest again", drain_s=drain_s)
     await asyncio.wait([driving], timeout=max(end - loop.time(), 0))  # a phase that is not done is the next start's

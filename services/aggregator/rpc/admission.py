@@ -9,6 +9,7 @@ from deerfield.errors import TooBusy
 from services.aggregator.bounds import Bounds
 
 RETRY_S = 5.0  # a transfer lasts seconds; asked sooner, the answer would be the same
+ENDING = "this aggregator is ending; the next one goes on where it stopped"
 HEARD_S = 1.0  # how often whoever waits is heard: as often as lost sites are looked for
 
 
@@ -23,6 +24,7 @@ class Admission:
         self._heard = heard
         self._admitted: set[str] = set()
         self._waiting: OrderedDict[str, asyncio.Event] = OrderedDict()
+        self._closed = False
 
     @property
     def admitted(self) -> int:
@@ -34,6 +36,12 @@ class Admission:
         """Uploads that wait for their turn."""
         return len(self._waiting)
 
+    def close(self) -> None:
+        """Sends away whoever waits, and lets nobody in any more; who is in may finish."""
+        self._closed = True
+        for turn in self._waiting.values():
+            turn.set()
+
     @asynccontextmanager
     async def turn(self, site: str) -> AsyncIterator[None]:
         """Holds a turn for as long as the block runs.
@@ -42,6 +50,8 @@ class Admission:
             TooBusy: the site has an upload under way, too many wait already, or this one has waited too long.
         """
         self._check_room(site)
+        if self._closed:
+            raise TooBusy(ENDING, RETRY_S)
         turn = self._waiting[site] = asyncio.Event()
         try:
             self._next()
@@ -75,10 +85,12 @@ class Admission:
                 f"no turn came within {self._bounds.queue_s:g} s; the limit is {self._bounds.uploads} uploads at once",
                 RETRY_S,
             ) from None
+        if site not in self._admitted:
+            raise TooBusy(ENDING, RETRY_S)
 
     def _next(self) -> None:
         """Lets in who has waited longest."""
-        while self._waiting and len(self._admitted) < self._bounds.uploads:
+        while self._waiting and not self._closed and len(self._admitted) < self._bounds.uploads:
             site, turn = self._waiting.popitem(last=False)
             self._admitted.add(site)
             turn.set()

@@ -115,6 +115,25 @@ def test_a_site_is_heard_for_as_long_as_it_waits_and_no_longer():
     virtual_time.run(main())
 
 
+def test_at_the_end_who_waits_is_sent_away_and_who_is_in_may_finish():
+    async def main():
+        admission, order = Admission(BOUNDS), []
+        held = [entered(admission, site, order) for site in "abc"]
+        await settle()
+        admission.close()
+        with pytest.raises(TooBusy, match="is ending"):
+            await held[2][0]
+        assert (order, admission.admitted, admission.waiting) == (["a", "b"], 2, 0)
+        with pytest.raises(TooBusy, match="is ending"):
+            await admission.turn("d").__aenter__()
+        for task, let_go in held[:2]:
+            let_go.set()
+            await task
+        assert admission.admitted == 0
+
+    virtual_time.run(main())
+
+
 def test_a_newer_poll_answers_the_older_one_with_nothing():
     async def main():
         polls, never = Polls(), asyncio.Event()
