@@ -42,12 +42,16 @@ def listed(views: Sequence[RunView]) -> Table:
     """All runs, a row each."""
     table = Table(box=SIMPLE_HEAD)
     table.add_column("run", no_wrap=True, min_width=max((len(view.run) for view in views), default=0))
-    for name in ("state", "done", "strategy", "sites", "started", "why"):
+    for name in ("state", "done", "strategy", "sites"):
         table.add_column(name)
+    table.add_column("started", no_wrap=True)
+    if any(view.reason for view in views):
+        table.add_column("why")
     for view in views:
         sites, why = str(len(view.spec.federation.sites)), escape(view.reason)
-        name, started = str(view.spec.strategy["name"]), _time(view.started_at)
-        table.add_row(escape(view.run), _coloured(view.state), _done(view), name, sites, started, why)
+        name, started = str(view.spec.strategy["name"]), _time(view.started_at)[5:16]
+        cells = (escape(view.run), _coloured(view.state), _done(view), name, sites, started)
+        table.add_row(*cells, *([why] if len(table.columns) > len(cells) else ()))
     return table
 
 
@@ -110,7 +114,7 @@ TOLD: dict[str, Callable[[Detail], str]] = {
     "evaluated": lambda d: f"{_where(d)}: " + ", ".join(f"{n} {v:.4g}" for n, v in sorted(d["metrics"].items())),
     "registered": lambda d: f"{d['name']} version {d['version']}",
     "run_paused": lambda d: d["reason"],
-    "run_resumed": lambda d: f"after {d['paused_s']:g} s, which the deadline does not count",
+    "run_resumed": lambda d: f"after {d['paused_s']:g} s; the deadline begins anew",
     "run_restored": lambda d: f"by {d['operator']}, as incarnation {d['incarnation']}",
     "site_repinned": lambda d: f"{d['site']} signs with {d['public_key'][:16]}...: {d['reason']}",
     "run_finished": lambda d: f"model {d['digest']}",

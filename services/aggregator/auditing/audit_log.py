@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 
 from sqlalchemy import Connection, create_engine, inspect
@@ -141,7 +142,8 @@ def _line(entry: AuditEntry) -> str:
     actor = json.loads(entry.actor)
     who = " ".join(str(actor[name]) for name in ("role", "name", "serial") if actor.get(name))
     where = f" {entry.run}" if entry.run else ""
-    return f"{entry.sequence} {entry.time:.3f} {entry.kind} {entry.what} [{who}]{where} {entry.detail}"
+    when = datetime.fromtimestamp(entry.time, UTC)
+    return f"{entry.sequence} {when:%Y-%m-%d %H:%M:%S}Z {entry.kind} {entry.what} [{who}]{where} {entry.detail}"
 
 
 def _parser() -> argparse.ArgumentParser:
