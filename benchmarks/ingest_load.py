@@ -28,7 +28,7 @@ from deerfield.types import Attestation, Spend, Update
 from deerfield.wire import codec
 from deerfield.wire import federation_pb2 as pb
 from deerfield.wire.backoff import Backoff
-from deerfield.wire.channel import ROLE_KEY, SITE_KEY
+from deerfield.wire.channel import ROLE_KEY, SITE_KEY, TURN_KEY
 from deerfield.wire.checks import sha256_names
 from deerfield.wire.federation_pb2_grpc import FederationServicer, FederationStub, add_FederationServicer_to_server
 from deerfield.wire.limits import CHANNEL_OPTIONS
@@ -113,7 +113,10 @@ class Site:
         try:
             if self._missing is None:
                 await self._announce()
-            await self._stub.PutChunks(self._stream(), metadata=self._who)
+            made = asyncio.get_running_loop().create_future()
+            call = self._stub.PutChunks(self._stream(made), metadata=self._who)
+            made.set_result(call)
+            await call
             await self._stub.Commit(self._commit, metadata=self._who, timeout=CALL_S)
         except grpc.aio.AioRpcError as error:
             told = from_rpc(error)
@@ -128,7 +131,11 @@ class Site:
         begun = await self._stub.BeginUpload(self._begin, metadata=self._who, timeout=CALL_S)
         self._missing = sha256_names(begun.missing)
 
-    async def _stream(self) -> AsyncIterator[pb.Chunk]:
+    async def _stream(self, made: asyncio.Future[Any]) -> AsyncIterator[pb.Chunk]:
+        call = await made
+        if TURN_KEY not in await call.initial_metadata():  # as `upstream`: nothing before its turn
+            await call.code()
+            return
         for sha in self._missing or ():
             yield self._chunks[sha]
 

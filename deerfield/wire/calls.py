@@ -2,11 +2,13 @@
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
 from time import monotonic
 from typing import Any, TypeVar
 
 import grpc
 
+from deerfield.wire.channel import TURN_KEY
 from deerfield.wire.status import from_rpc
 
 Item = TypeVar("Item")
@@ -43,11 +45,14 @@ def downstream(method: Callable[..., Any], request: Any, idle_s: float) -> Itera
 def upstream(method: Any, messages: Iterable[Item], idle_s: float) -> Any:
     """A client stream without a total deadline, given up after `idle_s` without progress; raises as `unary`.
 
-    What `messages` itself raises comes out as it is.
+    Nothing is sent before the other side has said that it is the caller's turn. What `messages` itself raises comes out
+    as it is.
     """
-    silence, broken = _Silence(idle_s), []
+    silence, broken, made = _Silence(idle_s), [], Future[Any]()
 
     def told() -> Iterator[Item]:  # on a thread of gRPC's, which would keep an exception to itself
+        if TURN_KEY not in dict(made.result().initial_metadata()):  # which comes in any case, also with a refusal
+            return
         try:
             for message in messages:
                 silence.broken()
@@ -57,6 +62,7 @@ def upstream(method: Any, messages: Iterable[Item], idle_s: float) -> Any:
             raise
 
     call = method.future(told())
+    made.set_result(call)
     silence.ends(call.cancel)
     try:
         return call.result()

@@ -16,6 +16,7 @@ from deerfield.wire.proxy import Proxy, options
 
 ROLE_KEY = "deerfield-role"
 SITE_KEY = "deerfield-site"
+TURN_KEY = "deerfield-turn"  # in the answer to an upload: its chunks may come now
 
 
 def connect(address: str, *, role: Role, site: str = "") -> grpc.Channel:

@@ -89,14 +89,13 @@ async def serving(
             recording = group.create_task(_until_over(recorder))
             collection = group.create_task(collecting(aggregator.collector))
             auditing = group.create_task(decisions.follow())
+            warning = [group.create_task(gate.warning())] if gate else []
             with exposed(metrics.registry, asked.metrics) as fetched:
                 yield replace(ports, metrics=fetched)
                 await health.enter_graceful_shutdown()
                 await _drained(drain, pulse, shared.traffic.admission, driving, aggregator.drain_s)
-            driving.cancel()
-            recording.cancel()
-            collection.cancel()
-            auditing.cancel()
+            for task in (driving, recording, collection, auditing, *warning):
+                task.cancel()
     finally:
         await health.enter_graceful_shutdown()
         await asyncio.gather(data.stop(GRACE_S), probes.stop(GRACE_S))

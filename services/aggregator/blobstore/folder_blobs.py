@@ -108,7 +108,7 @@ class FolderBlobs:
             self._write_durably({asides[sha]: data for sha, data in blobs.items()})
             for sha, aside in asides.items():
                 aside.rename(self._path(sha))
-            self._reached("after_rename")
+                self._reached("after_rename")
             for folder in {aside.parent for aside in asides.values()}:
                 _fsync(folder)
         except BaseException:

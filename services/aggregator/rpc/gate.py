@@ -1,5 +1,6 @@
 """Who is let in over TLS: the aggregator's own certificate, reread when its files change, and the callers' serials."""
 
+import asyncio
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from functools import lru_cache
@@ -15,6 +16,7 @@ from deerfield.renewal import Held
 from deerfield.revocation import read_revoked, serial_text
 from services.aggregator.rpc.identity import ROLES, Context, Identity
 
+WARNING_S = 3600.0  # between two looks at whether a warning is due
 CERTIFICATES = 4096  # parsed ones to remember: more than a federation has callers
 
 log = structlog.get_logger()
@@ -67,6 +69,12 @@ class Gate:
         """Raises NotAuthenticated unless the caller may call now."""
         self._warn()
         self.identify(context)
+
+    async def warning(self) -> None:
+        """Warns of the aggregator's own certificate also where nobody calls, until it is cancelled."""
+        while True:
+            await asyncio.sleep(WARNING_S)
+            self._warn()
 
     def _peer(self, context: Context) -> Peer:
         shown = next(iter(context.auth_context().get("x509_pem_cert", ())), b"")

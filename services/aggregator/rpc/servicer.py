@@ -8,6 +8,7 @@ from deerfield.errors import VersionMismatch
 from deerfield.wire import checks, codec, limits, signed
 from deerfield.wire import federation_pb2 as pb
 from deerfield.wire import federation_pb2_grpc as rpc
+from deerfield.wire.channel import TURN_KEY
 from services.aggregator.assembly import Aggregator
 from services.aggregator.rounds.membership import check_readable
 from services.aggregator.rpc.identity import Context, Identify, caller
@@ -69,6 +70,7 @@ class FederationServicer(rpc.FederationServicer):
             self._intake.put_all(expected, [codec.decode_chunk(chunk) for chunk in chunks])
 
         async with self._traffic.upload(site):
+            await context.send_initial_metadata(((TURN_KEY, "now"),))  # what came before, gRPC would have to hold
             stored = await store(self._noted(site, paced(request, self._traffic.idle_s)), keep)
         return pb.PutChunksReply(stored=stored)
 

@@ -232,7 +232,13 @@ def test_a_site_that_is_told_to_come_again_later_was_there(bounded, clock):
     assert server.aggregator.desk.presence.last_seen("north", 0.0) == clock.now
 
 
-def test_of_an_upload_that_waits_no_more_is_sent_than_the_window_holds(bounded):
+def impatient(method, messages, timeout_s):
+    """An upload by a client that does not wait for its turn."""
+    return method(messages, timeout=timeout_s)
+
+
+@pytest.mark.parametrize(("send", "most"), [(upstream, 0), (impatient, 2)], ids=["ours", "impatient"])
+def test_of_an_upload_that_waits_nothing_is_sent_and_never_more_than_the_window_holds(bounded, send, most):
     server = bounded(uploads=1, queue=1)
     hang, pulled = threading.Event(), []
 
@@ -249,11 +255,11 @@ def test_of_an_upload_that_waits_no_more_is_sent_than_the_window_holds(bounded):
         stack.callback(hang.set)
         pool.submit(upstream, site_stub(server, stack, "west").PutChunks, holding(), 20)
         wait_for(lambda: under_way(server) == 1, 20)
-        waits = pool.submit(upstream, site_stub(server, stack).PutChunks, eager(), 20)
+        waits = pool.submit(send, site_stub(server, stack).PutChunks, eager(), 20)
         wait_for(lambda: under_way(server) == 2, 20)
         for _ in range(20):  # others go back and forth meanwhile
             assert_served(server)
-        assert len(pulled) <= 2
+        assert len(pulled) <= most
         hang.set()
         with pytest.raises(Exception, match="was not announced"):
             waits.result(20)

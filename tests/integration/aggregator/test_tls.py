@@ -1,5 +1,6 @@
 """TLS as it is: revocation on calls under way, certificates that change. Who may call what: test_security_matrix."""
 
+import asyncio
 import os
 import shutil
 import socket
@@ -28,7 +29,7 @@ from deerfield.wire.channel import SITE_KEY, connect, connect_tls
 from deerfield.wire.client import RunsClient, SiteClient
 from deerfield.wire.federation_pb2_grpc import FederationStub, RunsStub
 from services.aggregator.rpc.gate import Gate
-from tests import pki
+from tests import pki, virtual_time
 from tests.fakes import TeachingSite, adapter, run_spec
 from tests.integration.aggregator.conftest import served
 from tests.integration.aggregator.security import (
@@ -239,6 +240,21 @@ def test_the_log_warns_of_the_aggregators_own_end_once_a_day(consortium, tmp_pat
                 consortium.clock.now += timedelta(days=1)
     said = [line["sentence"] for line in lines if line["event"] == "certificate"]
     assert [sentence.split(" ends in ")[1].split(",")[0] for sentence in said] == ["20 days", "19 days", "18 days"]
+
+
+def test_it_does_so_also_where_nobody_calls(consortium, tmp_path):
+    files = pki.files(consortium.ca, tmp_path / "brief", pki.AGGREGATOR, hosts=("127.0.0.1",), days=20)
+
+    async def two_days(gate):
+        warning = asyncio.create_task(gate.warning())
+        for _ in range(48):
+            await asyncio.sleep(3600)
+            consortium.clock.now += timedelta(hours=1)
+        warning.cancel()
+
+    with structlog.testing.capture_logs() as lines:
+        virtual_time.run(two_days(Gate(files, None, consortium.clock)))
+    assert [line["sentence"].split(" ends in ")[1].split(",")[0] for line in lines] == ["20 days", "19 days"]
 
 
 def test_a_list_that_is_damaged_later_leaves_the_last_one_in_force(consortium, address):
