@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 PROTO := protos/deerfield/wire/federation.proto
 # so that neither of two processes waits for the other at the end
-LONG_FIRST := tests/integration/test_embedded.py tests/integration/test_budget.py tests/chaos/test_short.py
+LONG_FIRST := $(addprefix tests/integration/test_,embedded.py embedded_endings.py budget.py) tests/chaos/test_short.py
 .DEFAULT_GOAL := help
 .PHONY: help quickstart test check e2e stores chaos format proto benchmarks
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 
 from tests import s3
 
@@ -25,6 +26,13 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
                 seconds[path.parts[path.parts.index("tests") + 1] if "tests" in path.parts else "?"] += report.duration
     levels = ", ".join(f"{level} {spent:.0f} s" for level, spent in sorted(seconds.items()))
     terminalreporter.write_line(f"seconds for each level: {levels}")
+
+
+@pytest.fixture(autouse=True)
+def log_as_it_comes() -> Iterator[None]:
+    """What a test makes of the log is gone after it."""
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,6 @@
 """A small federation for `deerfield run`: a random text model, a table of words, three hospitals."""
 
+import json
 import os
 import signal
 import subprocess
@@ -72,6 +73,10 @@ def started_in(environment: dict[str, str]) -> list[psutil.Process]:
             if process.environ().get(MARK) == environment[MARK]:
                 found.append(process)
     return found
+
+
+def result(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "result.json").read_text())
 
 
 def wait_for(holds: Callable[[], object], timeout_s: float = 60.0) -> None:

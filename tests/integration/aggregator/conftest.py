@@ -27,15 +27,14 @@ from tests import postgres, s3
 from tests.fakes import Clock
 
 ANY = Ports(listening="127.0.0.1:0", health="127.0.0.1:0")
-EVERY_STORE = ("test_rounds.py", "test_collector.py")  # in each combination, always
-LEFT_OUT = (("sqlite", "s3"), ("postgresql", "folder"))  # of the others: the two that are left have each kind once
+LEFT_OUT = (("sqlite", "s3"), ("postgresql", "folder"))  # the two combinations that are left have each kind once
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leaves two of the four combinations of stores out, unless DEERFIELD_STORES is `all`."""
     if os.environ.get("DEERFIELD_STORES") == "all":
         return
-    left_out = [item for item in items if item.path.name not in EVERY_STORE and _stores(item) in LEFT_OUT]
+    left_out = [item for item in items if _stores(item) in LEFT_OUT]
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in set(left_out)]
