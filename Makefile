@@ -2,8 +2,6 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 PROTO := protos/deerfield/wire/federation.proto
-# so that neither of two processes waits for the other at the end
-LONG_FIRST := $(addprefix tests/integration/test_,embedded.py embedded_endings.py budget.py) tests/chaos/test_short.py
 .DEFAULT_GOAL := help
 .PHONY: help quickstart test check e2e stores chaos format proto benchmarks
 
@@ -26,7 +24,7 @@ quickstart: .venv/.installed
 	$(BIN)/deerfield run examples/quickstart.yaml
 
 test: .venv/.installed
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(LONG_FIRST) \
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder \
 		tests/unit tests/contract tests/integration tests/golden tests/chaos/test_short.py
 
 stores: .venv/.installed

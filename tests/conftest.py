@@ -11,10 +11,18 @@ import structlog
 from tests import s3
 
 
+LONG = {"test_embedded.py", "test_embedded_endings.py", "test_budget.py", "test_restore.py", "test_site_crash.py"}
+
+
 def pytest_configure() -> None:
     """A shell starts jobs in the background with SIGINT ignored, and whatever they start would inherit that."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The files that take longest come first, so that neither of two processes waits for the other at the end."""
+    items.sort(key=lambda item: item.path.name not in LONG)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -52,7 +52,7 @@ def test_ten_thousand_sequences(tmp_path):
             print(f"{times:8} {answer}")
         print("MiB resident after sequences:", {n: round(size / 2**20, 1) for n, size in resident.items()})
         assert played >= COUNT
-        assert len(aggregator.answers) > 12, aggregator.answers
+        assert len(aggregator.answers) > 15, aggregator.answers
         assert max(resident.values()) - resident[SETTLED] < GROWTH_BYTES
 
 
