@@ -10,7 +10,6 @@ import structlog
 
 from tests import s3
 
-
 LONG = {"test_embedded.py", "test_embedded_endings.py", "test_budget.py", "test_restore.py", "test_site_crash.py"}
 
 
