@@ -170,7 +170,7 @@ def _public(call, message):
             tensor.chunks[:] = [b""] * len(tensor.chunks)
         found.manifest.digest = found.attestation.update = found.base = ""
         found.attestation.ledger_head = found.attestation.signature = type(found.attestation.signature)()
-        for metric in found.metrics:
+        for metric in list(found.metrics):  # a map written to while it is read leaves entries out
             found.metrics[metric] = 0.0
     elif call == "PutChunks":
         found.Clear()
