@@ -8,33 +8,30 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from hashlib import sha256
 from itertools import count
 from pathlib import Path
 from random import Random
 from threading import Event
-from typing import Any, Literal
+from typing import Any
 
 import grpc
-from google.protobuf.message import DecodeError, Message
 from google.rpc.error_details_pb2 import ErrorInfo
 from grpc_status import rpc_status
 from hypothesis import strategies as st
 
-from deerfield.exchange import announce
+from deerfield.exchange import LIVE
 from deerfield.link import Assignment
-from deerfield.manifest import describe, pieces
 from deerfield.types import Update
-from deerfield.wire import codec
 from deerfield.wire import federation_pb2 as pb
 from deerfield.wire.channel import connect
 from deerfield.wire.client import RunsClient, SiteClient
 from deerfield.wire.status import DOMAIN, REASONS
 from tests.fakes import TeachingSite, adapter, run_spec
-from tests.messages import faulty, scrambled
+from tests.fuzz_messages import FAULTS, Fault, good_messages, limited, wrong
 
 METHODS = {m.name: m for service in pb.DESCRIPTOR.services_by_name.values() for m in service.methods}
 CALL_S = 20.0  # of a call that is to be answered at once: it must never be reached
+WATCH_S = 0.1  # of a watch: one that has been told everything waits for the next event, until its caller leaves
 PEOPLE = (
     (("deerfield-role", "site"), ("deerfield-site", "north")),
     (("deerfield-role", "site"), ("deerfield-site", "south")),
@@ -48,8 +45,6 @@ PEOPLE = (
     (),
 )
 RENEWED = 20  # sequences that are about one run: by then it has mostly been left or aborted
-Fault = Literal["none", "fields", "bytes", "noise", "huge", "empty"]
-FAULTS: tuple[Fault, ...] = ("none", "none", "none", "fields", "fields", "bytes", "noise", "huge", "empty")
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,11 +93,19 @@ class Target:
     def play(self, sequence: Sequence[Sequence[Step]]) -> None:
         """Makes the calls, those of a group at once; every one must get a typed answer in time."""
         if next(self.played) % RENEWED == 0:
-            self.good = good_messages(self.address, next(self.numbers))
+            self.renew()
         for group in sequence:
             for step, answer in zip(group, self.pool.map(self.answer, group), strict=True):
                 self.answers[answer] += 1
                 assert answer.startswith(("OK", "hung up")) or answer.partition(" ")[2], f"{step} got {answer}"
+
+    def renew(self) -> None:
+        """Ends every run but the anchor's, whoever started it, and makes another one to talk about."""
+        with RunsClient.connect(self.address) as runs:
+            for view in runs.list():
+                if view.state in LIVE and view.run != self.sealed[0].run:
+                    runs.abort(view.run, "another one follows")
+        self.good = good_messages(self.address, next(self.numbers))
 
     def answer(self, step: Step) -> str:
         """The status of a call, with its reason: `CODE REASON`; a status without one of our reasons has none."""
@@ -113,7 +116,9 @@ class Target:
         sent = self.said(step, random)
         gone = Event()
         try:
-            if step.hangs_up or method.name == "Watch":  # a run that goes on is watched without end
+            if method.name == "Watch":
+                return _watch(call(sent[0], metadata=PEOPLE[step.person], timeout=WATCH_S))
+            if step.hangs_up:
                 return self._hang_up(call, method, sent, PEOPLE[step.person], gone)
             request = iter(sent) if method.client_streaming else sent[0]
             reply = call(request, metadata=PEOPLE[step.person], timeout=CALL_S)
@@ -150,7 +155,7 @@ class Target:
         messages = list(good) if isinstance(good, tuple) else [good]
         if method.client_streaming:
             random.shuffle(messages)
-        return [_limited(method, _wrong(message, step.fault, random)) for message in messages] or [b""]
+        return [limited(method, wrong(message, step.fault, random)) for message in messages] or [b""]
 
     def still_serves(self) -> None:
         """A valid exchange: a sealed update that is sent once more gets its receipt."""
@@ -175,6 +180,18 @@ class Target:
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS"))
 
 
+def _watch(events: Any) -> str:
+    """What a watcher sees who leaves soon; one who waited for the next event has left, and was not let down."""
+    try:
+        for _ in events:
+            pass
+    except grpc.RpcError as error:
+        if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+            return "hung up"
+        raise
+    return "OK"
+
+
 def status(error: grpc.RpcError) -> str:
     """`CODE REASON`, with the reasons that gRPC itself may give for what never reached a method."""
     code, reason = error.code().name, ""
@@ -186,53 +203,6 @@ def status(error: grpc.RpcError) -> str:
     if not reason and code == "RESOURCE_EXHAUSTED" and "larger than max" in (error.details() or ""):
         reason = "message"  # gRPC's own limit
     return f"{code} {reason}" if reason in REASONS or reason == "message" else code
-
-
-def _wrong(message: Message, fault: Fault, random: Random) -> bytes:
-    raw = message.SerializeToString()
-    match fault:
-        case "fields":
-            return faulty(message, random).SerializeToString()
-        case "bytes":
-            return scrambled(raw, random)
-        case "noise":
-            return random.randbytes(random.choice([1, 10, 1000]))
-        case "huge":
-            return _huge(message, random)
-        case "empty":
-            return b""
-    return raw
-
-
-def _huge(message: Message, random: Random) -> bytes:
-    """Far more of one field than anybody needs, or more bytes than a message may have."""
-    made = type(message).FromString(message.SerializeToString())
-    match made:
-        case pb.Chunk():
-            made.data = bytes(random.choice([(1 << 20) + 1, 9 << 20]))
-        case pb.BeginUploadRequest():
-            made.manifest.tensors.extend([pb.TensorInfo(name="x")] * random.choice([1000, 30_000]))
-        case pb.GetChunksRequest():
-            made.sha256.extend([random.randbytes(32)] * random.choice([4000, 5000]))
-        case pb.EvaluatedRequest():
-            made.metrics.update({str(number): 0.0 for number in range(10_000)})
-        case _:
-            texts = [each for each in made.DESCRIPTOR.fields if each.type == each.TYPE_STRING and not each.is_repeated]
-            if texts:
-                setattr(made, random.choice(texts).name, "9" * random.choice([1000, 100_000, 9 << 20]))
-    return made.SerializeToString()
-
-
-def _limited(method: Any, raw: bytes) -> bytes:
-    """The same, but for a long poll, which waits for an instant only."""
-    if method.name != "NextTask":
-        return raw
-    try:
-        request = pb.NextTaskRequest.FromString(raw)
-    except DecodeError:
-        return raw
-    request.wait_ms = min(request.wait_ms, 20)
-    return request.SerializeToString()
 
 
 @contextmanager
@@ -259,46 +229,3 @@ def target(folder: Path) -> Iterator[Target]:
         assert process.poll() is None
     _, broken, after = (folder / "log").read_text().partition("Traceback")
     assert not broken, after[:4000]
-
-
-def good_messages(address: str, number: int) -> dict[str, Sequence[Any]]:
-    """Messages that are good for a fresh run, by method; a tuple is a stream."""
-    with RunsClient.connect(address) as runs:
-        run = runs.start(run_spec("north", "south", rounds=1000, name=f"fuzzed {number}"), f"fuzzed {number}")
-    with connect(address, role="site", site="north") as channel:
-        site = TeachingSite("north", SiteClient(channel, run=run), adapter(1))
-        assignment = site.link.next_task()
-        update = site.update(assignment)
-    told = announce(update)
-    key = codec.encode_key(assignment.key)
-    chunks = tuple(codec.encode_chunk(*piece) for piece in pieces(update.delta, told.manifest, told.manifest.chunks))
-    foreign = codec.encode_chunk(sha256(b"foreign").hexdigest(), b"foreign")
-    later = pb.TaskKey(run=run, incarnation=1, round=9, phase=1)
-    shas = [chunk.sha256 for chunk in chunks]
-    return {
-        "Hello": [pb.HelloRequest(protocol_min=1, protocol_max=2, build="test")],
-        "NextTask": [pb.NextTaskRequest(run=run, wait_ms=10), pb.NextTaskRequest()],
-        "BeginUpload": [codec.encode_announcement(assignment.key, told)],
-        "PutChunks": [chunks, (*chunks, *chunks), (*chunks, foreign), ()],
-        "Commit": [pb.CommitRequest(key=key, digest=told.manifest.digest)],
-        "UploadStatus": [pb.UploadStatusRequest(key=key), pb.UploadStatusRequest(key=later)],
-        "LedgerHead": [pb.LedgerHeadRequest(population="patients")],
-        "GetChunks": [
-            pb.GetChunksRequest(sha256=shas),
-            pb.GetChunksRequest(sha256=codec.encode_shas(describe(assignment.task.start).chunks)),
-        ],
-        "Heartbeat": [pb.HeartbeatRequest(key=key, steps_done=3, steps=8)],
-        "Decline": [pb.DeclineRequest(key=later, reason=pb.NOT_MAPPED, detail="no")],
-        "Leave": [pb.LeaveRequest(run=run, detail="bye")],
-        "Start": [
-            pb.StartRequest(request_id=f"again {n}", spec=run_spec("north", name=f"r{n}").canonical()) for n in range(4)
-        ],
-        "Watch": [pb.WatchRequest(run=run), pb.WatchRequest(run=run, after=3)],
-        "Get": [pb.GetRequest(run=run), pb.GetRequest(run=run, published=pb.PhaseNumber(round=1))],
-        "List": [pb.ListRequest()],
-        "Abort": [pb.AbortRequest(run="another", reason="enough"), pb.AbortRequest(run=run, reason="enough")],
-        "Pause": [pb.PauseRequest(run="another", reason="lunch"), pb.PauseRequest(run=run, reason="lunch")],
-        "Resume": [pb.ResumeRequest(run="another"), pb.ResumeRequest(run=run)],
-        "Repin": [pb.RepinRequest(site="nobody", public_key=bytes(32), reason="lost")],
-        "Evaluated": [pb.EvaluatedRequest(run=run, round=0, phase=0, metrics={"accuracy": 0.5})],
-    }

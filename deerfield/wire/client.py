@@ -193,7 +193,7 @@ class RunsClient:
                 request = pb.WatchRequest(run=run, after=after)
                 for message in downstream(self._stub.Watch, request, TIMEOUT_MAX):
                     event = codec.decode_event(message)
-                    after, pause = max(after, event.number), self._backoff.pauses()
+                    after, pause = event.number or after, self._backoff.pauses()
                     yield event
                 return
             except AGAIN as error:

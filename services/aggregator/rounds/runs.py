@@ -173,6 +173,12 @@ class Runs:
             edge.run(run)
             return edge.events(after, run)
 
+    def newest(self, run: str) -> int:
+        """The number of the last event of a run; raises UnknownRun."""
+        with self._desk.store.edge() as edge:
+            edge.run(run)
+            return edge.newest_event(run)
+
     def is_over(self, run: str, after: int) -> bool:
         """Whether the run's last event is among those up to `after`."""
         with self._desk.store.edge() as edge:

@@ -101,6 +101,7 @@ class RunsServicer(rpc.RunsServicer):
 async def follow(runs: Runs, pulse: Pulse, run: str, after: int) -> AsyncIterator[Event]:
     """What happens to a run since the event `after`, with its sites' progress, until it is over; raises UnknownRun."""
     told: list[Mapping[str, object]] = []
+    after = min(after, runs.newest(run))  # more was told by a database that a backup has replaced since
     while True:
         for event in runs.events(run, after):
             after = event.number

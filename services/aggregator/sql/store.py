@@ -241,6 +241,11 @@ class Edge:
             for row in found
         ]
 
+    def newest_event(self, run: str) -> int:
+        """The number of the last thing that happened to a run."""
+        query = select(func.max(events.c.number)).where(events.c.run == run)
+        return int(self._connection.execute(query).scalar() or 0)
+
     def newest_event_time(self) -> float | None:
         """When the last thing happened, in seconds since the epoch."""
         query = select(events.c.time).order_by(events.c.number.desc()).limit(1)

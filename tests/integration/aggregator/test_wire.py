@@ -104,6 +104,17 @@ def test_progress_is_watched_while_it_happens_and_is_not_kept(server, run, north
     assert not north.link.heartbeat(assignment, 4, 8)
 
 
+def test_whoever_was_told_more_than_has_happened_hears_what_happens_next(server, run):
+    """A database that a backup has replaced knows fewer events than a watcher of the one before."""
+    watching = server.runs.watch(run, after=10_000)
+    paused = threading.Timer(0.2, server.runs.pause, (run, "lunch"))
+    paused.start()
+    assert next(watching).kind == "run_paused"
+    paused.join()
+    server.runs.abort(run, "seen enough")
+    assert [event.kind for event in watching] == ["run_aborted"]
+
+
 @pytest.mark.parametrize(
     ("change", "error"),
     [
