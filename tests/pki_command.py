@@ -4,21 +4,12 @@ import json
 from pathlib import Path
 
 from cryptography import x509
-from typer.testing import CliRunner
 
-from deerfield.errors import DeerfieldError
-from pipelines import cli
+from tests import command
 
 
-def deerfield(*arguments: object, answer: str | None = None):
-    """The command in this process: (exit code, what it printed). An error of deerfield is its sentence and code."""
-    done = CliRunner().invoke(cli.app, ["pki", *map(str, arguments)], env={"COLUMNS": "100"}, input=answer)
-    if isinstance(done.exception, DeerfieldError):
-        assert "\n" not in str(done.exception)
-        return done.exception.exit_code, str(done.exception)
-    if done.exception is not None and not isinstance(done.exception, SystemExit):
-        raise done.exception
-    return done.exit_code, done.output
+def deerfield(*arguments: object, answer: str | None = None) -> tuple[int, str]:
+    return command.deerfield("pki", *arguments, answer=answer)
 
 
 def tree(folder: Path):

@@ -25,8 +25,10 @@ from services.aggregator.sql.database import open_database
 from services.aggregator.sql.store import Store
 from tests import postgres, s3
 from tests.fakes import Clock
+from tests.integration.aggregator.security import Consortium
 
 ANY = Ports(listening="127.0.0.1:0", health="127.0.0.1:0")
+MEASURED = Ports(listening="127.0.0.1:0", health="127.0.0.1:0", metrics="127.0.0.1:0")
 LEFT_OUT = (("sqlite", "s3"), ("postgresql", "folder"))  # the two combinations that are left have each kind once
 
 
@@ -196,3 +198,24 @@ def aggregator(tmp_path, open_in):
 def server(aggregator):
     with served(aggregator) as found:
         yield found
+
+
+@pytest.fixture
+def store(database, tmp_path):
+    found = Store(open_database(database(tmp_path), takeover_s=1))
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def consortium(tmp_path):
+    return Consortium.found(tmp_path / "consortium")
+
+
+@pytest.fixture
+def secured(tmp_path, clock, consortium):
+    """A server over TLS."""
+    aggregator = open_aggregator(tmp_path / "aggregator", clock)
+    with served(aggregator, gate=consortium.gate()) as found:
+        yield found
+    aggregator.desk.store.close()

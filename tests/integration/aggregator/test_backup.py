@@ -23,7 +23,7 @@ from services.aggregator.blobstore.folder_blobs import FolderBlobs
 from tests import pki
 from tests.fakes import run_spec
 from tests.integration.aggregator.conftest import folder_in
-from tests.integration.aggregator.test_rounds import kinds, last, sites
+from tests.integration.aggregator.teaching import kinds, last, sites
 from tests.pki import NOW
 
 NAMES = ("north", "south")

@@ -30,9 +30,9 @@ from deerfield.tensors import digest
 from services.aggregator.rounds.norms import norm_limit
 from tests.attesting import again
 from tests.fakes import PullTrainer, TeachingSite, adapter, run_spec
+from tests.integration.aggregator.audited import logged
 from tests.integration.aggregator.conftest import served
-from tests.integration.aggregator.test_audit_log import logged
-from tests.integration.aggregator.test_rounds import kinds, last, sites
+from tests.integration.aggregator.teaching import kinds, last, sites
 
 SITE = Privacy(unit="site", epsilon=3.0, clip=0.5, sample_rate=0.5)
 

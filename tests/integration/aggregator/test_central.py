@@ -19,7 +19,7 @@ from pipelines.simulation import LocalLink
 from services.aggregator.sql.tables import phases
 from tests.attesting import again
 from tests.fakes import TeachingSite, adapter, run_spec
-from tests.integration.aggregator.test_rounds import last
+from tests.integration.aggregator.teaching import last
 
 PRIVACY = Privacy(unit="site", epsilon=3.0, clip=0.5, sample_rate=0.5)
 

@@ -14,13 +14,6 @@ from tests.integration.aggregator.processes import command, running
 NOW = 1_800_000_000.0
 
 
-@pytest.fixture
-def store(database, tmp_path):
-    found = Store(open_database(database(tmp_path)))
-    yield found
-    found.close()
-
-
 def happened(store: Store, at: float) -> None:
     with store.edge() as edge:
         edge.add_event("r", "kind", {}, at)

@@ -10,7 +10,7 @@ from deerfield.errors import Unreachable
 from services.aggregator.driver import _close_one
 from tests.fakes import run_spec
 from tests.integration.aggregator.conftest import open_aggregator
-from tests.integration.aggregator.test_rounds import kinds, sites
+from tests.integration.aggregator.teaching import kinds, sites
 
 
 @pytest.fixture

@@ -20,12 +20,7 @@ from services.aggregator.rpc.gate import Gate
 from services.client.connection import open_channel
 from tests import pki
 from tests.integration.aggregator.conftest import open_aggregator, served
-from tests.integration.aggregator.security import NOW, OLD, Consortium
-
-
-@pytest.fixture
-def consortium(tmp_path):
-    return Consortium.found(tmp_path / "consortium")
+from tests.integration.aggregator.security import NOW, OLD
 
 
 @pytest.fixture

@@ -23,9 +23,8 @@ from services.client import metrics
 from services.telemetry.exposition import exposed
 from tests.attesting import again
 from tests.fakes import TeachingSite, adapter, run_spec
-from tests.integration.aggregator.conftest import open_aggregator, served
+from tests.integration.aggregator.conftest import MEASURED, open_aggregator, served
 from tests.integration.aggregator.security import Consortium
-from tests.integration.aggregator.test_bounds import MEASURED
 from tests.integration.federation import wait_for
 from tests.scraped import fetched, figure, samples
 

@@ -13,7 +13,7 @@ from services.client.custody import Custody
 from services.client.run_account import record_path
 from services.client.site import Site
 from tests.fakes import run_spec
-from tests.integration.aggregator.test_rounds import kinds, last, sites
+from tests.integration.aggregator.teaching import kinds, last, sites
 from tests.unit.client.sites import Bench, policy, spec
 
 

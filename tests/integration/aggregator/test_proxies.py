@@ -17,14 +17,9 @@ from tests import pki
 from tests.connect_proxy import connecting, passing_on
 from tests.fakes import Clock, TeachingSite, adapter, run_spec
 from tests.integration.aggregator.conftest import open_aggregator, served
-from tests.integration.aggregator.security import Consortium, channel_of
+from tests.integration.aggregator.security import channel_of
 
 NAME = "agg.example.org:8600"  # known to the proxy alone
-
-
-@pytest.fixture
-def consortium(tmp_path):
-    return Consortium.found(tmp_path / "consortium")
 
 
 @pytest.fixture

@@ -27,21 +27,7 @@ from deerfield.wire.renewing import LOOK_S, Renewing, Told
 from pipelines import pki_authority
 from tests import pki
 from tests.fakes import Clock, TeachingSite, adapter, run_spec
-from tests.integration.aggregator.conftest import open_aggregator, served
 from tests.integration.aggregator.security import NOW, Consortium, channel_of
-
-
-@pytest.fixture
-def consortium(tmp_path):
-    return Consortium.found(tmp_path / "consortium")
-
-
-@pytest.fixture
-def secured(tmp_path, clock, consortium):
-    aggregator = open_aggregator(tmp_path / "aggregator", clock)
-    with served(aggregator, gate=consortium.gate()) as found:
-        yield found
-    aggregator.desk.store.close()
 
 
 @pytest.fixture

@@ -4,54 +4,34 @@ import json
 
 import pytest
 import yaml
-from typer.testing import CliRunner
 
-from deerfield.errors import DeerfieldError, InvalidInput
+from deerfield.errors import InvalidInput
 from deerfield.runfile import load_spec
 from deerfield.wire.backoff import Backoff
 from deerfield.wire.client import SiteClient
-from pipelines import cli, run_start
+from pipelines import run_start
 from pipelines.operator_link import target
+from tests import command
 from tests.attesting import key_of
 from tests.fakes import TeachingSite, adapter, run_spec
-from tests.integration.aggregator.conftest import open_aggregator, served
-from tests.integration.aggregator.security import Consortium, channel_of
+from tests.integration.aggregator.security import channel_of
 from tests.unit.client import tiny
 
 
 @pytest.fixture
-def consortium(tmp_path):
-    return Consortium.found(tmp_path / "consortium")
-
-
-@pytest.fixture
-def secure(tmp_path, clock, consortium):
-    aggregator = open_aggregator(tmp_path / "aggregator", clock)
-    with served(aggregator, gate=consortium.gate()) as found:
-        yield found
-    aggregator.desk.store.close()
-
-
-@pytest.fixture
-def deerfield(secure, consortium):
+def deerfield(secured, consortium):
     """The command as ada, an operator: (exit code, what it printed). An error is its sentence and code."""
     files = consortium.files("operator", "ada")
 
     def run(*arguments, files=files):
         where = {
-            "DEERFIELD_AGGREGATOR": secure.ports.listening,
+            "DEERFIELD_AGGREGATOR": secured.ports.listening,
             "DEERFIELD_TLS_CERTIFICATE": str(files.certificate),
             "DEERFIELD_TLS_KEY": str(files.key),
             "DEERFIELD_TLS_CA": str(files.authority),
             "COLUMNS": "120",
         }
-        done = CliRunner().invoke(cli.app, [*map(str, arguments)], env=where)
-        if isinstance(done.exception, DeerfieldError):
-            assert "\n" not in str(done.exception)
-            return done.exception.exit_code, str(done.exception)
-        if done.exception is not None and not isinstance(done.exception, SystemExit):
-            raise done.exception
-        return done.exit_code, done.output
+        return command.deerfield(*arguments, **where)
 
     return run
 
@@ -73,22 +53,22 @@ def started(deerfield, run_file):
     return said.strip()
 
 
-def finish(secure, consortium, run, *names):
+def finish(secured, consortium, run, *names):
     """The sites answer every task of the run, and it is over."""
     sites = []
     for seed, name in enumerate(names):
-        channel = secure.stack.enter_context(channel_of(secure.ports.listening, consortium.files("site", name)))
+        channel = secured.stack.enter_context(channel_of(secured.ports.listening, consortium.files("site", name)))
         sites.append(TeachingSite(name, SiteClient(channel, run=run, backoff=Backoff(patience_s=5)), adapter(seed)))
     for _ in range(2):
         for site in sites:
             assert site.step()
 
 
-def test_a_run_is_started_once_for_each_request_and_is_what_the_file_says(deerfield, run_file, secure):
+def test_a_run_is_started_once_for_each_request_and_is_what_the_file_says(deerfield, run_file, secured):
     first = json.loads(deerfield("runs", "start", run_file, "--request-id", "monday", "--json")[1])
     again = json.loads(deerfield("runs", "start", run_file, "--request-id", "monday", "--json")[1])
     assert first == again == {"run": first["run"], "request_id": "monday"}
-    view = secure.aggregator.runs.get(first["run"])
+    view = secured.aggregator.runs.get(first["run"])
     assert (view.spec.name, view.spec.federation.sites) == ("lung notes", ("north", "south"))
     assert view.spec.adapter == load_spec(run_file).adapter
     other = json.loads(deerfield("runs", "start", run_file, "--json")[1])
@@ -114,8 +94,8 @@ def test_runs_are_listed_shown_paused_resumed_and_aborted(deerfield, started):
     assert deerfield("runs", "pause", started) == (1, f"run {started} is ABORTED: enough")
 
 
-def test_watching_says_what_happened_and_how_it_ended(deerfield, started, secure, consortium):
-    finish(secure, consortium, started, "north", "south")
+def test_watching_says_what_happened_and_how_it_ended(deerfield, started, secured, consortium):
+    finish(secured, consortium, started, "north", "south")
     code, said = deerfield("runs", "watch", started)
     lines = [line for line in said.splitlines() if "[info" not in line]  # the server's log has the same stdout here
     assert code == 0
@@ -166,7 +146,7 @@ def test_a_run_file_that_cannot_be_started_is_one_sentence(deerfield, run_file, 
     assert json.loads(deerfield("runs", "list", "--json")[1]) == []
 
 
-def test_a_run_file_is_completed_by_its_base_model(deerfield, tmp_path, secure):
+def test_a_run_file_is_completed_by_its_base_model(deerfield, tmp_path, secured):
     tiny.save("bert", tmp_path / "model")
     file, full = tmp_path / "short.yaml", tmp_path / "full.yaml"
     short = {
@@ -182,7 +162,7 @@ def test_a_run_file_is_completed_by_its_base_model(deerfield, tmp_path, secure):
     code, said = deerfield("runs", "describe", file, "--base", tmp_path / "model", "--out", full)
     assert (code, "14 tensors" in said) == (0, True)
     run = deerfield("runs", "start", full)[1].strip()
-    assert len(secure.aggregator.runs.get(run).spec.adapter) == 14
+    assert len(secured.aggregator.runs.get(run).spec.adapter) == 14
     code, said = deerfield("runs", "describe", file, "--base", tmp_path / "model", "--out", full)
     assert (code, "never overwritten" in said) == (2, True)
     file.write_text(yaml.safe_dump({**short, "model": {**short["model"], "digest": "0" * 64}}))
@@ -215,14 +195,14 @@ def test_a_run_that_is_not_there_is_one_sentence(deerfield):
         assert deerfield("runs", verb, "nobody's") == (1, 'no run is called "nobody\'s"')
 
 
-def test_a_sites_key_is_pinned_anew(deerfield, started, secure):
+def test_a_sites_key_is_pinned_anew(deerfield, started, secured):
     key = key_of("new").public_key().public_bytes_raw().hex()
     ask = ["aggregator", "repin", "north", "--key", key.upper(), "--reason"]
     said = deerfield(*ask, "the disk broke")[1].splitlines()[-1]  # after the server's own log
     assert said == f"north signs with {key} from now on; before: none was known"
     said = deerfield(*ask, "again", "--json")[1]
     assert json.loads(said[said.index("{") :]) == {"site": "north", "before": key, "public_key": key}
-    with secure.aggregator.desk.store.edge() as edge:
+    with secured.aggregator.desk.store.edge() as edge:
         assert edge.heads.pinned("north") == key
     assert deerfield(*ask, " ")[0] == 2
     code, said = deerfield("aggregator", "repin", "north", "--key", "abc", "--reason", "why")

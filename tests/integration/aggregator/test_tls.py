@@ -36,17 +36,11 @@ from tests.integration.aggregator.security import (
     METHODS,
     NOW,
     OLD,
-    Consortium,
     answer,
     channel_of,
 )
 
 Code = grpc.StatusCode
-
-
-@pytest.fixture
-def consortium(tmp_path):
-    return Consortium.found(tmp_path / "consortium")
 
 
 @pytest.fixture

@@ -18,8 +18,9 @@ from deerfield.runfile import load_spec
 from services.client import custody, policy, run_account
 from services.client.ledger_file import NAME, Ledger
 from services.client.operator import plan_sites
+from tests.command import deerfield
+from tests.ledger_command import record_of, state
 from tests.ledgers import TERMS, key, plan
-from tests.unit.pipelines.test_ledger_commands import deerfield, record_of, state
 
 RUN = {
     "name": "run",

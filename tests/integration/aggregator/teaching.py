@@ -1,0 +1,20 @@
+"""Teaching sites at an aggregator without a transport, and the events of their runs."""
+
+from pipelines.simulation import LocalLink
+from tests.fakes import TeachingSite, adapter
+
+
+def site(aggregator, run, name, seed=1, noise_multiplier=0.0):
+    return TeachingSite(name, LocalLink(aggregator, name, run), adapter(seed), noise_multiplier)
+
+
+def sites(aggregator, run, *names, noise_multiplier=0.0):
+    return [site(aggregator, run, name, seed, noise_multiplier) for seed, name in enumerate(names)]
+
+
+def kinds(aggregator, run):
+    return [event.kind for event in aggregator.runs.events(run, 0)]
+
+
+def last(aggregator, run, kind):
+    return [event.detail for event in aggregator.runs.events(run, 0) if event.kind == kind][-1]
