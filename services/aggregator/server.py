@@ -24,6 +24,7 @@ from services.aggregator.rounds.recorder import Recorder, Tracking
 from services.aggregator.rpc.admission import Admission
 from services.aggregator.rpc.audited import Audited
 from services.aggregator.rpc.checked import Checked
+from services.aggregator.rpc.departed import note_departed
 from services.aggregator.rpc.drain import Drain, Draining
 from services.aggregator.rpc.gate import Gate
 from services.aggregator.rpc.health import add_health, add_reflection, set_serving
@@ -70,6 +71,7 @@ async def serving(
         InvalidInput: a port is in use or cannot be bound.
     """
     desk, loop, health = aggregator.desk, asyncio.get_running_loop(), HealthServicer()
+    note_departed()
     shared = _Shared(aggregator)
     pulse, drain, decisions, metrics = shared.pulse, shared.drain, shared.decisions, shared.metrics
     metrics.read(desk, shared.traffic.admission, aggregator.lost_after_s, gate.expires if gate else None)
