@@ -21,16 +21,14 @@ app = typer.Typer(help="Starts, shows, follows, pauses and ends runs at a runnin
 
 Run = Annotated[str, typer.Argument(metavar="RUN", help="The run's name, as deerfield runs list shows it.")]
 File = Annotated[Path, typer.Argument(metavar="RUN.yaml", help="The run file; docs/run-file.md explains its keys.")]
-Base = Annotated[
-    str | None, typer.Option(metavar="FOLDER", help="The base model here (folder, hub id or package:NAME).")
-]
+BASE = typer.Option(metavar="FOLDER", help="The base model here (folder, hub id or package:NAME).")
 
 
 @app.command()
 def start(
     file: File,
     aggregator: Address,
-    base: Base = None,
+    base: Annotated[str | None, BASE] = None,
     request_id: Annotated[
         str | None, typer.Option(help="Asked again with the same one, it is the same run; default: a new one.")
     ] = None,
@@ -57,7 +55,7 @@ def start(
 @app.command()
 def describe(
     file: File,
-    base: Annotated[str, typer.Option(metavar="FOLDER", help="The base model here (folder, hub id or package:NAME).")],
+    base: Annotated[str, BASE],
     out: Annotated[Path, typer.Option(metavar="FILE", help="A new run file, which needs no --base to be started.")],
 ) -> None:
     """Writes a run file with the digest of its base model and the shapes that travel."""

@@ -1,4 +1,8 @@
-"""What has been made to last: each fsync, and what was in its folder then."""
+"""What has been made to last: each fsync, and what was in its folder then.
+
+The kernel's call is the one seam, so `os.fsync` is replaced here: without a power cut nothing else shows what has
+reached the disk, and the real call is still made.
+"""
 
 import os
 from pathlib import Path

@@ -6,17 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.peers.trial import (
-    KILLED_ROUND,
-    ROUNDS,
-    TRAIN_S,
-    Outcome,
-    Processes,
-    began,
-    fingerprint,
-    last_round,
-    until,
-)
+from benchmarks.peers.trial import ROUNDS, TRAIN_S, Outcome, Processes, fingerprint, last_round, mid_round, until
 
 REQUIREMENT = "flwr==1.41.0"  # 1.42.0 asks for a certifi that a registry may not have yet
 APP = Path(__file__).with_name("flower_app")
@@ -45,8 +35,7 @@ def run(bin: Path, folder: Path, *, kill: bool, patience_s: float) -> Outcome:
         config = f'folder="{folder}" rounds={ROUNDS} seconds={TRAIN_S}'
         started.ask([bin / "flwr", "run", APP, "here", "-c", config, "--format", "json"])
         if kill:
-            until(lambda: began(folder, KILLED_ROUND), patience_s)
-            time.sleep(TRAIN_S / 3)
+            mid_round(folder, patience_s)
             started.kill(server)
             time.sleep(1)
             started.start("superlink", link)

@@ -8,17 +8,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from benchmarks.peers.trial import (
-    KILLED_ROUND,
-    ROUNDS,
-    TRAIN_S,
-    Outcome,
-    Processes,
-    began,
-    fingerprint,
-    last_round,
-    until,
-)
+from benchmarks.peers.trial import ROUNDS, TRAIN_S, Outcome, Processes, fingerprint, last_round, mid_round, until
 
 REQUIREMENT = "nvflare==2.9.0"
 JOB = Path(__file__).with_name("nvflare_job") / "job.py"
@@ -44,8 +34,7 @@ def run(bin: Path, folder: Path, *, kill: bool, patience_s: float) -> Outcome:
         if job is None:
             raise RuntimeError(f"no job: {told}")
         if kill:
-            until(lambda: began(folder, KILLED_ROUND), patience_s)
-            time.sleep(TRAIN_S / 3)
+            mid_round(folder, patience_s)
             for process in _ours(poc):
                 if "private.fed.app.server" in " ".join(process.cmdline()):
                     process.kill()

@@ -4,17 +4,7 @@ import socket
 import time
 from pathlib import Path
 
-from benchmarks.peers.trial import (
-    KILLED_ROUND,
-    ROUNDS,
-    TRAIN_S,
-    Outcome,
-    Processes,
-    began,
-    fingerprint,
-    last_round,
-    until,
-)
+from benchmarks.peers.trial import ROUNDS, TRAIN_S, Outcome, Processes, fingerprint, last_round, mid_round, until
 from deerfield.runspec import Federation, Model, Privacy, RunSpec
 from deerfield.wire.backoff import Backoff
 from deerfield.wire.channel import connect
@@ -37,8 +27,7 @@ def run(bin: Path, folder: Path, *, kill: bool, patience_s: float) -> Outcome:
                 site = [bin / "python", "-m", "benchmarks.peers.adding_site", address, name, str(number), folder]
                 started.start(f"site-{number}", [*site, str(TRAIN_S)])
             if kill:
-                until(lambda: began(folder, KILLED_ROUND), patience_s)
-                time.sleep(TRAIN_S / 3)
+                mid_round(folder, patience_s)
                 started.kill(server)
                 time.sleep(1)
                 started.start("aggregator", serve)

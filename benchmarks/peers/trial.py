@@ -90,6 +90,12 @@ def began(folder: Path, round: int) -> bool:
     return all((folder / f"round-{round}-site-{site}").exists() for site in SITES)
 
 
+def mid_round(folder: Path, patience_s: float) -> None:
+    """Waits until both sites are in the middle of the round in which the server is killed."""
+    until(lambda: began(folder, KILLED_ROUND), patience_s)
+    time.sleep(TRAIN_S / 3)
+
+
 def last_round(folder: Path) -> int:
     """The highest round that both sites have begun."""
     return max((round for round in range(1, ROUNDS + 1) if began(folder, round)), default=0)

@@ -2,69 +2,22 @@ from math import inf, nan
 
 import pytest
 
-from deerfield.attestation import countersign, sign
 from deerfield.errors import BadRequest, DigestMismatch, InvalidInput, TooLarge
-from deerfield.exchange import Announcement, Event, Key, Offer, RunView, UploadStatus
-from deerfield.manifest import describe
-from deerfield.types import Attestation, Spend
 from deerfield.wire import checks, codec, limits
 from deerfield.wire import federation_pb2 as pb
-from tests.attesting import key_of
-from tests.fakes import adapter, run_spec
-
-KEY = Key(run="run-1", incarnation=1, round=2, phase=1)
-MANIFEST = describe(adapter(0))
-SPEND = Spend(unit="record", noise_multiplier=1.5, sample_rate=0.125, steps=8, clip=1.0)
-OFFER = Offer(key=KEY, spec=run_spec("north"), factors="B", epochs=1, start=MANIFEST)
-ATTESTATION = sign(
-    key_of("north"),
-    Attestation(
-        site="north",
-        population="patients",
-        run=KEY.run,
-        incarnation=KEY.incarnation,
-        round=KEY.round,
-        phase=KEY.phase,
-        update=MANIFEST.digest,
-        spend=SPEND,
-        accountant="dp-accounting PLD",
-        epsilon_before=0.5,
-        epsilon_after=inf,
-        delta_after=1e-6,
-        ledger_sequence=7,
-        ledger_head="ab" * 32,
-    ),
-)
-HEAD = countersign(key_of("the aggregator"), ATTESTATION)
-ANNOUNCEMENT = Announcement(manifest=MANIFEST, base="0" * 64, attestation=ATTESTATION, metrics={"loss": 0.5})
-
-
-def over_the_wire(message):
-    return type(message).FromString(message.SerializeToString())
+from tests.unit.wire.values import ANNOUNCEMENT, EVENT, KEY, MANIFEST, OFFER, STATUS, VIEW, over_the_wire
 
 
 def test_every_value_survives_the_wire():
-    view = RunView(
-        run="run-1",
-        state="FINISHED",
-        reason="",
-        spec=run_spec("north"),
-        round=2,
-        phase=0,
-        model=MANIFEST,
-        personal={"north": MANIFEST},
-    )
-    event = Event(number=3, run="run-1", kind="lost", detail={"site": "north", "silent_s": 61.5}, time=12.5)
-    status = UploadStatus(announced=True, sealed=True, digest="0" * 64, missing=frozenset(["ab" * 32]), head=HEAD)
     announcement = over_the_wire(codec.encode_announcement(KEY, ANNOUNCEMENT))
     assert codec.decode_manifest(over_the_wire(codec.encode_manifest(MANIFEST))) == MANIFEST
     assert codec.decode_offer(over_the_wire(codec.encode_offer(OFFER))) == OFFER
     assert codec.decode_offer(over_the_wire(codec.encode_offer(None))) is None
     assert codec.decode_announcement(announcement) == ANNOUNCEMENT
     assert codec.decode_key(announcement.key) == KEY
-    assert codec.decode_view(over_the_wire(codec.encode_view(view))) == view
-    assert codec.decode_event(over_the_wire(codec.encode_event(event))) == event
-    assert codec.decode_status(over_the_wire(codec.encode_status(status))) == status
+    assert codec.decode_view(over_the_wire(codec.encode_view(VIEW))) == VIEW
+    assert codec.decode_event(over_the_wire(codec.encode_event(EVENT))) == EVENT
+    assert codec.decode_status(over_the_wire(codec.encode_status(STATUS))) == STATUS
     assert codec.decode_chunk(codec.encode_chunk("ab" * 32, b"data")) == ("ab" * 32, b"data")
     assert codec.decode_reason(pb.Reason.Value(codec.encode_reason("NOT_MAPPED"))) == "NOT_MAPPED"
 

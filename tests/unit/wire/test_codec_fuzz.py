@@ -8,26 +8,13 @@ from hypothesis import strategies as st
 
 from deerfield.attestation import verify, verify_head
 from deerfield.errors import DeerfieldError
-from deerfield.exchange import Event, RunView, UploadStatus
 from deerfield.manifest import check
 from deerfield.wire import checks, codec, signed
 from deerfield.wire import federation_pb2 as pb
 from tests.fakes import ADAPTER, run_spec
 from tests.messages import faulty, messages
-from tests.unit.wire.test_codec import ANNOUNCEMENT, HEAD, KEY, MANIFEST, OFFER
+from tests.unit.wire.values import ANNOUNCEMENT, EVENT, HEAD, KEY, MANIFEST, OFFER, STATUS, VIEW
 
-STATUS = UploadStatus(announced=True, sealed=True, digest="0" * 64, missing=frozenset(["ab" * 32]), head=HEAD)
-VIEW = RunView(
-    run="run-1",
-    state="FINISHED",
-    reason="",
-    spec=run_spec("north"),
-    round=2,
-    phase=0,
-    model=MANIFEST,
-    personal={"north": MANIFEST},
-)
-EVENT = Event(number=3, run="run-1", kind="lost", detail={"site": "north"}, time=12.5)
 GOOD = {  # what decodes, and a message that it takes
     codec.decode_manifest: codec.encode_manifest(MANIFEST),
     codec.decode_wanted: pb.GetChunksRequest(sha256=[b"0" * 32]),

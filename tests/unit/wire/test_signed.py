@@ -14,7 +14,7 @@ from deerfield.types import Attestation, Spend
 from deerfield.wire import codec, limits, signed
 from deerfield.wire import federation_pb2 as pb
 from tests.attesting import key_of
-from tests.unit.wire.test_codec import ANNOUNCEMENT, ATTESTATION, HEAD, KEY, over_the_wire
+from tests.unit.wire.values import ANNOUNCEMENT, ATTESTATION, HEAD, KEY, over_the_wire
 
 WHOLE = st.integers(0, 2**32 - 1)
 NAMES = st.text(
