@@ -78,6 +78,9 @@ class CompileOptions(Section):
     s3_secret: Object = Field(
         "mlpipeline-minio-artifact", description="keys accesskey, secretkey; need not be there; a default, too"
     )
+    tracking_secret: Object = Field(
+        "deerfield-mlflow", description="keys username, password of MLflow; need not be there; a default, too"
+    )
     data_claim: Object | None = Field(
         "deerfield-data", description="volume claim of data and parts, at /data; null: federated-training has none"
     )

@@ -20,9 +20,9 @@ def partition(compiled_by: str, run: str, destination: str, manifest: Output[Dat
         work(run, destination, Path(manifest.path), Path(picture.path))
 
 
-def start(
+def start(  # type: ignore[valid-type]  # what it returns is KFP's form
     compiled_by: str, run: str, request_id: str, aggregator: str, base: str, names: str, manifest: Input[Dataset]
-) -> NamedTuple("Started", [("run_id", str), ("sites", list)]):  # type: ignore[valid-type]  # KFP's form
+) -> NamedTuple("Started", [("run_id", str), ("sites", list)]):
     """Starts the run that the sites' pods are told to take part in; answers its name, and what each pod is given."""
     from pathlib import Path
 

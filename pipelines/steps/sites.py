@@ -49,7 +49,7 @@ def pods(started: Started, run: str, base: str, names: str, manifest: Path, data
     for site, slug in slugs.items():
         _write(folder / f"{slug}.yaml", policy(file, started, base, site, parts["sites"]))
     return [
-        {"name": site, "secret": names + slug, "claim": names + slug, "policy": str(folder / f"{slug}.yaml")}
+        {"site": site, "secret": names + slug, "claim": names + slug, "policy": str(folder / f"{slug}.yaml")}
         for site, slug in slugs.items()
     ]
 
