@@ -28,12 +28,12 @@ def start(  # type: ignore[valid-type]  # what it returns is KFP's form
 
     from pipelines.steps.rounds import start as work
     from pipelines.steps.running import step
-    from pipelines.steps.sites import members, pods
+    from pipelines.steps.sites import Cluster, members, pods
 
     with step(compiled_by):
-        parts = Path(manifest.path)
+        parts, cluster = Path(manifest.path), Cluster(base=base, names=names, data=Path("/data"))
         started = work(run, request_id, aggregator, members(parts))
-        return started.run, pods(started, run, base, names, parts, Path("/data"))
+        return started.run, pods(started, run, parts, cluster)
 
 
 def rounds(
