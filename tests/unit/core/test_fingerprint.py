@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deerfield.errors import InvalidInput
@@ -34,6 +34,7 @@ def test_an_image_is_its_pixels_and_its_shape():
     assert fingerprint(one_off) != fingerprint(GREY)
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_any_amount_of_white_space_is_one_space(text):
     assert fingerprint("\n" + " \t".join(text.split()) + "  ") == fingerprint(text)
