@@ -12,8 +12,8 @@ from pipelines.graphs import Graph, Place
 
 @dsl.component(base_image="python:3.11", install_kfp_package=False)
 def parts(manifest: dsl.Output[dsl.Dataset]):
-    import json  # noqa: PLC0415
-    from pathlib import Path  # noqa: PLC0415
+    import json
+    from pathlib import Path
 
     Path(manifest.path).write_text(json.dumps({"schema": 1, "kind": "consortium", "sites": {}}))
 
