@@ -90,7 +90,7 @@ def test_each_phase_is_one_line_and_steps_are_none(server, address):
     assert lines[0].startswith(f"run {begun.run}: ")
     kinds = [line[29:45].strip() for line in lines[1:]]
     assert kinds == ["run started", "phase published", "phase published", "run finished"]
-    assert "round 0 phase 1: B from north, south" in lines[3]
+    assert "round 0 phase 1: A from north, south" in lines[3]
 
 
 def test_fewer_sites_than_the_quorum_end_the_run_and_every_try_says_so(server, address):
