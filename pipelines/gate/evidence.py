@@ -6,6 +6,8 @@ from typing import Literal
 
 from deerfield.types import Unit
 
+TEST = "test"  # the name of the hub's test set among the parts of a manifest
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figure:

@@ -3,12 +3,11 @@
 import re
 from collections.abc import Iterator
 
-from pipelines.gate.evidence import Evidence, Held, Lineage, Scored, Spent
+from pipelines.gate.evidence import TEST, Evidence, Held, Lineage, Scored, Spent
 from pipelines.gate.rules import Rules
 from pipelines.gate.verdict import Row, row
 
 SHA256 = re.compile("[0-9a-f]{64}")
-TEST = "test"  # the name of the hub's test set among its parts
 
 
 def origin_rows(rules: Rules, evidence: Evidence) -> Iterator[Row]:
