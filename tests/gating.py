@@ -56,6 +56,11 @@ def spent(**changes: Any) -> Spent:
     return replace(plain, **changes)
 
 
+def proven(**changes: Any) -> Proven:
+    """Four phases of run 2, which end in version 2."""
+    return replace(Proven(verified=True, phases=4, runs=("run-2",), digest="digest 2", findings=()), **changes)
+
+
 def lineage(**changes: Any) -> Lineage:
     """All that a simulation has to say."""
     plain = Lineage(
@@ -79,7 +84,7 @@ def evidence(**changes: Any) -> Evidence:
         champion=Held(version="1", run="run-1", digest="digest 1"),
         evaluation=evaluation(),
         spent=spent(),
-        proof=Proven(verified=True, phases=4, runs=("run-2",), findings=()),
+        proof=proven(),
         lineage=lineage(),
         time=1_000_000.0,
     )

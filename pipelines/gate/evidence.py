@@ -59,11 +59,21 @@ class Spent:
     unit: Unit
     sites: tuple[str, ...]  # of the run file
     epsilon: Mapping[str, float]  # of this run, by site
-    lifetime: Mapping[str, float]  # of the population over all runs, by site, when it last delivered
+    lifetime: Mapping[str, float]  # of the population over all runs, by each site that delivered, when it last did
     delta: float  # of this run
     lifetime_delta: Mapping[str, float]
     run_limit: float | None  # the run file's privacy: epsilon
     lifetime_limit: float | None  # the run file's federation: lifetime_epsilon
+
+    @property
+    def absent(self) -> frozenset[str]:
+        """The sites of the run that took a task, or may have, and delivered nothing."""
+        return frozenset(site for site in self.sites if site not in self.lifetime and self.epsilon.get(site) != 0)
+
+    @property
+    def idle(self) -> frozenset[str]:
+        """The sites of the run that took no task: they spent nothing, and nothing is of them."""
+        return frozenset(site for site in self.sites if site not in self.lifetime and self.epsilon.get(site) == 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +83,7 @@ class Proven:
     verified: bool
     phases: int  # whose attestations and countersigned heads were checked
     runs: tuple[str, ...]  # that they are of
+    digest: str  # of what the last phase published
     findings: tuple[str, ...]
 
 

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 
-from pipelines.gate.evidence import TEST, Evidence, Held, Lineage, Scored, Spent
+from pipelines.gate.evidence import TEST, Evidence, Held, Lineage, Proven, Scored, Spent
 from pipelines.gate.rules import Rules
 from pipelines.gate.verdict import Row, row
 
@@ -19,8 +19,8 @@ def origin_rows(rules: Rules, evidence: Evidence) -> Iterator[Row]:
 
 def _lineage(rules: Rules, evidence: Evidence) -> Row:
     lineage, spent = evidence.lineage, evidence.spent
-    delivered = set(spent.sites) & (set(spent.epsilon) | set(spent.lifetime))
-    sites = delivered if rules.epsilon.absent == "allowed" else set(spent.sites)
+    left_out = spent.idle | (spent.absent if rules.epsilon.absent == "allowed" else frozenset())
+    sites = set(spent.sites) - left_out
     missing = [*_gaps(lineage), *_gaps_of_sites(lineage, sites), *_gaps_of_hub(lineage, spent)]
     if missing:
         return row("lineage", False, len(missing), 0, f"the lineage is not complete: {'; '.join(missing)}")
@@ -83,8 +83,8 @@ def _freshness(evidence: Evidence) -> Row:
         wrong.append(f"version {found.champion.version} was evaluated as the champion, and there is none")
     elif evidence.champion is not None and found.champion is not None:
         wrong.extend(_differs("champion", found.champion, evidence.champion))
-    if evidence.proof is not None and (others := sorted(set(evidence.proof.runs) - {evidence.candidate.run})):
-        wrong.append(f"the ledgers' mirror is of run {others[0]}, the version of run {evidence.candidate.run}")
+    if evidence.proof is not None and evidence.proof.phases:
+        wrong.extend(_proves_another(evidence.proof, evidence.candidate))
     if wrong:
         return row("freshness", False, len(wrong), 0, f"the evidence is about something else: {'; '.join(wrong)}")
     champion = f"champion {evidence.champion.version}" if evidence.champion is not None else "no champion"
@@ -93,6 +93,14 @@ def _freshness(evidence: Evidence) -> Row:
         f"{evidence.candidate.digest[:12]}, against {champion}"
     )
     return row("freshness", True, 0, 0, said)
+
+
+def _proves_another(proof: Proven, candidate: Held) -> Iterator[str]:
+    if others := sorted(set(proof.runs) - {candidate.run}):
+        yield f"the ledgers' mirror is of run {others[0]}, the version of run {candidate.run}"
+    elif proof.digest != candidate.digest:
+        ends = candidate.digest[:12] or "none"
+        yield f"the ledgers' mirror ends in digest {proof.digest[:12]}, the version has {ends}"
 
 
 def _differs(role: str, scored: Scored, held: Held) -> Iterator[str]:

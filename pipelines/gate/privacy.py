@@ -35,8 +35,7 @@ def _limit_of(rules: Rules, runs_own: float | None, read: Callable[[Limits], flo
 def _spending(name: str, rules: Rules, spent: Spent, values: Mapping[str, float], limit: Callable[[str], float]) -> Row:
     if spent.unit == "none" and rules.privacy == "none_allowed":
         return row(name, True, None, None, "the run is of unit none and costs an infinite epsilon: the rules allow it")
-    absent = set(spent.sites) - set(spent.epsilon) - set(spent.lifetime)
-    left_out = absent if rules.epsilon.absent == "allowed" else set()
+    left_out = spent.idle | (spent.absent if rules.epsilon.absent == "allowed" else frozenset())
     judged = sorted((set(spent.sites) | set(values)) - left_out)
     found = {site: values.get(site, nan) for site in judged}
     over = [site for site in judged if not _is_within(found[site], limit(site))]
@@ -44,12 +43,12 @@ def _spending(name: str, rules: Rules, spent: Spent, values: Mapping[str, float]
         return row(name, False, None, None, "no site has delivered anything: what was spent is not known")
     worst = max(over or judged, key=lambda site: _share(found[site], limit(site)))
     if over:
-        said = _some([_excess(site, found[site], limit(site), site in absent) for site in over])
+        said = _some([_excess(site, found[site], limit(site), site in spent.absent) for site in over])
     else:
         value, most = told(found[worst], limit(worst))
         of = f"of {most} that it may" if isfinite(limit(worst)) else "and has no limit but to be finite"
         said = f"all {len(judged)} sites are within their limits; {worst} comes nearest: {value} {of}"
-    beside = f"; {_some(sorted(left_out))} delivered nothing, which the rules allow" if left_out else ""
+    beside = f"; not judged, because nothing came from there: {', '.join(sorted(left_out))}" if left_out else ""
     return row(name, not over, found[worst], limit(worst), said + beside)
 
 
@@ -66,7 +65,7 @@ def _share(value: float, limit: float) -> float:
 
 def _excess(site: str, value: float, limit: float, is_absent: bool) -> str:
     if is_absent:
-        return f"{site} delivered nothing, and what it spent is not known (epsilon: absent: allowed leaves it out)"
+        return f"what {site} spent is not known: it delivered nothing (epsilon: absent: allowed leaves it out)"
     most = f"{limit:g} at most" if isfinite(limit) else "finite"
     if value == inf:
         return f"{site} spent an infinite epsilon, and it must be {most}"

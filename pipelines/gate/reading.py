@@ -1,4 +1,4 @@
-"""Reads what other steps wrote: evaluation.json, and the manifest of the data. Keys that the gate does not judge are let be."""
+"""Reads what other steps wrote: evaluation.json, and the manifest of the data; keys that no rule judges are let be."""
 
 import json
 from collections.abc import Mapping

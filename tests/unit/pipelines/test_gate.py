@@ -7,8 +7,8 @@ from math import inf, nan
 import pytest
 
 from deerfield.errors import InvalidInput
-from pipelines.gate import Held, Proven, Rules, judge
-from tests.gating import BASE, RULES, evaluation, evidence, figure, lineage, scored, spent
+from pipelines.gate import Held, Rules, judge
+from tests.gating import BASE, RULES, evaluation, evidence, figure, lineage, proven, scored, spent
 
 ALWAYS = ["minimum", "regression", "epsilon", "lifetime_epsilon", "delta", "proof", "lineage", "leakage", "freshness"]
 
@@ -204,7 +204,15 @@ def test_a_site_that_delivered_nothing_is_not_known_unless_the_rules_leave_it_ou
     assert not nobody.passed
 
 
-def test_a_site_that_is_known_in_one_respect_is_not_absent():
+def test_a_site_that_took_no_task_spent_nothing_and_needs_no_rule():
+    idle = spent(sites=("north", "south", "west"), epsilon={"north": 2.0, "south": 2.0, "west": 0.0})
+    judged = judge(RULES, evidence(spent=idle, lineage=lineage(kind="consortium")))
+    assert judged.passed, judged.failed
+    took = replace(idle, epsilon={**idle.epsilon, "west": inf})
+    assert not judge(RULES, evidence(spent=took, lineage=lineage(kind="consortium"))).passed
+
+
+def test_a_site_that_delivered_is_known_in_every_respect():
     rules = ruled(epsilon={"run": 3, "lifetime": 8, "absent": "allowed"})
     assert not row("epsilon", evidence(spent=spent(epsilon={"north": 1.0})), rules).passed
 
@@ -235,9 +243,10 @@ def test_the_delta_of_a_run_and_of_a_life_has_a_limit(delta, passed):
     "proof",
     [
         None,
-        Proven(verified=True, phases=0, runs=(), findings=()),
-        Proven(verified=False, phases=4, runs=("run-2",), findings=("the head of north is not signed",)),
-        Proven(verified=True, phases=4, runs=("run-2",), findings=("the head of north is not signed",)),
+        proven(phases=0, runs=(), digest=""),
+        proven(verified=False),
+        proven(verified=False, findings=("the head of north is not signed",)),
+        proven(findings=("the head of north is not signed",)),
     ],
 )
 def test_a_proof_is_there_and_verifies(proof):
@@ -320,5 +329,6 @@ def test_an_evaluation_against_another_champion_is_refused():
 
 def test_a_proof_of_another_run_is_refused():
     for runs in (("run-1",), ("run-1", "run-2")):
-        found = row("freshness", evidence(proof=Proven(verified=True, phases=4, runs=runs, findings=())))
+        found = row("freshness", evidence(proof=proven(runs=runs)))
         assert "is of run run-1" in found.detail
+    assert "ends in digest another" in row("freshness", evidence(proof=proven(digest="another"))).detail
