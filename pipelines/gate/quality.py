@@ -14,9 +14,9 @@ def quality_rows(rules: Rules, evidence: Evidence) -> Iterator[Row]:
     """The rows `minimum`, `regression`, and, where the rules ask for them, `worst_site`, ... and `calibration`."""
     yield _minimum(rules, evidence)
     yield _regression(rules, evidence)
-    if rules.worst_site is not None and rules.worst_site.minimum is not None:
+    if rules.worst_site.minimum is not None:
         yield _worst_site(rules.metric, rules.worst_site.minimum, evidence)
-    if rules.worst_site is not None and rules.worst_site.margin is not None:
+    if rules.worst_site.margin is not None:
         yield _worst_site_regression(rules.metric, rules.worst_site.margin, evidence)
     if rules.calibration is not None:
         yield _calibration(rules.calibration, evidence)

@@ -2,15 +2,16 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from deerfield.runfile import mapping, parse
+from deerfield.runfile import mapping, parse, read_mapping
 from deerfield.runspec import DELTA_LIMIT, Name, Section
 
 METRIC = "macro_f1"
 CONFIDENCE = 0.95
+WHAT, KEY = "a file of the gate's rules", "minimum"  # and a key that every one has
 
 
 class Regression(Section):
@@ -34,12 +35,6 @@ class WorstSite(Section):
         le=1,
         description="how far the candidate's worst site may be below the champion's worst; default: not judged",
     )
-
-    @model_validator(mode="after")
-    def _asks_for_something(self) -> "WorstSite":
-        if self.minimum is None and self.margin is None:
-            raise ValueError("it asks for nothing: give a minimum, a margin, or both, or leave the section out")
-        return self
 
 
 class Limits(Section):
@@ -66,6 +61,18 @@ class Epsilon(Limits):
     )
 
 
+Ed25519 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+class Signers(Section):
+    """Whose signatures count; without them, those of whoever signed the run's first phase."""
+
+    aggregator_key: Ed25519 | None = Field(
+        None, description="the aggregator's public key, 64 hexadecimal digits; default: the one that signed first"
+    )
+    site_keys: Mapping[Name, Ed25519] = Field({}, description="the public keys of sites, each by the site's name")
+
+
 class Rules(Section):
     """One YAML file: the consortium's conditions. Proof, lineage, leakage and freshness are judged by every gate."""
 
@@ -86,7 +93,7 @@ class Rules(Section):
         "worse by the margin passes once in 40 times",
     )
     regression: Regression = Field(Regression(), description="against the champion, where there is one")
-    worst_site: WorstSite | None = Field(None, description="default: not judged")
+    worst_site: WorstSite = Field(WorstSite(), description="where the metric is lowest; not judged by default")
     calibration: float | None = Field(
         None, ge=0, le=1, description="largest expected calibration error (ECE); default: not judged"
     )
@@ -95,6 +102,7 @@ class Rules(Section):
         description="none_allowed: a run of unit none, whose epsilon is infinite, may pass; for public data alone",
     )
     epsilon: Epsilon = Field(Epsilon(), description="what the run and the populations may have spent")
+    proof: Signers = Field(Signers(), description="what the mirror of the sites' ledgers must be signed by")
     delta: float = Field(
         DELTA_LIMIT, gt=0, le=DELTA_LIMIT, description="largest delta, of the run and of a population's whole life"
     )
@@ -106,4 +114,9 @@ def load_rules(path: Path) -> Rules:
     Raises:
         InvalidInput: one sentence that names the key, its value, the limit and what to do.
     """
-    return parse(Rules, mapping(path, "a file of the gate's rules", "minimum"), str(path))
+    return parse(Rules, mapping(path, WHAT, KEY), str(path))
+
+
+def rules_of(text: str, where: str) -> Rules:
+    """As `load_rules`, of a rules file's text; `where` names it in errors."""
+    return parse(Rules, read_mapping(text, where, WHAT, KEY), where)
