@@ -91,7 +91,7 @@ verdict is kept too: `deerfield models show` has it. In a pipeline the steps `ga
 | `lifetime_epsilon` | so is what its population has spent in all runs so far | proof |
 | `delta` | the run's delta and that of each population's life are at most `delta` | run file, proof |
 | `proof` | every attestation and countersigned head of the run verifies, and none is missing | ledger mirror |
-| `lineage` | run file, code, base model, each site's salted data commitment, hub-owned data: all known | MLflow, manifest |
+| `lineage` | run file, code, base model, each site's data commitment, hub-owned data: all known | MLflow, manifest |
 | `leakage` | no example of the test set is among training data that the hub owns | evaluation |
 | `freshness` | the evidence is of this run, digest and version, against the champion that there is now | all |
 

@@ -25,7 +25,7 @@ RULES = "minimum: 0.7\n"
         (RULES + "epsilon: {run: 0}\n", "epsilon.run is 0: input should be greater than 0"),
         (RULES + "epsilon: {run: .inf}\n", "epsilon.run is inf"),
         (RULES + "epsilon: {sites: {north: {runs: 3}}}\n", "unknown key 'epsilon.sites.north.runs'"),
-        (RULES + "delta: 1e-3\n", "delta is '1e-3': input should be less than or equal to 1e-05"),
+        (RULES + "delta: 1e-3\n", "delta is '1e-3': input should be less than or equal to 0.00001"),
         (RULES + "privacy: none\n", "privacy is 'none': input should be 'required' or 'none_allowed'"),
         (RULES + "proof: {aggregator_key: abc}\n", "proof.aggregator_key is 'abc'"),
         ("", "a file of the gate's rules is a mapping of keys, such as minimum:, and this is empty"),
