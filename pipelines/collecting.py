@@ -11,7 +11,7 @@ from deerfield.mirror import FOLDER, Mirror
 from deerfield.runfile import parse
 from deerfield.runspec import RunSpec
 from pipelines.gate import Evidence, Held, Lineage, Proven, Rules, Spent
-from pipelines.gate.reading import read_evaluation, read_manifest
+from pipelines.gate.reading import Manifest, read_evaluation, read_manifest
 from pipelines.registry_reader import CANDIDATE, RegistryReader, Version
 
 RUN_FILE, LINEAGE = "run.json", "lineage.json"  # artifacts that the aggregator writes
@@ -19,7 +19,7 @@ RUN_FILE, LINEAGE = "run.json", "lineage.json"  # artifacts that the aggregator 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """Which version is to be judged, and by which files; without a manifest, the hub is said to own no data."""
+    """Which version is to be judged, and by which files; without a manifest, what the run has kept of one counts."""
 
     model: str
     version: str  # empty: the one with the alias `candidate`
@@ -35,7 +35,7 @@ def collect(registry: RegistryReader, rules: Rules, request: Request) -> Evidenc
         Unreachable: MLflow does not answer.
     """
     evaluation = read_evaluation(request.evaluation)
-    kind, hub = read_manifest(request.manifest) if request.manifest is not None else ("", {})
+    manifest = read_manifest(request.manifest) if request.manifest is not None else None
     version = chosen(registry, request.model, request.version)
     champion = registry.champion(request.model)
     if champion is not None and champion.version == version.version:
@@ -45,7 +45,6 @@ def collect(registry: RegistryReader, rules: Rules, request: Request) -> Evidenc
     spec = parse(RunSpec, registry.document(version, RUN_FILE), f"{RUN_FILE} of {version}")
     documents = [registry.document(version, path) for path in registry.artifacts(version, FOLDER)]
     mirrors = _mirrors(documents)
-    lineage = registry.document(version, LINEAGE) if LINEAGE in registry.artifacts(version) else {}
     proven, spent = _proven(documents, mirrors, spec, version, rules)
     return Evidence(
         model=version.model,
@@ -54,16 +53,7 @@ def collect(registry: RegistryReader, rules: Rules, request: Request) -> Evidenc
         evaluation=evaluation,
         spent=spent,
         proof=proven,
-        lineage=Lineage(
-            spec_sha256=version.tags.get("deerfield.spec_sha256", ""),
-            run_file=spec.sha256,
-            code=str(lineage.get("code", "")),
-            base_digest=version.tags.get("deerfield.base_digest", ""),
-            trained_on=spec.model.digest or "",
-            commitments=_commitments(mirrors),
-            kind=kind,
-            hub=hub,
-        ),
+        lineage=_lineage(_kept_lineage(registry, version), manifest, version, spec, mirrors),
         time=time.time(),
     )
 
@@ -134,6 +124,28 @@ def _proven(
 def _largest(tags: Mapping[str, float], proven: Mapping[str, float]) -> Mapping[str, float]:
     """By site, what the registry says or what the proof says, whichever is more."""
     return {site: max(tags.get(site, 0.0), proven.get(site, 0.0)) for site in sorted({*tags, *proven})}
+
+
+def _kept_lineage(registry: RegistryReader, version: Version) -> Mapping[str, Any]:
+    """What the run's lineage.json says; nothing where there is none, or it is of another run."""
+    found = registry.document(version, LINEAGE) if LINEAGE in registry.artifacts(version) else {}
+    return found if isinstance(found, dict) and found.get("run") == version.run else {}
+
+
+def _lineage(
+    kept: Mapping[str, Any], manifest: Manifest | None, version: Version, spec: RunSpec, mirrors: Sequence[Mirror]
+) -> Lineage:
+    return Lineage(
+        spec_sha256=version.tags.get("deerfield.spec_sha256", ""),
+        run_file=spec.sha256,
+        code=str(kept.get("code", "")),
+        base_digest=version.tags.get("deerfield.base_digest", ""),
+        trained_on=spec.model.digest or "",
+        commitments=_commitments(mirrors),
+        kind=manifest.kind if manifest is not None else str(kept.get("kind", "")),
+        hub=manifest.hub if manifest is not None else dict(kept.get("hub") or {}),
+        manifests=tuple(each for each in (manifest.sha256 if manifest else "", str(kept.get("manifest") or "")) if each),
+    )
 
 
 def _commitments(mirrors: Sequence[Mirror]) -> Mapping[str, str]:

@@ -72,6 +72,7 @@ def lineage(**changes: Any) -> Lineage:
         commitments={"north": NORTH, "south": SOUTH},
         kind="simulation",
         hub={"north": HUB, "south": HUB, "test": HUB},
+        manifests=(HUB,),
     )
     return replace(plain, **changes)
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 from deerfield.types import Unit
 
@@ -97,8 +96,9 @@ class Lineage:
     base_digest: str  # as the registry's tag has it
     trained_on: str  # digest of the base model that the run file names
     commitments: Mapping[str, str]  # salted, to each site's data
-    kind: Literal["simulation", "consortium", ""]  # of the data's manifest; empty: there is none
+    kind: str  # of the data's manifest: simulation, consortium; empty: there is none
     hub: Mapping[str, str]  # sha256 of each part that the hub owns, by site and `test`
+    manifests: tuple[str, ...]  # sha256 of the manifest that was given, and of the one that the run has kept
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

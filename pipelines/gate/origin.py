@@ -51,6 +51,8 @@ def _gaps_of_sites(lineage: Lineage, sites: set[str]) -> Iterator[str]:
 
 
 def _gaps_of_hub(lineage: Lineage, spent: Spent) -> Iterator[str]:
+    if len(set(lineage.manifests)) > 1:
+        yield f"the manifest has sha256 {lineage.manifests[0][:12]}, the run has kept {lineage.manifests[1][:12]}"
     if lineage.kind != "simulation":
         return
     if without := sorted(name for name in {*spent.sites, TEST} if not SHA256.fullmatch(lineage.hub.get(name, ""))):

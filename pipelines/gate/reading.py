@@ -2,6 +2,8 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import sha256
 from math import nan
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -118,17 +120,28 @@ def read_evaluation(path: Path) -> Evaluation:
     )
 
 
-def read_manifest(path: Path) -> tuple[Literal["simulation", "consortium"], Mapping[str, str]]:
-    """Whether the hub owns the data, and if so the sha256 of each site's part and of `test`.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """Whose the data are, and if they are the hub's, the sha256 of each site's part and of `test`."""
+
+    kind: Literal["simulation", "consortium"]
+    hub: Mapping[str, str]
+    sha256: str  # of the file
+
+
+def read_manifest(path: Path) -> Manifest:
+    """The manifest that a partition has written.
 
     Raises:
         InvalidInput: the file cannot be read, or is no manifest that this version reads.
     """
     found = parse(_Manifest, _document(path, "the manifest of a partition"), str(path))
-    if found.kind == "consortium":
-        return found.kind, {}
-    parts = {site: each.sha256 for site, each in found.sites.items()}
-    return found.kind, {**parts, TEST: found.test.sha256}
+    parts = {**{site: each.sha256 for site, each in found.sites.items()}, TEST: found.test.sha256}
+    return Manifest(
+        kind=found.kind,
+        hub=parts if found.kind == "simulation" else {},
+        sha256=sha256(path.read_bytes()).hexdigest(),
+    )
 
 
 def _scored(model: _Model, sites: Mapping[str, Mapping[str, float]]) -> Scored:

@@ -274,6 +274,7 @@ def test_a_proof_is_there_and_verifies(proof):
             {"hub": dict.fromkeys(("north", "south", "test", "west"), BASE)},
             "the manifest names west, which the run has not",
         ),
+        ({"manifests": (BASE, "f" * 64)}, "the manifest has sha256 bbbbbbbbbbbb, the run has kept ffffffffffff"),
     ],
 )
 def test_a_lineage_is_complete(changes, said):

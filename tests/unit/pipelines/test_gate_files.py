@@ -1,6 +1,7 @@
 """The files that the gate reads: rules, evaluation, manifest; what is wrong with one is a sentence."""
 
 import json
+from hashlib import sha256
 from math import isnan
 
 import pytest
@@ -133,8 +134,10 @@ def test_a_file_that_is_not_there_is_one_sentence(tmp_path):
 def test_a_manifest_has_hashes_where_the_hub_owns_the_data_and_none_elsewhere(tmp_path):
     parts = {"north": {"units": 3, "sha256": "a" * 64}, "south": {"units": 3}}
     document = {"schema": 1, "kind": "simulation", "sites": parts, "test": {"examples": 5, "sha256": "c" * 64}}
-    kind, hub = read_manifest(written(tmp_path, document))
-    assert (kind, hub) == ("simulation", {"north": "a" * 64, "south": "", "test": "c" * 64})
-    assert read_manifest(written(tmp_path, document | {"kind": "consortium"})) == ("consortium", {})
+    path = written(tmp_path, document)
+    found = read_manifest(path)
+    assert (found.kind, found.hub) == ("simulation", {"north": "a" * 64, "south": "", "test": "c" * 64})
+    assert found.sha256 == sha256(path.read_bytes()).hexdigest()
+    assert read_manifest(written(tmp_path, document | {"kind": "consortium"})).hub == {}
     with pytest.raises(InvalidInput, match="kind is 'other'"):
         read_manifest(written(tmp_path, document | {"kind": "other"}))
