@@ -1,7 +1,10 @@
 """Parts of an HTML page that needs no other file, address or script: its style, tables and facts; all text is escaped."""
 
+import re
 from collections.abc import Iterable, Mapping
 from html import escape
+
+DIGEST = re.compile("[0-9a-f]{64}")
 
 STYLE = """
 :root { color-scheme: light; --ink: #1d232b; --soft: #55606d; --line: #dfe4ea; --blue: #1f5fa8; }
@@ -64,10 +67,13 @@ def table(names: Iterable[str], rows: Iterable[Iterable[str]], kinds: str) -> st
 
 def pairs(rows: Mapping[str, str]) -> str:
     """Names and what they stand for; what is empty is left out."""
+
+
+    def cell(value: str) -> str:
+        return f"<code>{escape(value)}</code>" if DIGEST.fullmatch(value) else escape(value)
+
     body = "".join(
-        f'<tr><th scope="row">{escape(name)}</th><td>{escape(value)}</td></tr>\n'
-        for name, value in rows.items()
-        if value
+        f'<tr><th scope="row">{escape(name)}</th><td>{cell(value)}</td></tr>\n' for name, value in rows.items() if value
     )
     return f"<table class=pairs><tbody>\n{body}</tbody></table>"
 

@@ -15,6 +15,7 @@ from pipelines.report_page.verdict import verdict
 
 SECTIONS = (ran, data, rounds, privacy, accuracy, evaluation, spread, traffic, verdict, reproduce)
 STYLE = """
+.facts { grid-template-columns: repeat(auto-fit, minmax(10.5rem, 1fr)); } .facts b { font-size: 1.15rem; }
 header { margin-bottom: 1rem; } section { margin-top: 2.4rem; } h2 { border-bottom: 1px solid var(--line); }
 figure { margin: 1rem 0; break-inside: avoid; } figcaption { color: var(--soft); font-size: .85rem; }
 .verdict p { margin: .15rem 0; } .gap { color: #8a2b1d; font-style: italic; }
@@ -22,8 +23,8 @@ figure { margin: 1rem 0; break-inside: avoid; } figcaption { color: var(--soft);
 td, th { overflow-wrap: anywhere; } td.t { white-space: normal; } pre { white-space: pre-wrap; overflow-wrap: anywhere; }
 @page { size: A4; margin: 16mm 15mm; }
 @media print {
-  body { font-size: 10pt; } section { break-before: page; margin-top: 0; } #ran, #traffic, #data { break-before: auto; }
-  h2, h3 { break-after: avoid; } .verdict, .facts div { break-inside: avoid; } thead { display: table-header-group; }
+  body { font-size: 10pt; } section { break-inside: avoid; margin-top: 1.4rem; } #reproduce { break-before: page; }
+  h2, h3, .lead { break-after: avoid; } th, td { padding-top: .18rem; padding-bottom: .18rem; } .verdict, .facts div { break-inside: avoid; } thead { display: table-header-group; }
   * { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
 }
 """

@@ -75,7 +75,7 @@ def _ranked(result: ResultDocument) -> list[tuple[str, Site]]:
 
 def _row(name: str, site: Site, spec: RunSpec) -> tuple[str, ...]:
     limit = spec.privacy.epsilon
-    share = "–" if site.epsilon is None or not limit or isinf(site.epsilon) else f"{site.epsilon / limit:.0%}"
+    share = "–" if site.epsilon is None or not limit or isinf(site.epsilon) else f"{site.epsilon / limit:.1%}"
     return (
         name,
         number(site.epsilon, ".3f"),
@@ -119,7 +119,8 @@ def _draw(figure: "Figure", left: Series, limit: float, labels: Sequence[str]) -
     phases_along(axes, labels)
     axes.set_ylim(-0.02 * limit, limit * 1.04)
     axes.set_xlim(-0.2, len(labels) + 0.2)
-    axes.annotate("limit: nothing is left", (len(labels) + 0.2, 0), (0, 4), textcoords="offset points", ha="right", fontsize=9, color=VERMILLION)
+    beside = {"textcoords": "offset points", "fontsize": 9, "color": VERMILLION}
+    axes.annotate("limit: nothing is left", (-0.2, 0), (4, 4), **beside)
     axes.set_ylabel("epsilon left for this run", fontsize=9)
     legend(axes)
 

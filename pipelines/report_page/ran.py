@@ -4,7 +4,7 @@ from html import escape
 
 from deerfield import __version__
 from deerfield.runspec import RunSpec
-from deerfield.strategies import describe
+from deerfield.strategies import describe, make
 from pipelines.page import facts, pairs, paragraph, section
 from pipelines.report import number
 from pipelines.report_page import wording
@@ -57,13 +57,20 @@ def _story(found: Found, result: ResultDocument, spec: RunSpec | None) -> str:
     if spec is None:
         return f"{count}."
     sites = wording.count(len(spec.federation.sites), "site")
-    return f"{sites} trained one model on {spec.population} together; {count}. No example left a site: {_sends(spec)}"
+    return f"{sites} trained on {spec.population}; {count}. {_sends(spec)}"
 
 
 def _sends(spec: RunSpec) -> str:
-    what = describe(str(spec.strategy["name"])).declares.sends
-    noise = "without noise, and so without privacy." if spec.privacy.unit == "none" else "with noise added, left it."
-    return f"what left it was {what}, {noise}" if spec.privacy.unit == "none" else f"{what}, {noise}"
+    """What has left the sites, for those who answer for their data."""
+    declares = make(spec).declares
+    if declares.topology == "pooled":
+        return "All data lay in one place: a simulation, for comparison."
+    left = f"No example left its site. What a site sent in each phase: {declares.sends}."
+    if spec.privacy.unit == "none":
+        return f"{left} There was no noise in it, and so no privacy."
+    if spec.privacy.unit == "site":
+        return f"{left} The noise was added by the aggregator, which saw each site's update."
+    return left
 
 
 def _figures(found: Found) -> dict[str, str]:

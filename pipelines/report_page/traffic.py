@@ -13,6 +13,7 @@ from pipelines.report_page.rounds import ROWS
 from pipelines.runs_report import size
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
@@ -65,8 +66,19 @@ def _traffic(figure: "Figure", phases: Sequence[Phase], labels: Sequence[str]) -
     known = [(x, p.deviation) for x, p in zip(xs, phases, strict=True) if p.deviation is not None]
     if known:
         line(right, [x for x, _ in known], [y for _, y in known], 0, "deviation")
-        if all(y > 0 for _, y in known):
-            right.set_yscale("log")
+        _scaled(right, [y for _, y in known])
     else:
         right.text(0.5, 0.5, "none: nothing is averaged", transform=right.transAxes, ha="center", fontsize=9)
     right.set_ylabel("deviation, relative", fontsize=9)
+
+
+def _scaled(axes: "Axes", values: Sequence[float]) -> None:
+    """Powers of ten where the values span several, and numbers that need no other alphabet."""
+    from matplotlib.ticker import FuncFormatter, NullFormatter
+
+    if min(values) > 0 and max(values) / min(values) > 20:
+        axes.set_yscale("log")
+        axes.yaxis.set_minor_formatter(NullFormatter())
+    else:
+        axes.set_ylim(0, max(values) * 1.15 or 1.0)
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0e}" if value else "0"))
