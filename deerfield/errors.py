@@ -6,6 +6,7 @@ DeerfieldError                 exit code 1
 │   └── LedgerFault            a site's ledger cannot be used, so nothing is read; a person must act
 │       └── LedgerDamaged, LedgerBusy, LedgerUnwritable
 ├── RunFailed                  a run ended without its model: `reason` says why
+│   └── RunAborted, TooFewSites, NotRegistered
 ├── Unreachable                the other side does not answer: worth another try
 │   └── NoRoom                 its disk is full or read-only: worth another try once somebody has acted
 ├── Superseded                 another aggregator has the database: this one ends
@@ -56,6 +57,18 @@ class LedgerUnwritable(LedgerFault):
 
 class RunFailed(DeerfieldError):
     """A run ended before its last round."""
+
+
+class RunAborted(RunFailed):
+    """Somebody ended the run before its last round."""
+
+
+class TooFewSites(RunFailed):
+    """Fewer sites than a phase needs had joined the run in the time that they were given."""
+
+
+class NotRegistered(RunFailed):
+    """The run has its model, and the registry does not."""
 
 
 class Unreachable(DeerfieldError):
