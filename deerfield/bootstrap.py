@@ -29,10 +29,6 @@ class Interval:
     low: float | None
     high: float | None
 
-    def json(self) -> dict[str, float | None]:
-        """As it stands in a document."""
-        return {"value": self.value, "low": self.low, "high": self.high}
-
 
 @dataclass(frozen=True, slots=True)
 class Resampled:

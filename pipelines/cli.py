@@ -15,6 +15,7 @@ from pipelines import (
     pipelines_commands,
     pki_commands,
     register,
+    registry_commands,
     runs_commands,
 )
 
@@ -32,6 +33,9 @@ app.add_typer(runs_commands.app, name="runs")
 app.add_typer(aggregator_commands.app, name="aggregator")
 app.add_typer(audit_log_commands.app, name="audit-log")
 app.add_typer(pipelines_commands.app, name="pipelines")
+app.add_typer(registry_commands.models, name="models")
+app.command("promote")(registry_commands.promote)
+app.command("rollback")(registry_commands.rollback)
 app.command("register")(register.command)
 
 

@@ -135,10 +135,11 @@ class Graph:
         tracking = {"tracking": self._place.tracking}
         named = self._asking(components.register, run_id=done.output).outputs
         version = {"model": named["model"], "version": named["version"]}
-        scored = self._task(components.evaluate, **version, **tracking, base=base, test_set=test_set)
+        found = {"manifest": parted.outputs["manifest"], **version, **tracking}
+        scored = self._asking(components.evaluate, **found, run_id=done.output, base=base, test_set=test_set)
         _give(self._sees_data(self._reads_objects(scored)), self._options.evaluation)
-        found = {"evaluation": scored.outputs["evaluation"], "manifest": parted.outputs["manifest"]}
-        judged = self._reads_objects(self._asking(components.gate, **version, **tracking, **found, rules=rules))
+        evaluation = scored.outputs["evaluation"]
+        judged = self._reads_objects(self._asking(components.gate, **found, evaluation=evaluation, rules=rules))
         with dsl.If(judged.outputs["Output"] == True, name="passed"):  # noqa: E712 (KFP's form of a condition)
             self._asking(components.promote, verdict=judged.outputs["verdict"])
 

@@ -195,7 +195,7 @@ def written(path: Path, destination: str | Path, environment: dict[str, str] | N
 
 def test_data_that_cannot_be_split_are_one_sentence(tmp_path):
     path = write(tmp_path)
-    with pytest.raises(InvalidInput, match="'gout' occurs in none of the 120 rows of .*notes.csv, column 'label'"):
+    with pytest.raises(InvalidInput, match=r"'gout' occurs in none of the 120 rows of .*notes.csv, column 'label'"):
         written(path, tmp_path, labels=[*tiny.LABELS, "gout"])
     (tmp_path / "notes.csv").write_text("hospital,patient,label,text\n")
     with pytest.raises(InvalidInput, match="no rows"):
