@@ -8,7 +8,16 @@ import typer
 
 from deerfield import __version__
 from deerfield.errors import DeerfieldError
-from pipelines import aggregator_commands, audit_log_commands, ledger_commands, pki_commands, register, runs_commands
+from pipelines import (
+    aggregator_commands,
+    audit_log_commands,
+    ledger_commands,
+    pipelines_commands,
+    pki_commands,
+    register,
+    registry_commands,
+    runs_commands,
+)
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
@@ -23,6 +32,10 @@ app.add_typer(pki_commands.app, name="pki")
 app.add_typer(runs_commands.app, name="runs")
 app.add_typer(aggregator_commands.app, name="aggregator")
 app.add_typer(audit_log_commands.app, name="audit-log")
+app.add_typer(pipelines_commands.app, name="pipelines")
+app.add_typer(registry_commands.models, name="models")
+app.command("promote")(registry_commands.promote)
+app.command("rollback")(registry_commands.rollback)
 app.command("register")(register.command)
 
 

@@ -7,7 +7,7 @@ patience, which is minutes unless somebody says otherwise.
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ from deerfield import peft_folder, tensors
 from deerfield.errors import DeerfieldError, InvalidInput, Unreachable
 
 CHAMPION, CANDIDATE = "champion", "candidate"  # aliases
+RUN_TAG = "deerfield.run"  # our id of a run, at its MLflow run
 EPSILON = "deerfield.epsilon."  # and the site
 SPENT = ("epsilon", "epsilon_total")  # of the metrics NAME/SITE of a run, those that are no site's own report
 PATIENCE = {
@@ -153,6 +154,18 @@ class RegistryReader:
                 f"is {version.digest[:12] or 'missing'}: somebody changed one of them; register the run again"
             )
         return found.parent
+
+    def kept(self, model: str, run: str, names: Sequence[str], into: Path) -> dict[str, Path]:
+        """Those of the artifacts `names` that our run `run` of `model` has, fetched below `into`."""
+        with self._asked(f"give what is kept of run {run}"):
+            experiment = self._client.get_experiment_by_name(model)
+            ours = f"tags.`{RUN_TAG}` = '{run}'"
+            found = self._client.search_runs([experiment.experiment_id], ours, max_results=1) if experiment else []
+            ids = [each.info.run_id for each in found]
+            there = {each.path for mlflow_run in ids for each in self._client.list_artifacts(mlflow_run)}
+            return {
+                name: Path(self._client.download_artifacts(ids[0], name, str(into))) for name in names if name in there
+            }
 
     @property
     def _where(self) -> str:
