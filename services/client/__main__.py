@@ -50,9 +50,10 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_run(commands: Commands) -> None:
     """What takes part in a run, or prepares one."""
-    site = commands.add_parser("site", help="answer the tasks of a run until it ends")
-    for flag in ("--site", "--aggregator", "--run"):
+    site = commands.add_parser("site", help="answer the tasks of a run until it ends, or of any run")
+    for flag in ("--site", "--aggregator"):
         site.add_argument(flag, required=True)
+    site.add_argument("--run", default="", help="the run; default: any that this site is a member of")
     site.add_argument("--policy", type=Path, required=True)
     site.add_argument("--state", type=Path, required=True, help="folder of the ledgers, the key and the stored updates")
     _add_tls(site)
@@ -148,7 +149,7 @@ def _site(arguments: argparse.Namespace) -> None:
     from services.client.site import Site
     from services.telemetry.exposition import exposed
 
-    structlog.contextvars.bind_contextvars(site=arguments.site, run=arguments.run)
+    structlog.contextvars.bind_contextvars(site=arguments.site, **({"run": arguments.run} if arguments.run else {}))
     structlog.get_logger().info("site starts", pid=os.getpid())
     rules, way = policy.load(arguments.policy), connection.way(arguments)
     with (
