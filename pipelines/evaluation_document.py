@@ -104,7 +104,7 @@ def summary(judged: Mapping[str, Any]) -> list[str]:
         lines.append(f"{primary} of {called}: {told(found['metrics'][primary])}")
     for name, found in judged["differences"].items():
         lines.append(f"{primary} of the candidate less that of {name}: {told(found[primary])}")
-    return lines + judged["notes"]
+    return [*lines, *judged["notes"]]
 
 
 def told(interval: Mapping[str, float | None], form: str = ".4f") -> str:

@@ -75,12 +75,12 @@ def _models(
         try:
             kept = registry.adapter(champion, folder / CHAMPION)
         except InvalidInput as error:
-            raise _moved(registry, champion) or error from error
+            raise moved(registry, champion) or error from error
         found[CHAMPION] = Model(adapter=kept, base=base or None if same else None)
     return found | {BASE: Model(adapter=own, base=base or None, trained=False)}
 
 
-def _moved(registry: RegistryReader, champion: Version) -> InvalidInput | None:
+def moved(registry: RegistryReader, champion: Version) -> InvalidInput | None:
     """Why the champion could not be read, if that is because it is champion no longer."""
     now = registry.champion(champion.model)
     if now is not None and now.version == champion.version:
