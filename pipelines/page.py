@@ -68,7 +68,6 @@ def table(names: Iterable[str], rows: Iterable[Iterable[str]], kinds: str) -> st
 def pairs(rows: Mapping[str, str]) -> str:
     """Names and what they stand for; what is empty is left out."""
 
-
     def cell(value: str) -> str:
         return f"<code>{escape(value)}</code>" if DIGEST.fullmatch(value) else escape(value)
 

@@ -55,7 +55,11 @@ def _curve(phases: Sequence[Phase], evaluation: Evaluation | None) -> str:
     words = f"After round {wording.phase(last, last.factors)}: {reached}."
     tested = _tested(evaluation)
     if tested:
-        words += f" Beside it: {wording.metric(evaluation.primary)} on the test set, with its interval." if evaluation else ""
+        words += (
+            f" Beside it: {wording.metric(evaluation.primary)} on the test set, with its interval."
+            if evaluation
+            else ""
+        )
 
     def draw(figure: "Figure") -> None:
         axes = figure.subplots(1, 2, sharey=True, width_ratios=(4, 1.3)) if tested else [figure.subplots()]

@@ -35,7 +35,15 @@ def privacy(found: Found) -> str:
         words = "Unit none: this run promises no privacy, its epsilon is infinite at every site. Its model and its updates must be treated as the data themselves."
         return section("privacy", title, f'<div class="verdict bad">{paragraph(words)}</div>')
     if not result.sites:
-        return section("privacy", title, paragraph(_promise(spec)), paragraph("No phase was published yet, so nothing is counted here. What a site has reserved stands in its own ledger.", "gap"))
+        return section(
+            "privacy",
+            title,
+            paragraph(_promise(spec)),
+            paragraph(
+                "No phase was published yet, so nothing is counted here. What a site has reserved stands in its own ledger.",
+                "gap",
+            ),
+        )
     rows, more = wording.cut([_row(name, site, spec) for name, site in _ranked(result)], SITES)
     names = ("site", "spent in this run", "of its limit", "total of the population", "noise", "q", "steps", "clip")
     return section(
@@ -97,7 +105,9 @@ def _burndown(result: ResultDocument, spec: RunSpec) -> str:
         f"Every site begins with epsilon {limit:g} for this run. After {wording.count(len(labels), 'phase')} the least "
         f"is left at {worst}: {ends[worst]:.3f}."
     )
-    return picture("burndown", "What was left of the run's epsilon", words, lambda made: _draw(made, left, limit, labels), 3.2)
+    return picture(
+        "burndown", "What was left of the run's epsilon", words, lambda made: _draw(made, left, limit, labels), 3.2
+    )
 
 
 def remaining(spent: Sequence[Mapping[str, float]], limit: float) -> Series:

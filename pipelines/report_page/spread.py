@@ -26,7 +26,11 @@ def spread(found: Found) -> str:
         rows = [(site, *(number(row.get(name), ".3f") for name in names)) for site, row in sorted(reported.items())]
         rows, more = wording.cut(rows, ROWS)
         head = ("site", *map(wording.metric, names))
-        parts.append("<h3>What the sites report themselves, as far as their policies allow</h3>" + table(head, rows, "t" + "n" * len(names)) + (paragraph(more, "soft") if more else ""))
+        parts.append(
+            "<h3>What the sites report themselves, as far as their policies allow</h3>"
+            + table(head, rows, "t" + "n" * len(names))
+            + (paragraph(more, "soft") if more else "")
+        )
     if not parts:
         words = "Not known: no site's policy lets its own scores out, and the model was not scored on a test set that names the site of each example."
         parts = [paragraph(words, "gap")]

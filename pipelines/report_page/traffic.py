@@ -25,14 +25,11 @@ def traffic(found: Found) -> str:
     phases = found.result.rounds
     up, down = sum(phase.bytes_up for phase in phases), sum(phase.bytes_down for phase in phases)
     exact = [phase.deviation for phase in phases if phase.deviation is not None]
-    words = (
-        f"The sites together sent {size(up)} and fetched {size(down)}. "
-        + (
-            f"The published product was at most {number(max(exact), '.1e')} of its length away from the mean of the "
-            "sites' products."
-            if exact
-            else "There is no deviation: the sites' products are not averaged."
-        )
+    words = f"The sites together sent {size(up)} and fetched {size(down)}. " + (
+        f"The published product was at most {number(max(exact), '.1e')} of its length away from the mean of the "
+        "sites' products."
+        if exact
+        else "There is no deviation: the sites' products are not averaged."
     )
     labels = [wording.phase(phase, phase.factors) for phase in phases]
     rows, more = wording.cut(
@@ -46,7 +43,9 @@ def traffic(found: Found) -> str:
     return section(
         "traffic",
         title,
-        picture("traffic", "Bytes and deviation of each phase", words, lambda made: _traffic(made, phases, labels), 2.8),
+        picture(
+            "traffic", "Bytes and deviation of each phase", words, lambda made: _traffic(made, phases, labels), 2.8
+        ),
         table(names, rows, "tnnnh"),
         paragraph(more, "soft") if more else "",
     )

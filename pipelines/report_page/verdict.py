@@ -31,11 +31,17 @@ def headline(given: Verdict) -> str:
     if given.passed:
         return f"{what} passed all {len(given.rules)} rules of the gate and may become the champion."
     broken = [rule.rule for rule in given.rules if not rule.passed]
-    return f"{what} was refused by {wording.count(len(broken), 'rule')} of {len(given.rules)}: {wording.several(broken)}."
+    return (
+        f"{what} was refused by {wording.count(len(broken), 'rule')} of {len(given.rules)}: {wording.several(broken)}."
+    )
 
 
 def _box(given: Verdict) -> str:
-    before = f"The champion to be replaced: version {given.expected_champion}." if given.expected_champion else "There was no champion before."
+    before = (
+        f"The champion to be replaced: version {given.expected_champion}."
+        if given.expected_champion
+        else "There was no champion before."
+    )
     kind = "verdict" if given.passed else "verdict bad"
     word = "Passed." if given.passed else "Refused."
     return f'<div class="{kind}"><b>{word}</b> {paragraph(headline(given))}{paragraph(before, "soft")}</div>'
