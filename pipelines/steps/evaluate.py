@@ -61,7 +61,7 @@ def evaluate(
     judged["leakage"] = {"checked": checked, "overlap": 0}
     print(*summary(judged), sep="\n", flush=True)
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(judged, indent=2, sort_keys=True, allow_nan=False) + "\n")
+    out.write_text(json.dumps(judged, sort_keys=True, separators=(",", ":"), allow_nan=False) + "\n")
 
 
 def _models(
