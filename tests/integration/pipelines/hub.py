@@ -43,11 +43,11 @@ class Hub:
         return self.server.ports.listening
 
     def trained(self, name: str, seed: int = 0, **changes: Any) -> Version:
-        """The version that a run of two sites has become."""
+        """The version that a run of two sites has become; runs of one name are over one population."""
         privacy = Privacy(unit="record", epsilon=3.0, clip=1.0, sample_rate=0.5)
         plain = run_spec("north", "south", rounds=1, privacy=privacy, name=name)
         model = plain.model.model_copy(update={"digest": BASE})
-        spec = plain.model_copy(update={"model": model, "seed": seed, **changes})
+        spec = plain.model_copy(update={"model": model, "seed": seed, "population": name, **changes})
         run = self.server.runs.start(spec, f"{name} {seed}")
         noise = 0.0 if spec.privacy.unit == "none" else NOISE
         sites = [

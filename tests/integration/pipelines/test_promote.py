@@ -1,11 +1,13 @@
 """`deerfield promote`, `rollback` and `models`, and the two steps behind them, at a real aggregator and MLflow."""
 
 import json
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import structlog
 
 from deerfield.errors import ChampionMoved, InvalidInput
 from deerfield.runspec import Privacy
@@ -22,6 +24,12 @@ def hub(tmp_path_factory):
     """One for all tests: each has models of its own."""
     with opened(tmp_path_factory.mktemp("hub")) as found:
         yield found
+
+
+@pytest.fixture(autouse=True)
+def _log_is_not_the_commands():
+    """The aggregator is in this process, and its log would be in what a command prints."""
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.__stderr__))
 
 
 def judged(hub, version, f1=0.8, **rules):
@@ -67,10 +75,8 @@ def test_a_first_version_is_promoted_a_worse_one_refused_a_better_one_promoted_a
         ("rollback", False, "1", "a clinic reports false alarms"),
     ]
     code, listed = hub.deerfield("models", "list")
-    assert (code, [line.split()[:4] for line in listed.splitlines() if "lungs" in line]) == (
-        0,
-        [["lungs", "3", "1", "–"]],
-    )
+    assert code == 0
+    assert [line.split()[:4] for line in listed.splitlines() if "lungs" in line] == [["lungs", "3", "1", "–"]]
     code, shown = hub.deerfield("models", "show", "lungs")
     assert code == 0
     assert "version 2: refused by regression" in shown
