@@ -15,6 +15,7 @@ from pipelines import (
     pipelines_commands,
     pki_commands,
     register,
+    report_commands,
     runs_commands,
 )
 
@@ -33,6 +34,7 @@ app.add_typer(aggregator_commands.app, name="aggregator")
 app.add_typer(audit_log_commands.app, name="audit-log")
 app.add_typer(pipelines_commands.app, name="pipelines")
 app.command("register")(register.command)
+app.command("report")(report_commands.command)
 
 
 @app.command()

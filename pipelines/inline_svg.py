@@ -38,7 +38,5 @@ def inline(figure: "Figure", name: str, title: str, description: str) -> str:
     svg = re.sub(r'\s+xmlns(:\w+)?="[^"]*"', "", svg, count=2)
     svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", svg)
     opening, rest = svg.split(">", 1)
-    told = (
-        f'<title id="{name}-title">{escape(title)}</title><desc id="{name}-text">{escape(description)}</desc>'
-    )
+    told = f'<title id="{name}-title">{escape(title)}</title><desc id="{name}-text">{escape(description)}</desc>'
     return f'{opening} role="img" aria-labelledby="{name}-title {name}-text">\n{told}{rest}'

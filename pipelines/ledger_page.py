@@ -11,6 +11,7 @@ from pipelines.ledgers import Checked
 from pipelines.page import document, facts, table
 from pipelines.report import number
 
+
 def page(export: Mapping[str, Any], checked: Checked) -> str:
     """The page; every entry stands in it, and in `export` byte for byte."""
     from pipelines.ledger_export import burndown

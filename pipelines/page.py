@@ -1,4 +1,4 @@
-"""Parts of an HTML page that needs no other file, address or script: its style, tables and facts; all text is escaped."""
+"""Parts of an HTML page that needs no other file, address or script; all text that they are given is escaped."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -68,7 +68,6 @@ def table(names: Iterable[str], rows: Iterable[Iterable[str]], kinds: str) -> st
 def pairs(rows: Mapping[str, str]) -> str:
     """Names and what they stand for; what is empty is left out."""
 
-
     def cell(value: str) -> str:
         return f"<code>{escape(value)}</code>" if DIGEST.fullmatch(value) else escape(value)
 
@@ -78,9 +77,19 @@ def pairs(rows: Mapping[str, str]) -> str:
     return f"<table class=pairs><tbody>\n{body}</tbody></table>"
 
 
-def section(name: str, title: str, *parts: str) -> str:
+def section(name: str, title: str, body: str) -> str:
     """A part of the page under a heading that can be linked to as #name."""
-    return f'<section id="{name}"><h2>{escape(title)}</h2>\n' + "\n".join(filter(None, parts)) + "\n</section>"
+    return f'<section id="{name}"><h2>{escape(title)}</h2>\n{body}\n</section>'
+
+
+def joined(*parts: str) -> str:
+    """Parts under one another; those that are empty are left out."""
+    return "\n".join(filter(None, parts))
+
+
+def box(kind: str, word: str, *parts: str) -> str:
+    """What nobody should overlook: a word, then parts; `kind` is verdict, verdict bad or verdict open."""
+    return f'<div class="{kind}"><b>{escape(word)}</b> {joined(*parts)}</div>'
 
 
 def paragraph(text: str, kind: str = "") -> str:

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from pipelines.page import paragraph, section, table
+from pipelines.page import joined, pairs, paragraph, table
 from pipelines.report_page import wording
 from pipelines.report_page.documents import Manifest
 from pipelines.report_page.found import Found
@@ -21,25 +21,25 @@ KINDS = {
 
 def data(found: Found) -> str:
     """The section."""
-    title, manifest = "Training data", found.manifest
+    manifest = found.manifest
     if manifest is None:
         words = "There is no manifest of the partition. The data stay at the sites; nothing more is known of them here."
-        return section("data", title, paragraph(words, "gap"))
+        return joined(paragraph(words, "gap"))
     labels = list(manifest.labels) or sorted({label for site in manifest.sites.values() for label in site.labels})
     counted = any(site.labels for site in manifest.sites.values())
-    return section(
-        "data",
-        title,
+    return joined(
         paragraph(KINDS[manifest.kind] + (f" Source: {manifest.source}." if manifest.source else "")),
         _map(manifest, labels) if counted and len(labels) <= NAMED else "",
         _table(manifest, labels if counted and len(labels) <= 6 else []),
-        paragraph(f"Kept apart for testing: {_examples(manifest)}.", "soft") if manifest.test else "",
+        _test(manifest),
     )
 
 
-def _examples(manifest: Manifest) -> str:
-    test = manifest.test
-    return f"{wording.count(test.examples, 'example')}, sha256 {test.sha256}" if test else "none"
+def _test(manifest: Manifest) -> str:
+    if manifest.test is None:
+        return ""
+    rows = {"kept apart for testing": wording.count(manifest.test.examples, "example"), "sha256": manifest.test.sha256}
+    return pairs(rows)
 
 
 def _table(manifest: Manifest, labels: list[str]) -> str:
@@ -65,8 +65,9 @@ def _map(manifest: Manifest, labels: list[str]) -> str:
     def draw(figure: "Figure") -> None:
         _cells(figure.subplots(), [[counts.get(label, 0) for label in labels] for _, counts in shown], most)
         axes = figure.axes[0]
-        slanted = {"rotation": 30, "ha": "right"} if sum(map(len, labels)) > 70 else {}
-        axes.set_xticks([place + 0.5 for place in range(len(labels))], labels, fontsize=9, **slanted)
+        axes.set_xticks([place + 0.5 for place in range(len(labels))], labels, fontsize=9)
+        if sum(map(len, labels)) > 70:
+            axes.tick_params(axis="x", rotation=30)
         axes.set_yticks([place + 0.5 for place in range(len(shown))], [name for name, _ in shown], fontsize=9)
 
     return picture("partition", "Examples by site and label", words, draw, 1.0 + 0.3 * len(shown))

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from statistics import median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipelines.inline_svg import drawing, inline
 from pipelines.page import figure
@@ -10,12 +10,13 @@ from pipelines.report_page.documents import Interval
 from pipelines.report_page.wording import several
 
 if TYPE_CHECKING:  # it takes a second to import, and only those who draw need it
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 BLUE, VERMILLION, GREEN, PURPLE, ORANGE, GREY = "#0072B2", "#D55E00", "#009E73", "#B0578D", "#B07D00", "#6b7580"
 # Okabe and Ito's colours, some of them darker, so that they also show on paper; each line has dashes of its own too
-STYLES = (
+STYLES: Sequence[Mapping[str, Any]] = (
     {"color": BLUE, "linestyle": "-", "marker": "o"},
     {"color": VERMILLION, "linestyle": "--", "marker": "s"},
     {"color": GREEN, "linestyle": "-.", "marker": "^"},
@@ -66,9 +67,11 @@ def line(axes: "Axes", xs: Sequence[float], ys: Sequence[float], number: int, la
     axes.plot(xs, ys, linewidth=1.8, markersize=5, label=label, **style)
 
 
-def legend(axes: "Axes") -> None:
-    """Above the data, so that it never lies over it."""
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=3, frameon=False, fontsize=9, borderaxespad=0.2)
+def legend(axes: "Axes", named: Mapping[str, "Artist"] | None = None) -> None:
+    """What the colours mean, above the data, so that it never lies over them; `named` instead of all that is drawn."""
+    handles, labels = axes.get_legend_handles_labels() if named is None else (list(named.values()), list(named))
+    place = {"loc": "lower left", "bbox_to_anchor": (0, 1.0), "borderaxespad": 0.2}
+    axes.legend(handles, labels, ncols=5 if named else 3, frameon=False, fontsize=9, **place)
 
 
 def intervals(axes: "Axes", estimates: Mapping[str, Interval], flat: bool = False) -> None:
@@ -80,8 +83,8 @@ def intervals(axes: "Axes", estimates: Mapping[str, Interval], flat: bool = Fals
         high = (value if found.high is None else found.high) - value
         bars = [[max(low, 0.0)], [max(high, 0.0)]]
         colour = BLUE if flat or name == "candidate" else GREY
-        at = ([value], [place]) if flat else ([place], [value])
-        axes.errorbar(*at, **{"xerr" if flat else "yerr": bars}, fmt="o", color=colour, capsize=4, markersize=6)
+        x, y, xs, ys = ([value], [place], bars, None) if flat else ([place], [value], None, bars)
+        axes.errorbar(x, y, xerr=xs, yerr=ys, fmt="o", color=colour, capsize=4, markersize=6)
     ticks = (list(range(len(estimates))), list(estimates))
     if flat:
         axes.set_yticks(*ticks)
