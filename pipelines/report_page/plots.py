@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pipelines.inline_svg import drawing, inline
 from pipelines.page import figure
@@ -42,7 +42,7 @@ def picture(name: str, title: str, told: str, draw: Callable[["Figure"], None], 
         return figure(inline(made, name, title, told), f"{title}. {told}")
 
 
-def plain(axes: "Axes", grid: str = "y") -> None:
+def plain(axes: "Axes", grid: Literal["x", "y"] = "y") -> None:
     """No frame, faint lines behind the data."""
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
@@ -70,8 +70,8 @@ def line(axes: "Axes", xs: Sequence[float], ys: Sequence[float], number: int, la
 def legend(axes: "Axes", named: Mapping[str, "Artist"] | None = None) -> None:
     """What the colours mean, above the data, so that it never lies over them; `named` instead of all that is drawn."""
     handles, labels = axes.get_legend_handles_labels() if named is None else (list(named.values()), list(named))
-    place = {"loc": "lower left", "bbox_to_anchor": (0, 1.0), "borderaxespad": 0.2}
-    axes.legend(handles, labels, ncols=5 if named else 3, frameon=False, fontsize=9, **place)
+    place: dict[str, Any] = {"bbox_to_anchor": (0, 1.0), "borderaxespad": 0.2, "frameon": False, "fontsize": 9}
+    axes.legend(handles, labels, loc="lower left", ncols=5 if named else 3, **place)
 
 
 def intervals(axes: "Axes", estimates: Mapping[str, Interval], flat: bool = False) -> None:

@@ -41,9 +41,9 @@ NONE = (
 UNCOUNTED = "No phase was published, so nothing is counted here. What a site has reserved stands in its own ledger."
 COLUMNS = (
     "Spent in this run: counted by the aggregator from the tasks that were taken. Total of the population: over all "
-    "runs on these data, as each site's signed attestation says from its own ledger, where a run is charged as a whole when "
-    "it is reserved. Each site also enforces a limit of its own, which is known to the site alone. Noise is the noise "
-    "multiplier, q the probability of a unit to be in a step."
+    "runs on these data, as each site's signed attestation says from its own ledger, where a run is charged as a "
+    "whole when it is reserved. Each site also enforces a limit of its own, which is known to the site alone. Noise is "
+    "the noise multiplier, q the probability of a unit to be in a step."
 )
 
 
