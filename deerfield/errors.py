@@ -17,7 +17,8 @@ DeerfieldError                 exit code 1
     ├── UnknownTensor, WrongShape, WrongDtype, NotFinite, NormTooLarge, TooLarge, DigestMismatch
     ├── TooBusy                worth another try, as Unreachable is: `AGAIN`
     ├── BudgetExhausted, NotMapped, EngineFault
-    └── LedgerBehind, PolicyRefused (NotRestored), BadAttestation
+    ├── LedgerBehind, PolicyRefused (NotRestored), BadAttestation
+    └── ChampionMoved          exit code 2: look at the champion that there is now
 """
 
 from typing import ClassVar
@@ -249,6 +250,13 @@ class BadAttestation(Refusal):
     """What was signed about an update is missing, broken, or not about this update, key or ledger."""
 
     reason = "BAD_ATTESTATION"
+
+
+class ChampionMoved(Refusal):
+    """A model's champion is not the one that was expected, or somebody has moved the alias by hand."""
+
+    reason = "CHAMPION_MOVED"
+    exit_code: ClassVar[int] = 2
 
 
 AGAIN = (Unreachable, TooBusy)  # what a caller tries again

@@ -90,7 +90,7 @@ class RunView:
 
 ENDINGS = frozenset(
     {"run_finished", "run_failed", "run_aborted"}
-)  # the kinds of event that nothing but evaluated follows
+)  # the kinds of event that nothing but evaluated and attached follows
 
 
 def announce(update: Update) -> Announcement:

@@ -33,7 +33,8 @@ figure { margin: 1rem 0; break-inside: avoid; } figcaption { color: var(--soft);
 main table { width: auto; min-width: 50%; margin: .8rem 0; } main th, main td { padding-right: 1.3rem; }
 main .pairs { width: 100%; } .pairs th { width: 12rem; border-bottom: 1px solid var(--line); }
 nav { font-size: .86rem; margin: 1rem 0; } nav a { color: var(--blue); margin-right: .9rem; }
-td, h1, p, li, figcaption { overflow-wrap: anywhere; } th { overflow-wrap: break-word; } pre { white-space: pre-wrap; overflow-wrap: anywhere; }
+td, h1, p, li, figcaption { overflow-wrap: anywhere; } th { overflow-wrap: break-word; }
+pre { white-space: pre-wrap; overflow-wrap: anywhere; }
 th.n, td.t { white-space: normal; } td.t { min-width: 5rem; } th.n { vertical-align: bottom; }
 @page { size: A4; margin: 16mm 15mm; }
 @media print {

@@ -5,15 +5,20 @@ A phase is one step. Everything carries the time of its event, so that telling a
 
 import logging
 import os
+import threading
 from collections.abc import Mapping
 from math import inf
+from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 from deerfield.exchange import Event, Key
 from deerfield.manifest import assemble
+from services.aggregator.champions.mlflow_models import MlflowModels
 from services.aggregator.desk import Desk
 from services.aggregator.registry import Release, register
 from services.aggregator.rounds.recorder import Registered
+from services.aggregator.sql.attachments import Attachment
 from services.aggregator.sql.records import RunRow
 
 RUN_TAG = "deerfield.run"
@@ -42,6 +47,8 @@ class MlflowTracking:
         self._artifacts = artifacts
         self._adopted = adopted
         self._runs: dict[str, str] = {}  # by our run id
+        self._registering = threading.Lock()  # the alias of a candidate is about to move
+        self.models = MlflowModels(self._client, uri, self._registering)
 
     def record(self, event: Event) -> Registered | None:
         """Writes an event down; after a run's last phase, registers its adapter."""
@@ -57,6 +64,17 @@ class MlflowTracking:
         elif event.kind in STATUS:
             self._client().set_terminated(self._run(row), status=STATUS[event.kind], end_time=_milliseconds(event))
         return None
+
+    def attach(self, file: Attachment) -> None:
+        """Logs a file as an artifact of the run's, in the place of one before it."""
+        with self._desk.store.edge() as edge:
+            row = edge.run(file.run)
+        content = self._desk.published.get(file.sha256)
+        mlflow_run, where = self._run(row), PurePosixPath(file.name)
+        with TemporaryDirectory() as folder:
+            path = Path(folder) / where.name
+            path.write_bytes(content)
+            self._client().log_artifact(mlflow_run, str(path), str(where.parent) if len(where.parts) > 1 else None)
 
     def _started(self, row: RunRow) -> None:
         from mlflow.entities import Param, RunTag
@@ -96,7 +114,8 @@ class MlflowTracking:
             digest=state.shared.digest,
             epsilon=epsilon,
         )
-        return register(self._client(), self._run(row), release)
+        with self._registering:
+            return register(self._client(), self._run(row), release)
 
     def _log(self, row: RunRow, event: Event, values: Mapping[str, float]) -> None:
         from mlflow.entities import Metric

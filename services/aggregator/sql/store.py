@@ -14,6 +14,7 @@ from deerfield.errors import UnknownRun
 from deerfield.exchange import ENDINGS, Event, Key, RunState
 from deerfield.manifest import Manifest
 from services.aggregator.auditing.trail import CALL, Trail
+from services.aggregator.sql.attachments import Attachments
 from services.aggregator.sql.census import Census
 from services.aggregator.sql.changes import Changes
 from services.aggregator.sql.database import Database
@@ -21,6 +22,7 @@ from services.aggregator.sql.failures import failure
 from services.aggregator.sql.heads import Heads
 from services.aggregator.sql.kept import Kept
 from services.aggregator.sql.operations import Operations
+from services.aggregator.sql.promoting import Promoting
 from services.aggregator.sql.records import (
     Away,
     PhaseRow,
@@ -102,6 +104,8 @@ class Edge:
         self.heads = Heads(connection, self.changes)
         self.kept = Kept(connection, self.changes)
         self.operations = Operations(connection, self.changes)
+        self.promoting = Promoting(connection, self.changes)
+        self.attachments = Attachments(connection, self.changes)
         self.trail = Trail(connection, time.time)
         self.census = Census(connection)
 
