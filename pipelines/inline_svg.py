@@ -1,6 +1,7 @@
 """A matplotlib figure as SVG inside a page: the same figure gives the same bytes, and no address leads elsewhere."""
 
 import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from html import escape
@@ -24,7 +25,8 @@ def drawing(name: str) -> Iterator[None]:
         "font.family": "sans-serif",
         "text.parse_math": False,
     }
-    with rc_context(settings):
+    with rc_context(settings), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)  # the reader's fonts draw it
         yield
 
 

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Mapping
 from html import escape
 
+NOTHING_ELSE = "default-src 'none'; style-src 'unsafe-inline'"  # no script runs, and nothing is fetched from anywhere
 DIGEST = re.compile("[0-9a-f]{64}")
 
 STYLE = """
@@ -36,6 +37,7 @@ def document(title: str, parts: Iterable[str], style: str = "") -> str:
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f'<meta http-equiv="Content-Security-Policy" content="{NOTHING_ELSE}">'
         f"<style>{STYLE}{style}</style></head>\n<body>\n" + "\n".join(parts) + "\n</body></html>\n"
     )
 

@@ -65,12 +65,13 @@ def _map(manifest: Manifest, labels: list[str]) -> str:
     def draw(figure: "Figure") -> None:
         _cells(figure.subplots(), [[counts.get(label, 0) for label in labels] for _, counts in shown], most)
         axes = figure.axes[0]
-        axes.set_xticks([place + 0.5 for place in range(len(labels))], labels, fontsize=9)
-        if sum(map(len, labels)) > 70:
-            axes.tick_params(axis="x", rotation=30)
-        axes.set_yticks([place + 0.5 for place in range(len(shown))], [name for name, _ in shown], fontsize=9)
+        named = [wording.short(label, 18) for label in labels]
+        crowded = sum(map(len, named)) > 70
+        places = [place + 0.5 for place in range(len(labels))]
+        axes.set_xticks(places, named, fontsize=9, rotation=40 if crowded else 0, ha="right" if crowded else "center")
+        axes.set_yticks([place + 0.5 for place in range(len(shown))], [wording.short(name) for name, _ in shown], fontsize=9)
 
-    return picture("partition", "Examples by site and label", words, draw, 1.0 + 0.3 * len(shown))
+    return picture("partition", "Examples by site and label", words, draw, 1.0 + 0.3 * len(shown) + (1.0 if len(labels) > 6 else 0.4))
 
 
 def _cells(axes: "Axes", counts: list[list[int]], most: int) -> None:

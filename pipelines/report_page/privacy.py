@@ -165,7 +165,7 @@ def _bars(axes: "Axes", spent: Sequence[tuple[str, float]], limit: float | None)
     colours = [VERMILLION if limit is not None and total > limit else BLUE for _, total in spent]
     bars = axes.barh(list(rows), [total for _, total in spent], height=0.6, color=colours)
     axes.bar_label(bars, fmt="%.3f", padding=4, fontsize=9)
-    axes.set_yticks(list(rows), [name for name, _ in spent])
+    axes.set_yticks(list(rows), [wording.short(name) for name, _ in spent])
     axes.set_xlim(0, max([total for _, total in spent] + ([limit] if limit else [])) * 1.12)
     if limit is not None:
         axes.axvline(limit, color=GREY, linestyle="--", linewidth=1.4, label=f"the federation's limit, {limit:g}")
