@@ -1,6 +1,6 @@
 """Writes the pages on the files that people write, from the models that validate them.
 
-`python docs/run_file.py > docs/run-file.md` and `python docs/run_file.py policy > docs/policy.md`.
+`python docs/run_file.py > docs/run-file.md`, and `policy` or `gate` beside it for docs/policy.md and docs/gate.md.
 """
 
 import sys
@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from deerfield.runfile import RunFile
+from pipelines.gate import Rules
 from services.client.policy import Policy
 
 HEAD = """# The run file
@@ -57,6 +58,74 @@ with the budget that is left. A table of paths commits to the table alone, a hub
 
 `registration: on_start` is for trials on one machine, and `deerfield run` writes it: what is there when a run starts
 is registered, what a person would be told goes to the site's log, and only a missing column stops the site.
+"""
+
+GATE_HEAD = """# The registry gate
+
+`deerfield promote` holds one version of a registered model against the consortium's rules, and makes it the champion
+if it keeps every one. Nothing else moves the alias `champion`. A rule that cannot be shown to hold fails: a number
+that is missing, infinite or not a number never passes.
+
+```text
+deerfield promote MODEL[/VERSION] --rules gate.yaml --evaluation evaluation.json [--manifest manifest.json] [--dry-run]
+deerfield rollback MODEL --reason TEXT [--champion VERSION]
+deerfield models list | show MODEL | diff MODEL VERSION VERSION
+```
+
+They read MLflow (`--tracking`, MLFLOW_TRACKING_URI) and write nothing there: the verdict goes to the aggregator
+(`--aggregator`, DEERFIELD_AGGREGATOR), which keeps it and moves the alias. Without a version, the one with the alias
+`candidate` is judged. `promote` prints a row for each rule, and ends with exit code 0 if the version is champion, 3 if
+a rule refused it, 2 if something in the question is wrong, 1 if the aggregator or MLflow does not answer. A refused
+verdict is kept too: `deerfield models show` has it. In a pipeline the steps `gate` and `promote` do the same.
+
+## What is judged
+
+| rule | passes where | evidence |
+|---|---|---|
+| `minimum` | the lower bound of the metric's interval reaches `minimum` | evaluation |
+| `regression` | the lower bound of candidate minus champion is at least minus `regression: margin` | evaluation |
+| `worst_site` | the metric reaches `worst_site: minimum` where it is lowest | evaluation |
+| `worst_site_regression` | that site is not below the champion's worst by more than `worst_site: margin` | evaluation |
+| `calibration` | the expected calibration error is at most `calibration` | evaluation |
+| `epsilon` | what each site spent in the run is known, finite and within its limit | proof, tags |
+| `lifetime_epsilon` | so is what its population has spent in all runs so far | proof |
+| `delta` | the run's delta and that of each population's life are at most `delta` | run file, proof |
+| `proof` | every attestation and countersigned head of the run verifies, and none is missing | ledger mirror |
+| `lineage` | run file, code, base model, each site's data commitment, hub-owned data: all known | MLflow, manifest |
+| `leakage` | no example of the test set is among training data that the hub owns | evaluation |
+| `freshness` | the evidence is of this run, digest and version, against the champion that there is now | all |
+
+`proof`, `lineage`, `leakage` and `freshness` are judged whatever the rules file says; `worst_site` and `calibration`
+only where it asks for them.
+
+**Minimum.** The interval comes from resampling the test set; its lower bound is what the test set can vouch for. With
+`bound: value` the metric as measured is enough.
+
+**Regression** is a test of non-inferiority: candidate and champion answer the same examples, each resample counts both,
+and the lower bound of the difference must not be below minus the margin. A margin of 0 asks for superiority. The
+sentence says when the candidate is better with confidence. A first version has no champion, passes, and says so.
+
+**Confidence.** The gate takes the intervals as they were computed. An evaluation with less confidence than the rules
+ask for fails; more is stricter, and welcome.
+
+**Worst site.** The metrics by site come from the test set's site column, or else from what sites report under their
+policy. They are taken as measured: few examples make them noisy, so give the margin room.
+
+**Epsilon.** Every site of the run file is judged, each against the smallest of its limits: the rules' for all, or the
+rules' own for that site, and the run file's. Of what the registry says and what the proof recomputes, the larger
+counts. A site that took no task spent nothing and is left out. One that took a task and delivered nothing has spent
+what only its own ledger knows: it fails unless `epsilon: absent: allowed`.
+
+**Proof.** Signatures prove who signed. Name the aggregator's key under `proof:`, and whoever can write to MLflow still
+cannot make up a mirror; without it, the key that signed the first phase is taken for the aggregator's.
+
+**Between the gate and the promotion** the champion may change. The verdict names the champion that it compared with;
+the aggregator refuses it if there is another one by then, says which, and moves nothing: evaluate again.
+
+## The rules file
+
+Unknown keys are refused. `examples/gate.yaml` is one to begin with. What follows is generated from the models that
+validate the file (`pipelines/gate/rules.py`), and a test holds it against them.
 """
 
 
@@ -124,5 +193,12 @@ def policy_markdown() -> str:
     return markdown(POLICY_HEAD, Policy)
 
 
+def gate_markdown() -> str:
+    """The page on the registry gate."""
+    return markdown(GATE_HEAD, Rules)
+
+
+PAGES = {"policy": policy_markdown, "gate": gate_markdown}
+
 if __name__ == "__main__":
-    print(policy_markdown() if sys.argv[1:] == ["policy"] else markdown(), end="")
+    print(PAGES.get("".join(sys.argv[1:]), markdown)(), end="")

@@ -15,7 +15,12 @@ from pipelines import (
     pipelines_commands,
     pki_commands,
     register,
+<<<<<<< HEAD
     report_commands,
+||||||| merged common ancestors
+=======
+    registry_commands,
+>>>>>>> a37d02a58ff22086dcced2700235d7b862721518
     runs_commands,
 )
 
@@ -33,6 +38,9 @@ app.add_typer(runs_commands.app, name="runs")
 app.add_typer(aggregator_commands.app, name="aggregator")
 app.add_typer(audit_log_commands.app, name="audit-log")
 app.add_typer(pipelines_commands.app, name="pipelines")
+app.add_typer(registry_commands.models, name="models")
+app.command("promote")(registry_commands.promote)
+app.command("rollback")(registry_commands.rollback)
 app.command("register")(register.command)
 app.command("report")(report_commands.command)
 

@@ -18,7 +18,6 @@ TLS = "/etc/deerfield/tls"
 S3_KEYS = {"accesskey": "AWS_ACCESS_KEY_ID", "secretkey": "AWS_SECRET_ACCESS_KEY"}
 TRACKING_KEYS = {"username": "MLFLOW_TRACKING_USERNAME", "password": "MLFLOW_TRACKING_PASSWORD"}
 QUEUE = "kueue.x-k8s.io/queue-name"
-BACKOFF = {"backoff_duration": "10s", "backoff_factor": 2.0, "backoff_max_duration": "600s"}
 TOLD = f"Compiled by deerfield {__version__}."
 
 
@@ -136,10 +135,11 @@ class Graph:
         tracking = {"tracking": self._place.tracking}
         named = self._asking(components.register, run_id=done.output).outputs
         version = {"model": named["model"], "version": named["version"]}
-        scored = self._task(components.evaluate, **version, **tracking, base=base, test_set=test_set)
+        found = {"manifest": parted.outputs["manifest"], **version, **tracking}
+        scored = self._asking(components.evaluate, **found, run_id=done.output, base=base, test_set=test_set)
         _give(self._sees_data(self._reads_objects(scored)), self._options.evaluation)
-        found = {"evaluation": scored.outputs["evaluation"], "manifest": parted.outputs["manifest"]}
-        judged = self._reads_objects(self._asking(components.gate, **version, **tracking, **found, rules=rules))
+        evaluation = scored.outputs["evaluation"]
+        judged = self._reads_objects(self._asking(components.gate, **found, evaluation=evaluation, rules=rules))
         with dsl.If(judged.outputs["Output"] == True, name="passed"):  # noqa: E712 (KFP's form of a condition)
             self._asking(components.promote, verdict=judged.outputs["verdict"])
 
@@ -157,7 +157,7 @@ class Graph:
         """A task that asks the aggregator, by its operator's certificate, and tries again."""
         task = self._task(function, aggregator=self._place.aggregator, **given)
         kubernetes.use_secret_as_volume(task, self._place.tls_secret, TLS, optional=True)
-        return task.set_retry(self._options.retries, **BACKOFF)
+        return _retried(task, self._options, self._options.retries)
 
     def _task(self, function: Any, **given: Any) -> Any:
         made = dsl.component(function, base_image=self._options.image, install_kfp_package=False)
@@ -197,7 +197,7 @@ def site_pod(options: CompileOptions) -> Any:
         gpus: int,
     ) -> None:
         task = _site(sites.image)(name=site, policy=policy, aggregator=aggregator, run=run)
-        task.set_container_image(image).set_retry(sites.retries, **BACKOFF)
+        _retried(task.set_container_image(image), options, sites.retries)
         task.set_cpu_request(cpu).set_cpu_limit(cpu).set_memory_request(memory).set_memory_limit(memory)
         if sites.gpu.count:
             task.set_accelerator_type(gpu_type).set_accelerator_limit(gpus)
@@ -234,6 +234,10 @@ def _schedule(task: Any, sites: Sites) -> None:
         kubernetes.add_node_selector(task, name, value)
     if sites.queue is not None:
         kubernetes.add_pod_label(task, QUEUE, sites.queue)
+
+
+def _retried(task: Any, options: CompileOptions, times: int) -> Any:
+    return task.set_retry(times, f"{options.retry_after_s}s", 2.0, "600s")
 
 
 def _limited(task: Any, options: CompileOptions, timeout_s: int) -> Any:

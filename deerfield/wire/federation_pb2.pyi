@@ -132,7 +132,7 @@ class Spend(_message.Message):
     def __init__(self, unit: _Optional[str] = ..., noise_multiplier: _Optional[float] = ..., sample_rate: _Optional[float] = ..., steps: _Optional[int] = ..., clip: _Optional[float] = ...) -> None: ...
 
 class Attestation(_message.Message):
-    __slots__ = ("site", "population", "key", "update", "spend", "beside", "accountant", "epsilon_before", "epsilon_after", "delta_after", "ledger_sequence", "ledger_head", "public_key", "signature")
+    __slots__ = ("site", "population", "key", "update", "spend", "beside", "accountant", "epsilon_before", "epsilon_after", "delta_after", "ledger_sequence", "ledger_head", "public_key", "signature", "data_commitment")
     SITE_FIELD_NUMBER: _ClassVar[int]
     POPULATION_FIELD_NUMBER: _ClassVar[int]
     KEY_FIELD_NUMBER: _ClassVar[int]
@@ -147,6 +147,7 @@ class Attestation(_message.Message):
     LEDGER_HEAD_FIELD_NUMBER: _ClassVar[int]
     PUBLIC_KEY_FIELD_NUMBER: _ClassVar[int]
     SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    DATA_COMMITMENT_FIELD_NUMBER: _ClassVar[int]
     site: str
     population: str
     key: TaskKey
@@ -161,7 +162,8 @@ class Attestation(_message.Message):
     ledger_head: bytes
     public_key: bytes
     signature: bytes
-    def __init__(self, site: _Optional[str] = ..., population: _Optional[str] = ..., key: _Optional[_Union[TaskKey, _Mapping]] = ..., update: _Optional[str] = ..., spend: _Optional[_Union[Spend, _Mapping]] = ..., beside: _Optional[_Iterable[_Union[Spend, _Mapping]]] = ..., accountant: _Optional[str] = ..., epsilon_before: _Optional[float] = ..., epsilon_after: _Optional[float] = ..., delta_after: _Optional[float] = ..., ledger_sequence: _Optional[int] = ..., ledger_head: _Optional[bytes] = ..., public_key: _Optional[bytes] = ..., signature: _Optional[bytes] = ...) -> None: ...
+    data_commitment: bytes
+    def __init__(self, site: _Optional[str] = ..., population: _Optional[str] = ..., key: _Optional[_Union[TaskKey, _Mapping]] = ..., update: _Optional[str] = ..., spend: _Optional[_Union[Spend, _Mapping]] = ..., beside: _Optional[_Iterable[_Union[Spend, _Mapping]]] = ..., accountant: _Optional[str] = ..., epsilon_before: _Optional[float] = ..., epsilon_after: _Optional[float] = ..., delta_after: _Optional[float] = ..., ledger_sequence: _Optional[int] = ..., ledger_head: _Optional[bytes] = ..., public_key: _Optional[bytes] = ..., signature: _Optional[bytes] = ..., data_commitment: _Optional[bytes] = ...) -> None: ...
 
 class CountersignedHead(_message.Message):
     __slots__ = ("site", "population", "sequence", "head", "epsilon_after", "delta_after", "aggregator_key", "signature")

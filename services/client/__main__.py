@@ -1,7 +1,8 @@
 """`python -m services.client`: the composition root of everything that needs torch.
 
 `site` answers tasks; `prepare` splits data and describes the model for an embedded run, `describe` the model alone;
-`follow` scores every phase of a run on data that belongs to the consortium; `evaluate` scores one adapter folder;
+`follow` scores every phase of a run on data that belongs to the consortium; `evaluate` scores one adapter folder,
+`score` several, example by example;
 `register`, `plan` and `reconcile` serve an operator between runs, without torch.
 """
 
@@ -80,9 +81,16 @@ def _add_run(commands: Commands) -> None:
     evaluate = commands.add_parser("evaluate", help="score an adapter folder on a data file")
     for flag in ("--adapter", "--data", "--label"):
         evaluate.add_argument(flag, required=True)
-    for flag in ("--base", "--input", "--rows"):
+    for flag in ("--base", "--input", "--rows", "--patient", "--site"):
         evaluate.add_argument(flag)
+    evaluate.add_argument("--scores", type=Path, help="npz for what the model says of each example")
+    evaluate.add_argument("--untrained", action="store_true", help="score the base under the state before training")
     evaluate.set_defaults(command=_evaluate)
+
+    score = commands.add_parser("score", help="what several models say of each example of one data file")
+    score.add_argument("--request", type=Path, required=True, help="JSON: source, training, models")
+    score.add_argument("--out", type=Path, required=True, help="folder of an npz for each model")
+    score.set_defaults(command=_score)
 
 
 def _add_between_runs(commands: Commands) -> None:
@@ -190,9 +198,19 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     from deerfield.runfile import Source
     from services.client import evaluator
 
-    known = {"path": arguments.data, "label": arguments.label, "rows": arguments.rows, "input": arguments.input}
+    keys = ("label", "rows", "input", "patient", "site")
+    known = {"path": arguments.data, **{key: getattr(arguments, key) for key in keys}}
     source = Source.model_validate({key: value for key, value in known.items() if value is not None})
-    print(json.dumps(evaluator.evaluate_folder(Path(arguments.adapter), source, arguments.base)))
+    found = evaluator.evaluate_folder(
+        Path(arguments.adapter), source, arguments.base, scores=arguments.scores, trained=not arguments.untrained
+    )
+    print(json.dumps(found))
+
+
+def _score(arguments: argparse.Namespace) -> None:
+    from services.client import device, scoring
+
+    print(json.dumps(scoring.score_all(arguments.request, arguments.out, device.choose())))
 
 
 def _plan(arguments: argparse.Namespace) -> None:
