@@ -15,12 +15,8 @@ from pipelines import (
     pipelines_commands,
     pki_commands,
     register,
-<<<<<<< HEAD
-    report_commands,
-||||||| merged common ancestors
-=======
     registry_commands,
->>>>>>> a37d02a58ff22086dcced2700235d7b862721518
+    report_commands,
     runs_commands,
 )
 

@@ -21,15 +21,16 @@ import pytest
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 INSTALL = "apt-get install -y chromium"
 QUIET = (
-    "--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking --disable-component-update "
-    "--disable-sync --disable-dev-shm-usage --remote-debugging-pipe"
-).split()
+    *("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"),
+    *("--disable-component-update", "--disable-sync", "--disable-dev-shm-usage", "--remote-debugging-pipe"),
+)
 PATIENCE_S = 120.0  # of one command, on a machine that is busy
 FREE_FD = 10  # above those that the browser expects
 SCREEN, A4 = 1280, 680  # px: a desktop; what the margins leave of 210 mm
 WIDE = """[...document.querySelectorAll('body *')].filter(e => e.getBoundingClientRect().right > innerWidth + 1)
   .map(e => e.tagName + ': ' + e.textContent.slice(0, 60))"""
-HIDDEN = """[...document.querySelectorAll('section')].filter(e => !e.checkVisibility() || e.offsetHeight < 20).map(e => e.id)"""
+HIDDEN = """[...document.querySelectorAll('section')].filter(e => !e.checkVisibility() || e.offsetHeight < 20)
+  .map(e => e.id)"""
 CLIPPED = """[...document.querySelectorAll('svg')].flatMap(s => { const b = s.getBoundingClientRect();
   return [...s.querySelectorAll('text')].filter(t => { const r = t.getBoundingClientRect();
     return r.left < b.left - 2 || r.right > b.right + 2 || r.top < b.top - 2 || r.bottom > b.bottom + 2; })

@@ -1,5 +1,6 @@
 """The picture of who worked when: a bar for each task, a line for each publication."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from math import isfinite
 from typing import TYPE_CHECKING, Any
@@ -26,12 +27,12 @@ def timeline(result: ResultDocument) -> str:
     sites = _sites(result)
     if not sites or sum(len(phase.sites) for phase in result.rounds) > BARS:
         return ""
-    shown, more = sites[:NAMED], len(sites) - NAMED
+    shown, more = sorted(sites[:NAMED]), len(sites) - NAMED
     total = wording.duration(_end(result))
     words = (
         f"Each bar is one site at work on one phase, from taking its task to its answer; a line is a publication. "
         f"{wording.count(len(result.rounds), 'phase')} in {total}"
-        + (f"; the first {NAMED} sites by name, {more} are not drawn." if more > 0 else ".")
+        + (f"; {NAMED} sites, those that missed most first; {more} are not drawn." if more > 0 else ".")
     )
 
     def draw(figure: "Figure") -> None:
@@ -90,8 +91,10 @@ def _middle(phase: Phase) -> float | None:
 
 
 def _sites(result: ResultDocument) -> list[str]:
+    """Every site, those that missed most phases first."""
     every = [*result.rounds, *([result.open] if result.open else [])]
-    return sorted({site for phase in every for site in (*phase.sites, *phase.missing)})
+    missed = Counter(site for phase in every for site in phase.missing)
+    return sorted({site for phase in every for site in (*phase.sites, *phase.missing)}, key=lambda s: (-missed[s], s))
 
 
 def _end(result: ResultDocument) -> float:

@@ -12,7 +12,7 @@ from pipelines.steps.running import say
 NEVER = "no run was started: what comes before the rounds has failed"
 
 
-def report(  # noqa: PLR0913, PLR0917 (what a graph hands over)
+def report(
     run: str,
     aggregator: str,
     evaluation: Path | None,

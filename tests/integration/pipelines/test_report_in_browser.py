@@ -55,7 +55,8 @@ def test_the_page_is_whole_on_a_screen_and_on_paper_and_asks_nobody_for_anything
     browser.open(page)
     for seen in (browser.look(SCREEN), browser.look(A4, "print")):
         assert (seen.too_wide, seen.hidden, seen.clipped) == ([], [], [])
-    assert browser.evaluate("[...document.querySelectorAll('section')].map(e => e.id)") == [name for name, *_ in SECTIONS]
+    shown = browser.evaluate("[...document.querySelectorAll('section')].map(e => e.id)")
+    assert shown == [name for name, *_ in SECTIONS]
     assert browser.evaluate(DOUBLE) == []
     assert browser.evaluate("document.scripts.length + document.images.length") == 0
     assert browser.requests == [page.as_uri()]
