@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from deerfield.errors import InvalidInput
+from deerfield.exchange import ENDINGS
 from deerfield.runfile import parse
 from deerfield.runspec import RunSpec
 from deerfield.wire.client import RunsClient
@@ -29,7 +30,8 @@ def at_aggregator(runs: RunsClient, run: str) -> Found:
     result, events = Result(view.spec, run), runs.past(run)
     for event in events:
         result.seen(event)
-    result.seconds = events[-1].time - view.started_at if events else 0.0
+    last = next((event for event in events if event.kind in ENDINGS), events[-1])  # scores and files follow the end
+    result.seconds = last.time - view.started_at
     result.state, result.reason = view.state.lower(), view.reason
     return Found(run=run, spec=view.spec, result=of(result))
 

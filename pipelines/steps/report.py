@@ -4,9 +4,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from deerfield.errors import DeerfieldError, InvalidInput
+from deerfield.wire.backoff import Backoff
 from pipelines.report_page import Found, render
 from pipelines.reporting import NAME, at_aggregator, completed
-from pipelines.steps.reach import runs_at
+from pipelines.steps.reach import MINUTE, runs_at
 from pipelines.steps.running import say
 
 NEVER = "no run was started: what comes before the rounds has failed"
@@ -20,13 +21,14 @@ def report(
     manifest: Path | None,
     out: Path,
     failure: str = "",
+    backoff: Backoff = MINUTE,
 ) -> None:
     """Writes the page of `run` to `out`, and keeps it with the run in MLflow as report.html.
 
     `run` is empty where none was started; `failure` is what the pipeline says of itself. Nothing that is missing ends
-    it: neither an aggregator that is away nor a document that was never written.
+    it: neither an aggregator that is away, which `backoff` waits for, nor a document that was never written.
     """
-    found, gaps = _heard(run, aggregator)
+    found, gaps = _heard(run, aggregator, backoff)
     for name, path in {"evaluation": evaluation, "verdict": verdict, "manifest": manifest}.items():
         try:
             found = completed(found, {name: path} if path else {})
@@ -39,24 +41,24 @@ def report(
     for gap in gaps:
         say(f"missing: {gap}")
     if found.result is not None:
-        _attach(run, aggregator, page)
+        _attach(run, aggregator, page, backoff)
 
 
-def _heard(run: str, aggregator: str) -> tuple[Found, list[str]]:
+def _heard(run: str, aggregator: str, backoff: Backoff) -> tuple[Found, list[str]]:
     """What the aggregator tells of the run, and what is missing of it."""
     if not run:
         return Found(), [NEVER]
     try:
-        with runs_at(aggregator) as runs:
+        with runs_at(aggregator, backoff) as runs:
             return at_aggregator(runs, run), []
     except DeerfieldError as error:
         return Found(run=run), [f"the aggregator told nothing of {run}: {error}"]
 
 
-def _attach(run: str, aggregator: str, page: str) -> None:
+def _attach(run: str, aggregator: str, page: str, backoff: Backoff) -> None:
     """Keeps the page with the run; where that fails the task's own artifact is still there."""
     try:
-        with runs_at(aggregator) as runs:
+        with runs_at(aggregator, backoff) as runs:
             sha256 = runs.attach(run, NAME, page.encode())
     except DeerfieldError as error:
         say(f"{NAME} could not be kept with the run: {error}")
