@@ -16,6 +16,7 @@ from pipelines import (
     pki_commands,
     register,
     registry_commands,
+    report_commands,
     runs_commands,
 )
 
@@ -37,6 +38,7 @@ app.add_typer(registry_commands.models, name="models")
 app.command("promote")(registry_commands.promote)
 app.command("rollback")(registry_commands.rollback)
 app.command("register")(register.command)
+app.command("report")(report_commands.command)
 
 
 @app.command()

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from pipelines.page import paragraph, section, table
+from pipelines.page import joined, paragraph, table
 from pipelines.report import number
 from pipelines.report_page import wording
 from pipelines.report_page.documents import Phase
@@ -19,9 +19,8 @@ if TYPE_CHECKING:
 
 def traffic(found: Found) -> str:
     """The section."""
-    title = "Bytes and deviation"
     if found.result is None or not found.result.rounds:
-        return section("traffic", title, paragraph("No phase was published.", "gap"))
+        return joined(paragraph("No phase was published.", "gap"))
     phases = found.result.rounds
     up, down = sum(phase.bytes_up for phase in phases), sum(phase.bytes_down for phase in phases)
     exact = [phase.deviation for phase in phases if phase.deviation is not None]
@@ -40,9 +39,7 @@ def traffic(found: Found) -> str:
         ROWS,
     )
     names = ("round", "sent by the sites", "fetched by the sites", "deviation", "adapter (sha256)")
-    return section(
-        "traffic",
-        title,
+    return joined(
         picture(
             "traffic", "Bytes and deviation of each phase", words, lambda made: _traffic(made, phases, labels), 2.8
         ),
