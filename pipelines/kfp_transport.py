@@ -15,7 +15,7 @@ from kfp_server_api.rest import RESTClientObject, RESTResponse
 
 from deerfield.errors import DeerfieldError, HandshakeFailed, InvalidInput, Unreachable
 
-LIMITS_S = (10.0, 60.0)  # to connect, and to wait for an answer
+MOUNTED = Path("/var/run/secrets/kubeflow/pipelines/token")  # where Kubeflow's own settings for pods mount one
 AUDIENCE = "pipelines.kubeflow.org"
 AGAIN = (429, 500, 502, 503, 504)  # statuses that pass
 
@@ -36,6 +36,7 @@ class Where:
     namespace: str = ""  # of a multi-user installation
     token: Path | None = None
     ca: Path | None = None
+    limits_s: tuple[float, float] = (10.0, 60.0)  # to connect, and to wait for an answer
 
     def __post_init__(self) -> None:
         """Raises InvalidInput for what can be no address."""
@@ -58,13 +59,13 @@ class Transport(RESTClientObject):  # type: ignore[misc]
         self.where = where
 
     def request(self, method: str, url: str, **how: Any) -> RESTResponse:
-        how["_request_timeout"] = how.get("_request_timeout") or LIMITS_S
+        how["_request_timeout"] = how.get("_request_timeout") or self.where.limits_s
         try:
             answer = super().request(method, url, **how)
         except kfp_server_api.ApiException as error:
             raise _refused(error, self.where) from None
         except urllib3.exceptions.HTTPError as error:
-            raise Unreachable(f"KFP at {self.where.address} does not answer ({_cause(error)})") from None
+            raise Unreachable(f"KFP at {self.where.address} does not answer ({_cause(error, self.where)})") from None
         if not _is_json(answer.urllib3_response.headers, answer.data):
             raise _stranger(self.where, answer.status)
         return answer
@@ -124,15 +125,15 @@ def _message(body: bytes | None) -> str:
     return f": {' '.join(text.split())[:300]}" if text.strip() else ""
 
 
-def _cause(error: urllib3.exceptions.HTTPError) -> str:
-    connect_s, read_s = LIMITS_S
+def _cause(error: urllib3.exceptions.HTTPError, where: Where) -> str:
+    connect_s, read_s = where.limits_s
     if isinstance(error, urllib3.exceptions.NameResolutionError):
         return "its name cannot be resolved"
-    if isinstance(error, urllib3.exceptions.ConnectTimeoutError) and "timed out" in str(error):
-        return f"no connection within {connect_s:.0f} s"
     if isinstance(error, urllib3.exceptions.ReadTimeoutError):
-        return f"no answer within {read_s:.0f} s"
+        return f"no answer within {read_s:g} s"
     system = error.__cause__ or error.__context__
     if isinstance(system, OSError) and system.strerror:
         return system.strerror.lower()
+    if isinstance(error, urllib3.exceptions.ConnectTimeoutError):
+        return f"no connection within {connect_s:g} s"
     return "it closed the connection"

@@ -142,22 +142,41 @@ def _check_kind(kind: str, value: Any, where: str) -> None:
         )
 
 
-def parsed(package: Package, assignments: Iterable[str], where: str) -> dict[str, Any]:
-    """The values of NAME=VALUE, each read as its parameter's kind: text as it stands, the others as JSON.
+def given(package: Package, values: Iterable[str], files: Iterable[str]) -> dict[str, Any]:
+    """The parameters of a command: NAME=VALUE, text as it stands and the others as JSON; NAME=FILE, the file's text.
 
     Raises:
-        InvalidInput: as in `check`, but for what is missing; or one has no equals sign, or comes twice.
+        InvalidInput: as in `check`; or one comes twice, or a file cannot be read.
     """
-    values: dict[str, Any] = {}
-    for assignment in assignments:
-        name, equals, text = assignment.partition("=")
-        if not equals or name in values:
-            why = "comes twice" if equals else "is no NAME=VALUE"
-            raise InvalidInput(f"{where} {assignment[:80]!r} {why}; write each parameter once, such as rounds=3")
-        kind = _known(package, name, where).kind
-        try:
-            values[name] = text if kind == "STRING" else json.loads(text)
-        except ValueError:
-            said, _ = KINDS.get(kind, (kind, object))
-            raise InvalidInput(f"{where} {assignment[:80]!r}: it must be {said}, as JSON has it") from None
-    return values
+    found: dict[str, Any] = {}
+    for option, read, assignments in (("--parameter", _value, values), ("--file", _text, files)):
+        for assignment in assignments:
+            name, equals, text = assignment.partition("=")
+            if not equals or name in found:
+                why = "comes twice" if equals else "is no NAME=VALUE"
+                raise InvalidInput(f"{option} {assignment[:60]!r} {why}; write each parameter once, such as run=notes")
+            kind = _known(package, name, f"{option} {assignment[:60]!r}").kind
+            found[name] = read(kind, text, f"{option} {assignment[:60]!r}")
+    check(package, found, str(package.path))
+    return found
+
+
+def _value(kind: str, text: str, where: str) -> Any:
+    try:
+        return text if kind == "STRING" else json.loads(text)
+    except ValueError:
+        raise InvalidInput(f"{where}: it must be {KINDS.get(kind, (kind,))[0]}, as JSON has it") from None
+
+
+def _text(kind: str, path: str, where: str) -> str:
+    return text_of(Path(path), where)
+
+
+def text_of(path: Path, where: str) -> str:
+    """The text of a file that is the value of a parameter; raises InvalidInput where there is none."""
+    try:
+        return path.read_text("utf-8")
+    except OSError as error:
+        raise InvalidInput(f"{where}: {path} cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError as error:
+        raise InvalidInput(f"{where}: {path} is not UTF-8 text (byte {error.start}); save it as UTF-8") from None

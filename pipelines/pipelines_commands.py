@@ -5,7 +5,14 @@ from typing import Annotated
 
 import typer
 
+from pipelines import kfp_commands
+
 app = typer.Typer(help="Compiles the pipelines, runs them here, and schedules them on KFP.", no_args_is_help=True)
+app.command()(kfp_commands.submit)
+app.command()(kfp_commands.schedule)
+app.command()(kfp_commands.unschedule)
+app.command("list")(kfp_commands.list_)
+app.command()(kfp_commands.register)
 
 Options = Annotated[
     Path | None, typer.Option("--options", metavar="FILE", help="Compile options; docs/pipelines.md has the keys.")

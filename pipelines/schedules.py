@@ -10,7 +10,7 @@ from deerfield.errors import InvalidInput
 from deerfield.runfile import mapping, parse
 from deerfield.runspec import Name, Section
 from pipelines.cron import checked
-from pipelines.package import Package, check
+from pipelines.package import Package, check, text_of
 
 MOST = 10  # runs at a time that Kubeflow Pipelines allows a recurring run
 
@@ -76,13 +76,3 @@ def _complete(schedule: Schedule, packages: Mapping[str, Package], path: Path) -
     complete = schedule.model_copy(update={"parameters": {**schedule.parameters, **texts}, "files": {}})
     check(packages[schedule.pipeline], complete.parameters, where)
     return complete
-
-
-def text_of(path: Path, where: str) -> str:
-    """The text of a file; raises InvalidInput where there is none."""
-    try:
-        return path.read_text("utf-8")
-    except OSError as error:
-        raise InvalidInput(f"{where}: {path} cannot be read ({error.strerror})") from None
-    except UnicodeDecodeError as error:
-        raise InvalidInput(f"{where}: {path} is not UTF-8 text (byte {error.start}); save it as UTF-8") from None

@@ -6,9 +6,14 @@ from kfp import compiler, dsl
 
 from deerfield import __version__
 
+EMPTY_LIST: list = []
+EMPTY_STRUCT: dict = {}
+
 
 @dsl.component(base_image="python:3.11")
-def train(compiled_by: str, run: str, rounds: int, rate: float, fast: bool, sites: list, limits: dict) -> str:
+def train(  # noqa: PLR0917 (one parameter of each kind)
+    compiled_by: str, run: str, rounds: int, rate: float, fast: bool, sites: list, limits: dict
+) -> str:
     return run
 
 
@@ -16,13 +21,13 @@ def write(folder: Path, *, name: str = "federated-training", by: str | None = __
     """The compiled pipeline's file; `rounds` is a default, and makes it another version."""
 
     @dsl.pipeline(name=name)
-    def pipeline(
+    def pipeline(  # noqa: PLR0917 (one parameter of each kind)
         run: str,
         rounds: int = rounds,
         rate: float = 0.1,
         fast: bool = False,
-        sites: list = [],
-        limits: dict = {},  # noqa: B006
+        sites: list = EMPTY_LIST,
+        limits: dict = EMPTY_STRUCT,
     ):
         train(compiled_by=by or "", run=run, rounds=rounds, rate=rate, fast=fast, sites=sites, limits=limits)
 

@@ -10,6 +10,7 @@ import email
 import email.policy
 import json
 import re
+import ssl
 import threading
 import uuid
 from collections.abc import Callable, Iterator
@@ -21,6 +22,8 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import yaml
+
+from deerfield.certificates import Files
 
 API = "/apis/v2beta1/"
 CODES = {400: 3, 401: 16, 403: 7, 404: 5, 409: 6, 500: 13, 503: 14}  # of google.rpc
@@ -62,6 +65,7 @@ class KfpServer:
     """What an installation holds, and what it was asked."""
 
     port: int = 0
+    scheme: str = "http"
     multi_user: bool = False
     token: str | None = None  # None: everybody may ask
     namespaces: set[str] = field(default_factory=set)  # of a multi-user installation, that the token may use
@@ -77,7 +81,7 @@ class KfpServer:
 
     @property
     def address(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"{self.scheme}://127.0.0.1:{self.port}"
 
     def changes(self) -> list[tuple[str, str]]:
         """The requests that were to change something."""
@@ -216,6 +220,9 @@ class KfpServer:
         space = self._namespace(request.query.get("namespace", ""))
         return _page(request, "recurringRuns", _in(self.recurring_runs, space))
 
+    def get_recurring_run(self, request: Request, name: str) -> dict:
+        return self._recurring(name)
+
     def delete_recurring_run(self, request: Request, name: str) -> dict:
         self._recurring(name)
         del self.recurring_runs[name]
@@ -238,6 +245,10 @@ class KfpServer:
     def create_run(self, request: Request) -> dict:
         return _keep(self.runs, "run_id", self._job(request.body) | {"state": "PENDING"})
 
+    def list_runs(self, request: Request) -> dict:
+        space = self._namespace(request.query.get("namespace", ""))
+        return _page(request, "runs", _in(self.runs, space))
+
 
 ROUTES: list[tuple[str, str, Callable[..., dict]]] = [
     ("GET", "healthz", KfpServer.healthz),
@@ -249,10 +260,12 @@ ROUTES: list[tuple[str, str, Callable[..., dict]]] = [
     ("GET", "experiments", KfpServer.list_experiments),
     ("POST", "recurringruns", KfpServer.create_recurring_run),
     ("GET", "recurringruns", KfpServer.list_recurring_runs),
+    ("GET", "recurringruns/([^/:]+)", KfpServer.get_recurring_run),
     ("DELETE", "recurringruns/([^/:]+)", KfpServer.delete_recurring_run),
     ("POST", "recurringruns/([^/:]+):enable", KfpServer.enable),
     ("POST", "recurringruns/([^/:]+):disable", KfpServer.disable),
     ("POST", "runs", KfpServer.create_run),
+    ("GET", "runs", KfpServer.list_runs),
 ]
 
 
@@ -353,11 +366,16 @@ def _uploaded(headers: dict[str, str], data: bytes) -> bytes:
 
 
 @contextmanager
-def serving(**how: Any) -> Iterator[KfpServer]:
-    """A server that ends with the block."""
+def serving(files: Files | None = None, **how: Any) -> Iterator[KfpServer]:
+    """A server that ends with the block; with a certificate's files, over TLS."""
     kfp = KfpServer(**how)
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"kfp": kfp}))
     server.daemon_threads = True
+    if files is not None:
+        kfp.scheme = "https"
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(files.certificate, files.key)
+        server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
     kfp.port = server.server_address[1]
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()

@@ -1,4 +1,4 @@
-"""The registrar through kfp's own client against a Kubeflow Pipelines server: what is made, changed, left and deleted."""
+"""The registrar, through kfp's own client, against a server: what is made, changed, left alone and deleted."""
 
 import json
 import threading
@@ -162,7 +162,7 @@ def test_what_left_the_file_is_deleted_and_what_others_made_stays(kfp, register)
 
 def test_a_recurring_run_of_somebody_else_is_not_touched(kfp, register):
     register(NIGHTLY, owner="hearts")
-    with pytest.raises(InvalidInput, match="recurring run 'nightly' .* is kept by 'hearts', and is not touched"):
+    with pytest.raises(InvalidInput, match=r"recurring run 'nightly' .* is kept by 'hearts', and is not touched"):
         register(NIGHTLY)
     only(kfp.recurring_runs.values())["description"] = "made in the browser"
     with pytest.raises(InvalidInput, match="was not made by deerfield"):
@@ -201,7 +201,9 @@ INTERRUPTIONS = [
 
 
 @pytest.mark.parametrize(("method", "path", "answered"), INTERRUPTIONS)
-def test_an_interrupted_registration_is_put_in_order_by_the_next(kfp, register, packages, method, path, answered):
+def test_an_interrupted_registration_is_put_in_order_by_the_next(  # noqa: PLR0917
+    kfp, register, packages, method, path, answered
+):
     if path != "pipelines":
         register(WEEKLY)
     changed = WEEKLY | {"cron": "0 0 4 * * 1"}
