@@ -13,9 +13,11 @@ import yaml
 
 from deerfield import __version__
 from deerfield.errors import InvalidInput
+from deerfield.runfile import spec_of
 
 AGAIN = "compile it with deerfield pipelines compile"
 STAMP = "compiled_by"  # the parameter of every task that says which version compiled it
+RUN = "run"  # the parameter that is a run file's text
 NUMBERS = ("NUMBER_INTEGER", "NUMBER_DOUBLE")
 KINDS: Mapping[str, tuple[str, type | tuple[type, ...]]] = {
     "STRING": ("text", str),
@@ -112,16 +114,19 @@ def read_all(paths: Iterable[Path]) -> dict[str, Package]:
 
 
 def check(package: Package, given: Mapping[str, Any], where: str) -> None:
-    """Holds the values of `given` against what the pipeline takes.
+    """Holds the values of `given` against what the pipeline takes; a run file is read now, not when it is due.
 
     Raises:
-        InvalidInput: one is unknown or of another kind, or one without a default is missing; `where` it was written.
+        InvalidInput: one is unknown or of another kind, one without a default is missing, or the run file is wrong;
+            `where` it was written.
     """
     for name, value in given.items():
         _check_kind(_known(package, name, where).kind, value, f"{where}: parameter {name!r}")
     missing = [name for name, about in package.parameters.items() if about.required and name not in given]
     if missing:
         raise InvalidInput(f"{where}: pipeline {package.name!r} needs parameter {missing[0]!r}, which has no default")
+    if RUN in given and package.parameters[RUN].kind == "STRING":
+        spec_of(given[RUN], f"{where}: parameter {RUN!r}")
 
 
 def _known(package: Package, name: str, where: str) -> Parameter:

@@ -20,7 +20,6 @@ from pipelines.kfp_transport import NotThere
 from pipelines.schedules import Schedule
 
 MARK = re.compile(r"^deerfield schedule of ([A-Za-z0-9._-]{1,63}), sha256 ([0-9a-f]{64})$")  # our description
-TRIES = 5  # with others who change the same schedule at the same time
 Change = Literal["created", "updated", "unchanged", "deleted"]
 
 
@@ -63,27 +62,24 @@ def apply(client: Client, wanted: Wanted) -> Change:
 
     Raises:
         InvalidInput: one of this name is somebody else's.
-        Unreachable: others kept changing it meanwhile, or nobody answers.
+        Unreachable: somebody else changes it meanwhile, or nobody answers; worth another try.
     """
-    change: Change = "unchanged"
-    for _ in range(TRIES):
-        try:
-            return _settled(client, wanted, change)
-        except NotThere:  # somebody else has deleted the one that was to stay
-            change = "updated"
-    raise Unreachable(f"schedule {wanted.schedule.name!r} is changed by others at the same time; stop one of them")
+    try:
+        return _settled(client, wanted)
+    except NotThere:  # somebody else has deleted the one that was to stay
+        raise Unreachable(f"schedule {wanted.schedule.name!r} is changed by somebody else at the same time") from None
 
 
-def _settled(client: Client, wanted: Wanted, change: Change) -> Change:
-    name = wanted.schedule.name
+def _settled(client: Client, wanted: Wanted) -> Change:
     found = _ours(client, wanted)
+    change: Change = "unchanged"
     if not any(each.description == wanted.description for each in found):
-        change = "updated" if found else "created" if change == "unchanged" else change
+        change = "updated" if found else "created"
         _create(client, wanted)
         found = _ours(client, wanted)
     kept = next((each for each in found if each.description == wanted.description), None)
     if kept is None:
-        raise NotThere(f"the schedule {name!r} was deleted by somebody else as soon as it was made")
+        raise NotThere(f"schedule {wanted.schedule.name!r} was deleted as soon as it was made")
     others = [each for each in found if each is not kept]
     for other in others:
         delete(client, other)

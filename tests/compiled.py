@@ -5,7 +5,9 @@ from pathlib import Path
 from kfp import compiler, dsl
 
 from deerfield import __version__
+from tests.fakes import run_spec
 
+RUN = run_spec("north", "south", name="notes").canonical()  # a run file's text: JSON is YAML, too
 EMPTY_LIST: list = []
 EMPTY_STRUCT: dict = {}
 

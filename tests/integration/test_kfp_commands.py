@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from deerfield.errors import DeerfieldError
 from pipelines import cli
 from tests import compiled, kfp_server
+from tests.compiled import RUN
 
 CRON = "0 0 3 * * 1"
 
@@ -51,10 +52,10 @@ def only(found):
 
 
 def test_submit_starts_one_run_with_its_parameters_and_says_how_to_watch_it(deerfield, kfp, pipeline):
-    code, said = deerfield("submit", pipeline, "-p", "run=notes", "-p", "rounds=7", "--service-account", "trainer")
+    code, said = deerfield("submit", pipeline, "-p", f"run={RUN}", "-p", "rounds=7", "--service-account", "trainer")
     assert code == 0, said
     run = only(kfp.runs)
-    assert run["runtime_config"] == {"parameters": {"run": "notes", "rounds": 7}}
+    assert run["runtime_config"] == {"parameters": {"run": RUN, "rounds": 7}}
     assert run["service_account"] == "trainer"
     assert run["pipeline_version_reference"]["pipeline_version_id"] == only(kfp.versions)["pipeline_version_id"]
     lines = said.splitlines()
@@ -66,7 +67,7 @@ def test_submit_starts_one_run_with_its_parameters_and_says_how_to_watch_it(deer
 
 def test_submit_as_json_names_the_run_and_the_address_of_the_browser(deerfield, kfp, pipeline):
     code, said = deerfield(
-        "submit", pipeline, "-p", "run=notes", "--json", KF_PIPELINES_UI_ENDPOINT="https://hub.example/pipeline/"
+        "submit", pipeline, "-p", f"run={RUN}", "--json", KF_PIPELINES_UI_ENDPOINT="https://hub.example/pipeline/"
     )
     assert code == 0, said
     told = json.loads(said)
@@ -76,20 +77,20 @@ def test_submit_as_json_names_the_run_and_the_address_of_the_browser(deerfield, 
 
 def test_a_submission_whose_answer_was_lost_is_not_made_twice(deerfield, kfp, pipeline):
     kfp.interrupt("POST", "runs", answered=True)
-    code, said = deerfield("submit", pipeline, "-p", "run=notes")
+    code, said = deerfield("submit", pipeline, "-p", f"run={RUN}")
     assert code == 0, said
     assert only(kfp.runs)["run_id"] in said
     assert not kfp.faults
 
 
 def test_submit_refuses_a_parameter_that_the_pipeline_does_not_have_and_asks_nobody(deerfield, kfp, pipeline):
-    code, said = deerfield("submit", pipeline, "-p", "run=notes", "-p", "round=7")
+    code, said = deerfield("submit", pipeline, "-p", f"run={RUN}", "-p", "round=7")
     assert (code, "has no parameter 'round'; did you mean 'rounds'?" in said) == (2, True)
     assert kfp.requests == []
 
 
 def test_a_schedule_is_made_changed_shown_and_deleted(deerfield, kfp, pipeline, tmp_path):
-    (tmp_path / "run.yaml").write_text("name: notes\n")
+    (tmp_path / "run.yaml").write_text(RUN)
     what = ("schedule", pipeline, "--name", "weekly", "-f", f"run={tmp_path / 'run.yaml'}")
     code, said = deerfield(*what, "--cron", CRON)
     assert code == 0, said
@@ -98,13 +99,13 @@ def test_a_schedule_is_made_changed_shown_and_deleted(deerfield, kfp, pipeline, 
     assert said.splitlines()[1] == "updated   schedule weekly: federated-training at '0 30 4 * * 1', disabled"
     made = only(kfp.recurring_runs)
     assert (made["mode"], made["max_concurrency"], "no_catchup" in made) == ("DISABLE", "2", False)
-    assert made["runtime_config"] == {"parameters": {"run": "name: notes\n"}}
+    assert made["runtime_config"] == {"parameters": {"run": RUN}}
     code, said = deerfield("list")
-    for text in ("federated-training  1", "weekly    command-line  disabled  0 30 4 * * 1", "run=name: notes"):
+    for text in ("federated-training  1", "weekly    command-line  disabled  0 30 4 * * 1", f"run={RUN[:20]}"):
         assert text in said
     (shown,) = json.loads(deerfield("list", "--json")[1])["schedules"]
     assert shown["id"] == made["recurring_run_id"]
-    assert (shown["enabled"], shown["catchup"], shown["parameters"]) == (False, True, {"run": "name: notes\n"})
+    assert (shown["enabled"], shown["catchup"], shown["parameters"]) == (False, True, {"run": RUN})
     assert shown["version"] == only(kfp.versions)["name"]
     assert deerfield("unschedule", "weekly") == (0, "deleted schedule weekly\n")
     assert not kfp.recurring_runs
@@ -124,7 +125,7 @@ def test_an_installation_with_nothing_in_it_is_listed(deerfield):
     ],
 )
 def test_a_wrong_cron_is_refused_before_anything_is_asked(deerfield, kfp, pipeline, cron, sentence):
-    code, said = deerfield("schedule", pipeline, "--name", "weekly", "--cron", cron, "-p", "run=notes")
+    code, said = deerfield("schedule", pipeline, "--name", "weekly", "--cron", cron, "-p", f"run={RUN}")
     assert code == 2
     assert said.startswith("schedule 'weekly': cron: ")
     assert sentence in said
@@ -133,13 +134,13 @@ def test_a_wrong_cron_is_refused_before_anything_is_asked(deerfield, kfp, pipeli
 
 def test_schedules_of_a_file_and_of_the_command_line_leave_each_other_alone(deerfield, kfp, pipeline, tmp_path):
     file = tmp_path / "schedules.yaml"
-    weekly = {"name": "weekly", "pipeline": "federated-training", "cron": CRON, "parameters": {"run": "x"}}
+    weekly = {"name": "weekly", "pipeline": "federated-training", "cron": CRON, "parameters": {"run": RUN}}
     file.write_text(yaml.safe_dump({"schedules": [weekly]}))
-    assert deerfield("schedule", pipeline, "--name", "mine", "--cron", CRON, "-p", "run=notes")[0] == 0
+    assert deerfield("schedule", pipeline, "--name", "mine", "--cron", CRON, "-p", f"run={RUN}")[0] == 0
     code, said = deerfield("register", pipeline, "--schedules", file, "--owner", "lungs")
     assert code == 0, said
     assert said.splitlines()[1] == f"created   schedule weekly: federated-training at '{CRON}'"
-    code, said = deerfield("schedule", pipeline, "--name", "weekly", "--cron", CRON, "-p", "run=notes")
+    code, said = deerfield("schedule", pipeline, "--name", "weekly", "--cron", CRON, "-p", f"run={RUN}")
     assert (code, "is kept by 'lungs', and is not touched" in said) == (2, True)
     code, said = deerfield("unschedule", "weekly")
     assert (code, "the next registration of 'lungs' makes it again" in said) == (0, True)
@@ -150,14 +151,14 @@ def test_schedules_of_a_file_and_of_the_command_line_leave_each_other_alone(deer
 
 
 def test_register_without_a_file_uploads_and_leaves_every_schedule_alone(deerfield, kfp, pipeline):
-    assert deerfield("schedule", pipeline, "--name", "mine", "--cron", CRON, "-p", "run=notes")[0] == 0
+    assert deerfield("schedule", pipeline, "--name", "mine", "--cron", CRON, "-p", f"run={RUN}")[0] == 0
     code, said = deerfield("register", pipeline, "--owner", "command-line", "--json")
     assert (code, json.loads(said)["change"]) == (0, "unchanged")
     assert only(kfp.recurring_runs)["display_name"] == "mine"
 
 
 def test_a_recurring_run_that_deerfield_has_not_made_is_not_deleted(deerfield, kfp, pipeline):
-    assert deerfield("schedule", pipeline, "--name", "mine", "--cron", CRON, "-p", "run=notes")[0] == 0
+    assert deerfield("schedule", pipeline, "--name", "mine", "--cron", CRON, "-p", f"run={RUN}")[0] == 0
     only(kfp.recurring_runs)["description"] = ""
     code, said = deerfield("unschedule", "mine")
     assert (code, "deerfield has not made the recurring run 'mine'" in said) == (2, True)

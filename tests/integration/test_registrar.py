@@ -1,6 +1,5 @@
 """The registrar, through kfp's own client, against a server: what is made, changed, left alone and deleted."""
 
-import json
 import threading
 
 import pytest
@@ -12,13 +11,14 @@ from pipelines import package, registrar, schedules
 from pipelines.kfp_transport import Where
 from pipelines.registrar import Done, Registration
 from tests import compiled, kfp_server
+from tests.compiled import RUN
 
 WEEKLY = {
     "name": "weekly notes",
     "pipeline": "federated-training",
     "cron": "0 0 3 * * 1",
     "parameters": {
-        "run": "name: notes\n",
+        "run": RUN,
         "rounds": 5,
         "rate": 0.25,
         "fast": True,
@@ -29,7 +29,7 @@ WEEKLY = {
     "max_concurrency": 2,
     "service_account": "trainer",
 }
-NIGHTLY = {"name": "nightly", "pipeline": "federated-training", "cron": "0 30 2 * * *", "parameters": {"run": "x"}}
+NIGHTLY = {"name": "nightly", "pipeline": "federated-training", "cron": "0 30 2 * * *", "parameters": {"run": RUN}}
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +100,7 @@ def test_the_same_again_changes_nothing(kfp, register):
     "change",
     [
         {"cron": "0 0 4 * * 1"},
-        {"parameters": {"run": "name: other\n"}},
+        {"parameters": {"run": RUN, "rounds": 6}},
         {"experiment": "others"},
         {"max_concurrency": 1},
         {"catchup": True},
@@ -177,6 +177,26 @@ def test_more_than_a_page_of_schedules_is_seen(kfp, register):
     said = register()
     assert len(said) == 121
     assert not kfp.recurring_runs
+
+
+def test_of_two_equal_ones_that_were_left_behind_the_first_stays(kfp, register):
+    register(WEEKLY)
+    first = only(kfp.recurring_runs.values())
+    for number, day in enumerate(("2020-01-01", "2099-01-01")):
+        later = {"recurring_run_id": str(number), "created_at": f"{day}T00:00:00Z", "mode": "DISABLE"}
+        kfp.recurring_runs[str(number)] = first | later
+    assert register(WEEKLY)[1] == ("updated", "schedule", "weekly notes")
+    assert only(kfp.recurring_runs.values())["created_at"].startswith("2020")
+    assert (only(kfp.recurring_runs.values())["mode"], kfp.most_enabled) == ("ENABLE", 1)
+
+
+def test_who_changes_the_same_schedule_at_the_same_time_is_waited_for(kfp, register, capsys):
+    kfp.meanwhile("POST", "recurringruns/.*:enable", lambda: register(WEEKLY | {"cron": "0 0 5 * * 1"}))
+    assert register(WEEKLY)[1] == ("updated", "schedule", "weekly notes")
+    assert (
+        "schedule 'weekly notes' is changed by somebody else at the same time; asking again" in capsys.readouterr().err
+    )
+    assert only(kfp.recurring_runs.values())["trigger"]["cron_schedule"]["cron"] == "0 0 3 * * 1"
 
 
 def test_an_archived_experiment_takes_no_schedule(kfp, register):
@@ -289,8 +309,6 @@ def test_a_multi_user_installation_gets_a_namespace_and_a_token_that_is_read_for
 
 
 def test_a_file_of_parameters_is_read_beside_the_schedules_file(kfp, register, tmp_path):
-    (tmp_path / "notes.yaml").write_text("name: notes\nseed: 1\n")
+    (tmp_path / "notes.yaml").write_text(RUN)
     register(NIGHTLY | {"parameters": {}, "files": {"run": "notes.yaml"}})
-    assert json.loads(json.dumps(only(kfp.recurring_runs.values())["runtime_config"])) == {
-        "parameters": {"run": "name: notes\nseed: 1\n"}
-    }
+    assert only(kfp.recurring_runs.values())["runtime_config"] == {"parameters": {"run": RUN}}

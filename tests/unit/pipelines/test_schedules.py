@@ -7,8 +7,9 @@ from deerfield import __version__
 from deerfield.errors import InvalidInput
 from pipelines import package, schedules
 from tests import compiled
+from tests.compiled import RUN
 
-GOOD = {"name": "weekly", "pipeline": "federated-training", "cron": "0 0 3 * * 1", "parameters": {"run": "x"}}
+GOOD = {"name": "weekly", "pipeline": "federated-training", "cron": "0 0 3 * * 1", "parameters": {"run": RUN}}
 
 
 @pytest.fixture(scope="module")
@@ -57,15 +58,17 @@ def test_a_schedule_has_the_defaults_that_the_page_names(packages, tmp_path):
         ({"name": "../x"}, "schedules.0.name is '../x'"),
         ({"service_account": "Default Editor"}, "schedules.0.service_account is 'Default Editor'"),
         ({"pipeline": "training"}, "no compiled pipeline is called 'training'; given are federated-training"),
-        ({"parameters": {"run": "x", "round": 3}}, "has no parameter 'round'; did you mean 'rounds'?"),
-        ({"parameters": {"run": "x", "zzz": 3}}, "has no parameter 'zzz'; it takes fast, limits, rate, rounds, run"),
+        ({"parameters": {"run": RUN, "round": 3}}, "has no parameter 'round'; did you mean 'rounds'?"),
+        ({"parameters": {"run": RUN, "zzz": 3}}, "has no parameter 'zzz'; it takes fast, limits, rate, rounds, run"),
         ({"parameters": {}}, "needs parameter 'run', which has no default"),
         ({"parameters": {"run": 3}}, "parameter 'run' is 3; it must be text; put it in quotes"),
-        ({"parameters": {"run": "x", "rounds": 2.5}}, "parameter 'rounds' is 2.5; it must be a whole number"),
-        ({"parameters": {"run": "x", "rounds": True}}, "parameter 'rounds' is True; it must be a whole number"),
-        ({"parameters": {"run": "x", "rate": float("inf")}}, "parameter 'rate' is inf; it must be a number"),
-        ({"parameters": {"run": "x", "fast": 1}}, "parameter 'fast' is 1; it must be true or false"),
-        ({"parameters": {"run": "x", "sites": "north"}}, "parameter 'sites' is 'north'; it must be a list"),
+        ({"parameters": {"run": RUN, "rounds": 2.5}}, "parameter 'rounds' is 2.5; it must be a whole number"),
+        ({"parameters": {"run": RUN, "rounds": True}}, "parameter 'rounds' is True; it must be a whole number"),
+        ({"parameters": {"run": RUN, "rate": float("inf")}}, "parameter 'rate' is inf; it must be a number"),
+        ({"parameters": {"run": RUN, "fast": 1}}, "parameter 'fast' is 1; it must be true or false"),
+        ({"parameters": {"run": RUN, "sites": "north"}}, "parameter 'sites' is 'north'; it must be a list"),
+        ({"parameters": {"run": RUN.replace("rank", "rang")}}, "parameter 'run': unknown key 'model.lora.rang'"),
+        ({"parameters": {"run": "notes.yaml"}}, "parameter 'run': a run file is a mapping of keys, such as name:"),
         ({"files": {"run": "x.yaml"}}, "parameter 'run' stands in parameters and in files; keep one of them"),
         ({"parameters": {}, "files": {"run": "none.yaml"}}, "none.yaml cannot be read (No such file or directory)"),
     ],
@@ -138,7 +141,7 @@ def test_two_pipelines_of_one_name_are_refused(path, tmp_path):
 
 
 def test_parameters_of_a_command_are_read_as_what_they_are(packages, tmp_path):
-    (tmp_path / "run.yaml").write_text("name: a=b\n")
+    (tmp_path / "run.yaml").write_text(RUN)
     values = ["rounds=7", "rate=0.5", "fast=true", 'sites=["north"]', 'limits={"epsilon": 3}']
     found = package.given(packages["federated-training"], values, [f"run={tmp_path / 'run.yaml'}"])
     assert found == {
@@ -147,7 +150,7 @@ def test_parameters_of_a_command_are_read_as_what_they_are(packages, tmp_path):
         "fast": True,
         "sites": ["north"],
         "limits": {"epsilon": 3},
-        "run": "name: a=b\n",
+        "run": RUN,
     }
 
 
@@ -158,7 +161,7 @@ def test_parameters_of_a_command_are_read_as_what_they_are(packages, tmp_path):
         (["run=a", "run=b"], [], "--parameter 'run=b' comes twice"),
         (["run=a"], ["run=b"], "--file 'run=b' comes twice"),
         (["rounds=many"], [], "--parameter 'rounds=many': it must be a whole number, as JSON has it"),
-        (["run=a", "rounds=2.5"], [], "parameter 'rounds' is 2.5; it must be a whole number"),
+        ([f"run={RUN}", "rounds=2.5"], [], "parameter 'rounds' is 2.5; it must be a whole number"),
         (["round=3"], [], "has no parameter 'round'; did you mean 'rounds'?"),
         ([], ["run=none.yaml"], "none.yaml cannot be read"),
         ([], [], "needs parameter 'run', which has no default"),
