@@ -1,13 +1,20 @@
 """Schedules files and compiled pipelines that are wrong: what a person is told."""
 
+import re
+from pathlib import Path
+
 import pytest
 import yaml
 
 from deerfield import __version__
 from deerfield.errors import InvalidInput
-from pipelines import package, schedules
+from pipelines import compiling, package, schedules
+from pipelines.compile_options import CompileOptions
 from tests import compiled
 from tests.compiled import RUN
+from tests.golden.test_drift import module
+
+ROOT = Path(__file__).resolve().parents[3]
 
 GOOD = {"name": "weekly", "pipeline": "federated-training", "cron": "0 0 3 * * 1", "parameters": {"run": RUN}}
 
@@ -171,3 +178,27 @@ def test_wrong_parameters_of_a_command_are_refused(packages, values, files, sent
     with pytest.raises(InvalidInput) as refused:
         package.given(packages["federated-training"], values, files)
     assert sentence in str(refused.value)
+
+
+def test_the_page_names_every_key_with_its_default_and_meaning():
+    row = module(ROOT / "docs/run_file.py").row
+    page = (ROOT / "docs/schedules.md").read_text()
+    for name, field in schedules.Schedule.model_fields.items():
+        assert row(name, field) in page
+
+
+def test_the_example_of_the_page_fits_the_pipeline_that_deerfield_compiles(tmp_path):
+    (example,) = re.findall(r"```yaml\n(schedules:.*?)```", (ROOT / "docs/schedules.md").read_text(), re.DOTALL)
+    text = compiling.compiled("federated-training", CompileOptions())
+    assert compiling.write(text, tmp_path / "federated-training.yaml")
+    (tmp_path / "schedules.yaml").write_text(example)
+    (tmp_path / "run.yaml").write_text(RUN)
+    packages = package.read_all([tmp_path / "federated-training.yaml"])
+    (found,) = schedules.load(tmp_path / "schedules.yaml", packages)
+    assert (found.name, found.parameters["run"]) == ("weekly", RUN)
+
+
+def test_each_pipeline_that_deerfield_compiles_can_be_registered(tmp_path):
+    for name in compiling.NAMES:
+        compiling.write(compiling.compiled(name, CompileOptions()), tmp_path / f"{name}.yaml")
+    assert sorted(package.read_all(tmp_path.iterdir())) == sorted(compiling.NAMES)
