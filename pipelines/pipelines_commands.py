@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from pipelines import kfp_commands
+
 app = typer.Typer(help="Compiles the pipelines, runs them here, and schedules them on KFP.", no_args_is_help=True)
 
 Options = Annotated[
@@ -32,3 +34,10 @@ def compile_(
         text = compiling.compiled(name, chosen, namespace=namespace, manifests=as_manifests)
         path = out / f"{name}.yaml"
         typer.echo(f"{'wrote' if compiling.write(text, path) else 'unchanged:'} {path}")
+
+
+app.command()(kfp_commands.submit)
+app.command()(kfp_commands.schedule)
+app.command()(kfp_commands.unschedule)
+app.command("list")(kfp_commands.list_)
+app.command()(kfp_commands.register)
