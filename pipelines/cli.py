@@ -16,10 +16,10 @@ from pipelines import (
     pki_commands,
     register,
     registry_commands,
+    report_commands,
     runs_commands,
 )
-
-INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+from pipelines.operator_options import INTERRUPTED
 
 app = typer.Typer(
     help="Federated LoRA fine-tuning for hospitals, under differential privacy.",
@@ -37,6 +37,7 @@ app.add_typer(registry_commands.models, name="models")
 app.command("promote")(registry_commands.promote)
 app.command("rollback")(registry_commands.rollback)
 app.command("register")(register.command)
+app.command("report")(report_commands.command)
 
 
 @app.command()

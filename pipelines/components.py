@@ -55,9 +55,9 @@ def rounds(
         return work(run, request_id, aggregator, say, begun.sites, join_timeout_s).run
 
 
-def register(compiled_by: str, run_id: str, aggregator: str) -> NamedTuple(
+def register(compiled_by: str, run_id: str, aggregator: str) -> NamedTuple(  # type: ignore[valid-type]  # KFP's own
     "Registered", [("model", str), ("version", str)]
-):  # type: ignore[valid-type]  # KFP's form
+):
     """Answers the model version that the aggregator has registered."""
     from pipelines.steps.register import register as work
     from pipelines.steps.running import step
@@ -90,10 +90,11 @@ def evaluate(
     from pipelines.steps.running import step
     from pipelines.steps.shown import show
     from pipelines.steps.sites import fingerprints
+    from pipelines.steps.sites import test_set as chosen
 
     with step(compiled_by):
-        out = Path(evaluation.path)
-        work(model, version, tracking, base, test_set, out, fingerprints(Path(manifest.path)))
+        out, parts = Path(evaluation.path), Path(manifest.path)
+        work(model, version, tracking, base, chosen(parts, test_set), out, fingerprints(parts))
         keep(run_id, aggregator, EVALUATION, out)
         show(out, metrics, classes, Path(page.path))
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from deerfield import keyfile
+from deerfield import __version__, keyfile
 from deerfield.errors import InvalidInput, RunFailed
 from deerfield.peft_folder import write as write_adapter
 from deerfield.plan import drowned
@@ -61,7 +61,7 @@ def execute(file: RunFile, where: Where, live: Callable[[int, int], Live]) -> Re
         runs = RunsClient(line)
         spec, prepared = prepare(file, where.folder, processes, pooled=strategy.declares.topology == "pooled")
         run = runs.start(spec, uuid.uuid4().hex)
-        result = Result(runs.get(run).spec, run)  # complete, as the sites will read it
+        result = Result(runs.get(run).spec, run, version=__version__)  # complete, as the sites will read it
         phases = strategy.declares.rounds * len(strategy.declares.phases)
         try:
             with live(phases, len(spec.federation.sites)) as screen:
@@ -74,6 +74,7 @@ def execute(file: RunFile, where: Where, live: Callable[[int, int], Live]) -> Re
         finally:
             result.seconds = time.monotonic() - started
             path = result.write(where.folder)
+            _report(where.folder)
     if result.state != "finished":
         raise RunFailed(f"run {run} {result.state}: {result.reason}; what was published is in {path}")
     return result
@@ -191,6 +192,13 @@ def site_policy(file: RunFile, spec: RunSpec, rows: str, prepared: Mapping[str, 
         "precision": embedded.precision,
         "threads": embedded.threads,
     }
+
+
+def _report(folder: Path) -> None:
+    """Writes the run's page beside its figures, however it ended; drawing takes a second."""
+    from pipelines.reporting import NAME, in_folder, write
+
+    write(in_folder(folder), folder / NAME)
 
 
 def _keep(result: Result, folder: Path, runs: RunsClient) -> None:

@@ -207,7 +207,7 @@ def site_pod(options: CompileOptions) -> Any:
         _schedule(task, sites)
         _limited(task, options, sites.timeout_s)
 
-    return dsl.pipeline(pipeline, name="site")
+    return dsl.pipeline(pipeline, name="site-pod")
 
 
 def _site(image: str) -> Any:

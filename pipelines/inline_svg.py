@@ -1,11 +1,12 @@
 """A matplotlib figure as SVG inside a page: the same figure gives the same bytes, and no address leads elsewhere."""
 
 import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from html import escape
 from io import StringIO
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # it takes a second to import, and only those who draw need it
     from matplotlib.figure import Figure
@@ -18,13 +19,14 @@ def drawing(name: str) -> Iterator[None]:
     """What a figure for a page is made and written under: text stays text, and a dollar sign is one."""
     from matplotlib import rc_context
 
-    settings = {
+    settings: dict[Any, Any] = {
         "svg.fonttype": "none",
         "svg.hashsalt": name,
         "font.family": "sans-serif",
         "text.parse_math": False,
     }
-    with rc_context(settings):
+    with rc_context(settings), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)  # the reader's fonts draw it
         yield
 
 
@@ -38,7 +40,5 @@ def inline(figure: "Figure", name: str, title: str, description: str) -> str:
     svg = re.sub(r'\s+xmlns(:\w+)?="[^"]*"', "", svg, count=2)
     svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", svg)
     opening, rest = svg.split(">", 1)
-    told = (
-        f'<title id="{name}-title">{escape(title)}</title><desc id="{name}-text">{escape(description)}</desc>'
-    )
+    told = f'<title id="{name}-title">{escape(title)}</title><desc id="{name}-text">{escape(description)}</desc>'
     return f'{opening} role="img" aria-labelledby="{name}-title {name}-text">\n{told}{rest}'

@@ -101,4 +101,6 @@ def burndown(checked: Checked) -> str:
     terms = checked.account.terms
     title = f"Privacy budget of {terms.population} at {terms.site}"
     with drawing("burndown"):
-        return inline(figure(checked), "burndown", title, "What was left of epsilon after each entry of the table below.")
+        return inline(
+            figure(checked), "burndown", title, "What was left of epsilon after each entry of the table below."
+        )

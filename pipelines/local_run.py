@@ -80,7 +80,9 @@ def execute(request: Request, say: Callable[[str], object]) -> Outcome:
         aggregator(embedded.served(file, where, pki), logs / "aggregator.log") as server,
     ):
         asked = _asked(file, rules, where, server.address)
-        sites = LocalSites(file, request.folder, server, processes, pki, lambda: _made(request.folder, "partition/manifest"), say)
+        sites = LocalSites(
+            file, request.folder, server, processes, pki, lambda: _made(request.folder, "partition/manifest"), say
+        )
         told = Told(say)
         try:
             with worker(asked, logs / "pipeline.log", _environment(pki, request.folder)) as child:

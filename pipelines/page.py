@@ -1,9 +1,10 @@
-"""Parts of an HTML page that needs no other file, address or script: its style, tables and facts; all text is escaped."""
+"""Parts of an HTML page that needs no other file, address or script; all text that they are given is escaped."""
 
 import re
 from collections.abc import Iterable, Mapping
 from html import escape
 
+NOTHING_ELSE = "default-src 'none'; style-src 'unsafe-inline'"  # no script runs, and nothing is fetched from anywhere
 DIGEST = re.compile("[0-9a-f]{64}")
 
 STYLE = """
@@ -36,6 +37,7 @@ def document(title: str, parts: Iterable[str], style: str = "") -> str:
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f'<meta http-equiv="Content-Security-Policy" content="{NOTHING_ELSE}">'
         f"<style>{STYLE}{style}</style></head>\n<body>\n" + "\n".join(parts) + "\n</body></html>\n"
     )
 
@@ -68,7 +70,6 @@ def table(names: Iterable[str], rows: Iterable[Iterable[str]], kinds: str) -> st
 def pairs(rows: Mapping[str, str]) -> str:
     """Names and what they stand for; what is empty is left out."""
 
-
     def cell(value: str) -> str:
         return f"<code>{escape(value)}</code>" if DIGEST.fullmatch(value) else escape(value)
 
@@ -78,9 +79,19 @@ def pairs(rows: Mapping[str, str]) -> str:
     return f"<table class=pairs><tbody>\n{body}</tbody></table>"
 
 
-def section(name: str, title: str, *parts: str) -> str:
+def section(name: str, title: str, body: str) -> str:
     """A part of the page under a heading that can be linked to as #name."""
-    return f'<section id="{name}"><h2>{escape(title)}</h2>\n' + "\n".join(filter(None, parts)) + "\n</section>"
+    return f'<section id="{name}"><h2>{escape(title)}</h2>\n{body}\n</section>'
+
+
+def joined(*parts: str) -> str:
+    """Parts under one another; those that are empty are left out."""
+    return "\n".join(filter(None, parts))
+
+
+def box(kind: str, word: str, *parts: str) -> str:
+    """What nobody should overlook: a word, then parts; `kind` is verdict, verdict bad or verdict open."""
+    return f'<div class="{kind}"><b>{escape(word)}</b> {joined(*parts)}</div>'
 
 
 def paragraph(text: str, kind: str = "") -> str:

@@ -5,6 +5,10 @@ from typing import Annotated
 
 import typer
 
+from pipelines import kfp_commands
+from pipelines.operator_options import INTERRUPTED
+from pipelines.registry_commands import REFUSED
+
 app = typer.Typer(help="Compiles the pipelines, runs them here, and schedules them on KFP.", no_args_is_help=True)
 
 Options = Annotated[
@@ -63,3 +67,10 @@ def run_local(
     typer.echo(f"report: {folder / 'report.html'}; MLflow: {outcome.tracking}")
     if not outcome.promoted:
         raise typer.Exit(REFUSED)
+
+
+app.command()(kfp_commands.submit)
+app.command()(kfp_commands.schedule)
+app.command()(kfp_commands.unschedule)
+app.command("list")(kfp_commands.list_)
+app.command()(kfp_commands.register)

@@ -9,7 +9,7 @@ from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
-from pipelines.gate.verdict import Row, Verdict, plain
+from pipelines.gate.verdict import Verdict, plain
 from pipelines.registry_view import PREVIOUS, Difference, Judged, Model, interval
 from pipelines.report import number
 
@@ -26,11 +26,6 @@ def verdict_table(verdict: Verdict) -> Table:
     for row in verdict.rules:
         table.add_row(row.rule, _word("passed" if row.passed else "refused"), escape(row.detail))
     return table
-
-
-def refusals(rows: Sequence[Row]) -> Iterator[str]:
-    """A line for each rule that was not kept."""
-    return (f"refused by {row.rule}: {row.detail}" for row in rows)
 
 
 def list_table(models: Sequence[Model]) -> Table:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from pipelines.page import paragraph, section, table
+from pipelines.page import joined, paragraph, table
 from pipelines.report import number
 from pipelines.report_page import wording
 from pipelines.report_page.documents import Evaluation, Interval, Phase
@@ -21,15 +21,13 @@ KEPT = ("accuracy", "f1", "precision", "recall", "auc")
 
 def accuracy(found: Found) -> str:
     """The section."""
-    title, phases = "Accuracy over rounds", found.result.rounds if found.result else ()
+    phases = found.result.rounds if found.result else ()
     scored = [phase for phase in phases if phase.evaluation]
     if not scored:
-        return section("accuracy", title, paragraph("No phase was scored: nobody evaluated what was published.", "gap"))
+        return joined(paragraph("No phase was scored: nobody evaluated what was published.", "gap"))
     names = [name for name in KEPT if any(name in phase.evaluation for phase in scored)]
     rows, more = wording.cut([_row(phase, names) for phase in phases], ROWS)
-    return section(
-        "accuracy",
-        title,
+    return joined(
         _curve(phases, found.evaluation),
         table(("round", *map(wording.metric, names)), rows, "t" + "n" * len(names)),
         paragraph(more, "soft") if more else "",
@@ -55,10 +53,14 @@ def _curve(phases: Sequence[Phase], evaluation: Evaluation | None) -> str:
     words = f"After round {wording.phase(last, last.factors)}: {reached}."
     tested = _tested(evaluation)
     if tested:
-        words += f" Beside it: {wording.metric(evaluation.primary)} on the test set, with its interval." if evaluation else ""
+        words += (
+            f" Beside it: {wording.metric(evaluation.primary)} on the test set, with its interval."
+            if evaluation
+            else ""
+        )
 
     def draw(figure: "Figure") -> None:
-        axes = figure.subplots(1, 2, sharey=True, width_ratios=(4, 1.3)) if tested else [figure.subplots()]
+        axes = figure.subplots(1, 2, sharey=True, width_ratios=(3, 1.5)) if tested else [figure.subplots()]
         _lines(axes[0], scored, names, [wording.phase(phase, phase.factors) for phase in phases])
         if tested and evaluation:
             intervals(axes[1], tested)

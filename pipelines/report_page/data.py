@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from pipelines.page import paragraph, section, table
+from pipelines.page import joined, pairs, paragraph, table
 from pipelines.report_page import wording
 from pipelines.report_page.documents import Manifest
 from pipelines.report_page.found import Found
@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-SITES = 200
+SITES = 200  # rows of the table
+LONGEST = 18  # characters of a label along the axis
 KINDS = {
     "simulation": "A simulation: data that the hub owns, divided over the sites.",
     "consortium": "A consortium: the data belong to the sites, and here stands no more than their policies allow.",
@@ -21,25 +22,25 @@ KINDS = {
 
 def data(found: Found) -> str:
     """The section."""
-    title, manifest = "Training data", found.manifest
+    manifest = found.manifest
     if manifest is None:
         words = "There is no manifest of the partition. The data stay at the sites; nothing more is known of them here."
-        return section("data", title, paragraph(words, "gap"))
+        return joined(paragraph(words, "gap"))
     labels = list(manifest.labels) or sorted({label for site in manifest.sites.values() for label in site.labels})
     counted = any(site.labels for site in manifest.sites.values())
-    return section(
-        "data",
-        title,
+    return joined(
         paragraph(KINDS[manifest.kind] + (f" Source: {manifest.source}." if manifest.source else "")),
         _map(manifest, labels) if counted and len(labels) <= NAMED else "",
         _table(manifest, labels if counted and len(labels) <= 6 else []),
-        paragraph(f"Kept apart for testing: {_examples(manifest)}.", "soft") if manifest.test else "",
+        _test(manifest),
     )
 
 
-def _examples(manifest: Manifest) -> str:
-    test = manifest.test
-    return f"{wording.count(test.examples, 'example')}, sha256 {test.sha256}" if test else "none"
+def _test(manifest: Manifest) -> str:
+    if manifest.test is None:
+        return ""
+    rows = {"kept apart for testing": wording.count(manifest.test.examples, "example"), "sha256": manifest.test.sha256}
+    return pairs(rows)
 
 
 def _table(manifest: Manifest, labels: list[str]) -> str:
@@ -59,21 +60,34 @@ def _table(manifest: Manifest, labels: list[str]) -> str:
 
 def _map(manifest: Manifest, labels: list[str]) -> str:
     shown = [(name, site.labels) for name, site in manifest.sites.items() if site.labels][:NAMED]
-    most = max(max(counts.values(), default=0) for _, counts in shown)
-    words = f"Examples of each label at each site; the largest cell has {most}."
+    sites, counts = [name for name, _ in shown], [[found.get(label, 0) for label in labels] for _, found in shown]
+    words = f"Examples of each label at each site; the largest cell has {max(map(max, counts))}."
+    if len(shown) < len(manifest.sites):
+        words += f" Drawn: {len(shown)} of {len(manifest.sites)} sites."
 
     def draw(figure: "Figure") -> None:
-        _cells(figure.subplots(), [[counts.get(label, 0) for label in labels] for _, counts in shown], most)
-        axes = figure.axes[0]
-        slanted = {"rotation": 30, "ha": "right"} if sum(map(len, labels)) > 70 else {}
-        axes.set_xticks([place + 0.5 for place in range(len(labels))], labels, fontsize=9, **slanted)
-        axes.set_yticks([place + 0.5 for place in range(len(shown))], [name for name, _ in shown], fontsize=9)
+        axes = figure.subplots()
+        _cells(axes, counts, max(1, *map(max, counts)))
+        _named(axes, sites, labels)
 
-    return picture("partition", "Examples by site and label", words, draw, 1.0 + 0.3 * len(shown))
+    height = 1.0 + 0.3 * len(shown) + (1.0 if _slanted(labels) else 0.2)
+    return picture("partition", "Examples by site and label", words, draw, height)
+
+
+def _slanted(labels: list[str]) -> bool:
+    return sum(min(len(label), LONGEST) for label in labels) > 70
+
+
+def _named(axes: "Axes", sites: list[str], labels: list[str]) -> None:
+    along = [wording.short(label, LONGEST) for label in labels]
+    turn, side = (40, "right") if _slanted(labels) else (0, "center")
+    axes.set_xticks([place + 0.5 for place in range(len(labels))], along, fontsize=9, rotation=turn, ha=side)
+    down = [wording.short(site) for site in sites]
+    axes.set_yticks([place + 0.5 for place in range(len(sites))], down, fontsize=9)
 
 
 def _cells(axes: "Axes", counts: list[list[int]], most: int) -> None:
-    axes.pcolormesh(counts, cmap="Blues", vmin=0, vmax=max(most, 1), edgecolors="white", linewidth=1)
+    axes.pcolormesh(counts, cmap="Blues", vmin=0, vmax=most, edgecolors="white", linewidth=1)
     axes.invert_yaxis()
     axes.tick_params(length=0)
     for side in axes.spines.values():

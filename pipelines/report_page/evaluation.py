@@ -1,35 +1,43 @@
 """What the candidate reached on the test set, beside the champion and the base model."""
 
-from pipelines.page import pairs, paragraph, section, table
+from pipelines.page import box, joined, pairs, paragraph, table
 from pipelines.report import number
 from pipelines.report_page import wording
 from pipelines.report_page.documents import Evaluation
 from pipelines.report_page.found import Found
 from pipelines.report_page.rounds import ROWS
 
+UNCHECKED = (
+    "The test examples were not looked for among the training examples: where the sites own the data, nobody but they "
+    "can do that."
+)
+
 
 def evaluation(found: Found) -> str:
     """The section."""
-    title, document = "Evaluation", found.evaluation
+    document = found.evaluation
     if document is None:
-        return section("evaluation", title, paragraph("There is no evaluation on a test set.", "gap"))
-    return section(
-        "evaluation",
-        title,
+        return joined(paragraph("There is no evaluation on a test set.", "gap"))
+    return joined(
         _leakage(document),
         _metrics(document),
         _differences(document),
         _classes(document),
+        "<h3>What was compared, and on what</h3>",
         pairs(_about(document)),
     )
 
 
 def _about(document: Evaluation) -> dict[str, str]:
-    test, versions = document.test_set, {name: scored.version for name, scored in document.models.items()}
+    test = document.test_set
+    models = {
+        f"{name}{f', version {scored.version}' * bool(scored.version)}": scored
+        for name, scored in document.models.items()
+    }
     return {
-        "test set": f"{test.source}: {wording.count(test.examples, 'example')}, sha256 {test.sha256}",
-        **{f"version of the {name}": version for name, version in versions.items() if name != "base"},
-        **{f"digest of the {name}": scored.digest for name, scored in document.models.items()},
+        "test set": f"{test.source}: {wording.count(test.examples, 'example')}",
+        "its sha256": test.sha256,
+        **{name: scored.digest for name, scored in models.items()},
         "intervals": f"{document.confidence:.0%}, by bootstrap over {document.resamples} resamples of the test set",
     }
 
@@ -37,13 +45,12 @@ def _about(document: Evaluation) -> dict[str, str]:
 def _leakage(document: Evaluation) -> str:
     leakage = document.leakage
     if leakage is None or not leakage.checked:
-        words = "The test examples were not looked for among the training examples: where the sites own the data, nobody but they can do that."
-        return paragraph(words, "soft")
+        return paragraph(UNCHECKED, "soft")
     if leakage.overlap == 0:
         words = f"None of the {leakage.checked} test examples was trained on."
         return paragraph(words)
-    words = f"{leakage.overlap} of {leakage.checked} test examples were trained on: the numbers below are too good."
-    return f'<div class="verdict bad">{paragraph(words)}</div>'
+    words = f"{leakage.overlap} of {leakage.checked} test examples were trained on, so the numbers below are too good."
+    return box("verdict bad", "Leakage.", paragraph(words))
 
 
 def _metrics(document: Evaluation) -> str:

@@ -1,12 +1,12 @@
 """What there is to say of a run, and what is missing."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 from pydantic import ValidationError
 
+from deerfield.errors import InvalidInput
 from deerfield.runspec import RunSpec
 from deerfield.strategies import make
 from pipelines.report_page.documents import Evaluation, Manifest, Part, ResultDocument, Verdict
@@ -48,17 +48,19 @@ def of(result: Result) -> ResultDocument:
     return ResultDocument.model_validate(result.json())
 
 
-def read(model: type[Document], path: Path, gap: Callable[[str], None]) -> Document | None:
-    """The document in `path`; without a usable one it tells `gap` why, and answers None."""
+def read(model: type[Document], path: Path) -> Document:
+    """The document in `path`.
+
+    Raises:
+        InvalidInput: there is none, or it is not what deerfield writes.
+    """
     try:
         if (size := path.stat().st_size) > LARGEST:
-            gap(f"{path.name} has {size} bytes; the limit is {LARGEST}")
-            return None
+            raise InvalidInput(f"{path.name} has {size} bytes; the limit is {LARGEST}")
         return model.model_validate_json(path.read_bytes())
     except OSError as error:
-        gap(f"{path.name} cannot be read ({error.strerror})")
+        raise InvalidInput(f"{path.name} cannot be read ({error.strerror})") from error
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the whole of it"
-        gap(f"{path.name} is not what deerfield writes: {where}: {first['msg']}")
-    return None
+        raise InvalidInput(f"{path.name} is not what deerfield writes: {where}: {first['msg']}") from None

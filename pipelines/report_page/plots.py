@@ -2,20 +2,21 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from statistics import median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 from pipelines.inline_svg import drawing, inline
 from pipelines.page import figure
 from pipelines.report_page.documents import Interval
-from pipelines.report_page.wording import several
+from pipelines.report_page.wording import several, short
 
 if TYPE_CHECKING:  # it takes a second to import, and only those who draw need it
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 BLUE, VERMILLION, GREEN, PURPLE, ORANGE, GREY = "#0072B2", "#D55E00", "#009E73", "#B0578D", "#B07D00", "#6b7580"
 # Okabe and Ito's colours, some of them darker, so that they also show on paper; each line has dashes of its own too
-STYLES = (
+STYLES: Sequence[Mapping[str, Any]] = (
     {"color": BLUE, "linestyle": "-", "marker": "o"},
     {"color": VERMILLION, "linestyle": "--", "marker": "s"},
     {"color": GREEN, "linestyle": "-.", "marker": "^"},
@@ -41,7 +42,7 @@ def picture(name: str, title: str, told: str, draw: Callable[["Figure"], None], 
         return figure(inline(made, name, title, told), f"{title}. {told}")
 
 
-def plain(axes: "Axes", grid: str = "y") -> None:
+def plain(axes: "Axes", grid: Literal["x", "y"] = "y") -> None:
     """No frame, faint lines behind the data."""
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
@@ -66,9 +67,13 @@ def line(axes: "Axes", xs: Sequence[float], ys: Sequence[float], number: int, la
     axes.plot(xs, ys, linewidth=1.8, markersize=5, label=label, **style)
 
 
-def legend(axes: "Axes") -> None:
-    """Above the data, so that it never lies over it."""
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=3, frameon=False, fontsize=9, borderaxespad=0.2)
+def legend(axes: "Axes", named: Mapping[str, "Artist"] | None = None) -> None:
+    """What the colours mean, above the data, so that it never lies over them; `named` instead of all that is drawn."""
+    handles, labels = axes.get_legend_handles_labels() if named is None else (list(named.values()), list(named))
+    longest = max(map(len, labels), default=0)
+    columns = max(1, min(5 if named else 3, 96 // (longest + 8)))
+    place: dict[str, Any] = {"bbox_to_anchor": (0, 1.0), "borderaxespad": 0.2, "frameon": False, "fontsize": 9}
+    axes.legend(handles, labels, loc="lower left", ncols=columns, **place)
 
 
 def intervals(axes: "Axes", estimates: Mapping[str, Interval], flat: bool = False) -> None:
@@ -80,9 +85,9 @@ def intervals(axes: "Axes", estimates: Mapping[str, Interval], flat: bool = Fals
         high = (value if found.high is None else found.high) - value
         bars = [[max(low, 0.0)], [max(high, 0.0)]]
         colour = BLUE if flat or name == "candidate" else GREY
-        at = ([value], [place]) if flat else ([place], [value])
-        axes.errorbar(*at, **{"xerr" if flat else "yerr": bars}, fmt="o", color=colour, capsize=4, markersize=6)
-    ticks = (list(range(len(estimates))), list(estimates))
+        x, y, xs, ys = ([value], [place], bars, None) if flat else ([place], [value], None, bars)
+        axes.errorbar(x, y, xerr=xs, yerr=ys, fmt="o", color=colour, capsize=4, markersize=6)
+    ticks = (list(range(len(estimates))), [short(name) for name in estimates])
     if flat:
         axes.set_yticks(*ticks)
         axes.set_ylim(len(estimates) - 0.5, -0.5)
@@ -102,10 +107,10 @@ def alike(series: Series) -> dict[str, Sequence[float]]:
     middle = median([values[-1] for values in ends])
     nearest = min(ends[1:-1], key=lambda values: abs(values[-1] - middle))
     chosen = {"highest": ends[-1], "middle": nearest, "lowest": ends[0]}
-    return {f"{which}: {several(groups[values], 2)}": values for which, values in chosen.items()}
+    return {f"{which}: {several(map(short, groups[values]), 1)}": values for which, values in chosen.items()}
 
 
 def _called(names: Sequence[str], everybody: int) -> str:
     if len(names) == everybody and everybody > 1:
         return f"all {everybody} sites alike"
-    return several(names, 3)
+    return several(map(short, names), 3 if sum(map(len, map(short, names[:3]))) < 60 else 1)

@@ -5,13 +5,23 @@ from math import inf, isinf
 from typing import TYPE_CHECKING
 
 from deerfield.runspec import RunSpec
-from pipelines.page import paragraph, section, table
+from pipelines.page import box, joined, paragraph, table
 from pipelines.report import number
 from pipelines.report_page import wording
 from pipelines.report_page.documents import ResultDocument, Site
 from pipelines.report_page.found import Found
 from pipelines.report_page.plots import (
-    BLUE, GREY, NAMED, VERMILLION, Series, alike, legend, line, phases_along, picture, plain,
+    BLUE,
+    GREY,
+    NAMED,
+    VERMILLION,
+    Series,
+    alike,
+    legend,
+    line,
+    phases_along,
+    picture,
+    plain,
 )  # fmt: skip
 
 if TYPE_CHECKING:
@@ -24,33 +34,37 @@ MEANING = {
     "patient": "all examples of one patient",
     "site": "everything that one site contributes",
 }
+NONE = (
+    "Unit none: this run promises nothing, and its epsilon is infinite at every site. Treat its model and its updates "
+    "as if they were the data."
+)
+UNCOUNTED = "No phase was published, so nothing is counted here. What a site has reserved stands in its own ledger."
+COLUMNS = (
+    "Spent in this run: counted by the aggregator from the tasks that were taken. Total of the population: over all "
+    "runs on these data, as each site's signed attestation says from its own ledger, where a run is charged as a "
+    "whole when it is reserved. Each site also enforces a limit of its own, which is known to the site alone. Noise is "
+    "the noise multiplier, q the probability of a unit to be in a step."
+)
 
 
 def privacy(found: Found) -> str:
     """The section."""
-    title, spec, result = "Privacy budget", found.spec, found.result
+    spec, result = found.spec, found.result
     if spec is None or result is None:
-        return section("privacy", title, paragraph("What was spent is not known.", "gap"))
+        return joined(paragraph("What was spent is not known.", "gap"))
     if spec.privacy.unit == "none":
-        words = "Unit none: this run promises no privacy, its epsilon is infinite at every site. Its model and its updates must be treated as the data themselves."
-        return section("privacy", title, f'<div class="verdict bad">{paragraph(words)}</div>')
+        return box("verdict bad", "No privacy.", paragraph(NONE))
     if not result.sites:
-        return section("privacy", title, paragraph(_promise(spec)), paragraph("No phase was published yet, so nothing is counted here. What a site has reserved stands in its own ledger.", "gap"))
+        return joined(paragraph(_promise(spec)), paragraph(UNCOUNTED, "gap"))
     rows, more = wording.cut([_row(name, site, spec) for name, site in _ranked(result)], SITES)
     names = ("site", "spent in this run", "of its limit", "total of the population", "noise", "q", "steps", "clip")
-    return section(
-        "privacy",
-        title,
+    return joined(
         paragraph(_promise(spec)),
         _burndown(result, spec),
         table(names, rows, "tnnnnnnn"),
         paragraph(more, "soft") if more else "",
         _totals(result, spec),
-        paragraph(
-            "Spent in this run: counted by the aggregator from the tasks that were taken. Total of the population: over all runs that used these data, as each site's signed attestation says from its own ledger; a run is charged there as a whole when it is reserved. Each site also enforces a limit of its own, which stays with the site. "
-            "Noise is the noise multiplier, q the sampling probability of a unit in a step.",
-            "soft",
-        ),
+        paragraph(COLUMNS, "soft"),
     )
 
 
@@ -62,8 +76,8 @@ def _promise(spec: RunSpec) -> str:
         else " The run file sets no limit over several runs; each site's policy does."
     )
     return (
-        f"Differential privacy protects {MEANING[spec.privacy.unit]}: whether those data took part changes what anybody "
-        f"can learn from the updates and the model by at most epsilon {limit}, with delta {spec.privacy.delta:g}."
+        f"Differential privacy protects {MEANING[spec.privacy.unit]}: what anybody can learn from the updates and the "
+        f"model hardly depends on them, bounded by epsilon {limit} with delta {spec.privacy.delta:g}."
         f"{rule}"
     )
 
@@ -97,7 +111,9 @@ def _burndown(result: ResultDocument, spec: RunSpec) -> str:
         f"Every site begins with epsilon {limit:g} for this run. After {wording.count(len(labels), 'phase')} the least "
         f"is left at {worst}: {ends[worst]:.3f}."
     )
-    return picture("burndown", "What was left of the run's epsilon", words, lambda made: _draw(made, left, limit, labels), 3.2)
+    return picture(
+        "burndown", "What was left of the run's epsilon", words, lambda made: _draw(made, left, limit, labels), 2.8
+    )
 
 
 def remaining(spent: Sequence[Mapping[str, float]], limit: float) -> Series:
@@ -119,8 +135,8 @@ def _draw(figure: "Figure", left: Series, limit: float, labels: Sequence[str]) -
     phases_along(axes, labels)
     axes.set_ylim(-0.02 * limit, limit * 1.04)
     axes.set_xlim(-0.2, len(labels) + 0.2)
-    beside = {"textcoords": "offset points", "fontsize": 9, "color": VERMILLION}
-    axes.annotate("limit: nothing is left", (-0.2, 0), (4, 4), **beside)
+    words = "limit: nothing is left"
+    axes.annotate(words, (-0.2, 0.0), (4, 4), textcoords="offset points", fontsize=9, color=VERMILLION)
     axes.set_ylabel("epsilon left for this run", fontsize=9)
     legend(axes)
 
@@ -149,7 +165,7 @@ def _bars(axes: "Axes", spent: Sequence[tuple[str, float]], limit: float | None)
     colours = [VERMILLION if limit is not None and total > limit else BLUE for _, total in spent]
     bars = axes.barh(list(rows), [total for _, total in spent], height=0.6, color=colours)
     axes.bar_label(bars, fmt="%.3f", padding=4, fontsize=9)
-    axes.set_yticks(list(rows), [name for name, _ in spent])
+    axes.set_yticks(list(rows), [wording.short(name) for name, _ in spent])
     axes.set_xlim(0, max([total for _, total in spent] + ([limit] if limit else [])) * 1.12)
     if limit is not None:
         axes.axvline(limit, color=GREY, linestyle="--", linewidth=1.4, label=f"the federation's limit, {limit:g}")

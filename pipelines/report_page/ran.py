@@ -5,7 +5,7 @@ from html import escape
 from deerfield import __version__
 from deerfield.runspec import RunSpec
 from deerfield.strategies import describe, make
-from pipelines.page import facts, pairs, paragraph, section
+from pipelines.page import box, facts, joined, pairs, paragraph
 from pipelines.report import number
 from pipelines.report_page import wording
 from pipelines.report_page.documents import ResultDocument
@@ -20,7 +20,7 @@ STATES = {
     "running": ("Still running.", "verdict open"),
 }
 UNKNOWN = ("Not known.", "verdict bad")
-SITES = 60  # named in the table
+SITES = 24  # named in the table
 
 
 def head(found: Found) -> str:
@@ -35,7 +35,7 @@ def head(found: Found) -> str:
         (
             f"<header><h1>Report of {escape(found.name)}</h1>",
             f"<p class=soft>{escape(begun)}written by deerfield {escape(__version__)}</p>",
-            f'<div class="{kind}"><b>{word}</b> {paragraph(said)}{because}{around}</div>',
+            box(kind, word, paragraph(said), because, around),
             _verdict(found),
             facts(_figures(found)) if result else "",
             _missing(found),
@@ -47,8 +47,9 @@ def head(found: Found) -> str:
 def _verdict(found: Found) -> str:
     if found.verdict is None:
         return ""
-    kind = "verdict" if found.verdict.passed else "verdict bad"
-    return f'<div class="{kind}"><b>{"Promotion: passed." if found.verdict.passed else "Promotion: refused."}</b> {paragraph(headline(found.verdict))}</div>'
+    passed = found.verdict.passed
+    kind, word = ("verdict", "Promotion: passed.") if passed else ("verdict bad", "Promotion: refused.")
+    return box(kind, word, paragraph(headline(found.verdict)))
 
 
 def _story(found: Found, result: ResultDocument, spec: RunSpec | None) -> str:
@@ -98,26 +99,26 @@ def _missing(found: Found) -> str:
     if not found.missing:
         return ""
     listed = "".join(f"<li>{escape(each)}</li>" for each in found.missing)
-    return f'<div class="verdict open"><b>This report is not complete.</b><ul>{listed}</ul></div>'
+    return box("verdict open", "This report is not complete.", f"<ul>{listed}</ul>")
 
 
 def ran(found: Found) -> str:
     """The section."""
     spec, result = found.spec, found.result
     if spec is None:
-        return section("ran", "What ran", paragraph("The run file is not known.", "gap"))
+        return joined(paragraph("The run file is not known.", "gap"))
     privacy, model, lora = spec.privacy, spec.model, spec.model.lora
     epsilon = "none" if privacy.unit == "none" else f"epsilon {privacy.epsilon:g}, delta {privacy.delta:g}"
     options = ", ".join(f"{name} {value}" for name, value in spec.strategy.items() if name != "name")
     adapter = result.adapter_sha256 if result else ""
+    strategy, epochs = str(spec.strategy["name"]), wording.count(spec.epochs, "local epoch")
     rows = {
         "name": spec.name,
         "run": found.name,
-        "strategy": f"{spec.strategy['name']}{' with ' + options if options else ''}: {describe(str(spec.strategy['name'])).title}",
-        "rounds": f"{spec.rounds}, each of {wording.count(found.phases // spec.rounds, 'phase')}, {wording.count(spec.epochs, 'local epoch')} each",
+        "strategy": f"{strategy}{' with ' + options if options else ''}: {describe(strategy).title}",
+        "rounds": f"{spec.rounds}, {_phases(found, spec)}, {epochs} in each; seed {spec.seed}",
         "population": spec.population,
-        "sites": wording.several(spec.federation.sites, SITES),
-        "quorum": f"{spec.federation.quorum or len(spec.federation.sites)} of {len(spec.federation.sites)}",
+        "sites": f"{wording.several(spec.federation.sites, SITES)}; quorum {spec.federation.quorum or 'all'}",
         "labels": ", ".join(spec.labels),
         "privacy": f"unit {privacy.unit}, {epsilon}, clip {number(privacy.clip)}, sampling q {privacy.sample_rate:g}",
         "base model": model.base,
@@ -125,11 +126,15 @@ def ran(found: Found) -> str:
         "adapter": f"LoRA of rank {lora.rank}, scale {lora.scale:g}, beside {', '.join(lora.targets)}",
         "trained adapter, sha256": adapter if isinstance(adapter, str) else f"one for each of {len(adapter)} sites",
         "registered as": _registered(result),
-        "seed": str(spec.seed),
         "run file, sha256": spec.sha256,
         "code": f"deerfield {result.version}" if result and result.version else _code(found),
     }
-    return section("ran", "What ran", pairs(rows))
+    return joined(pairs(rows))
+
+
+def _phases(found: Found, spec: RunSpec) -> str:
+    each = found.phases // spec.rounds
+    return f"{wording.count(each, 'phase')} in each" if each else "all at once"
 
 
 def _registered(result: ResultDocument | None) -> str:

@@ -4,23 +4,26 @@ from html import escape
 from shlex import quote
 
 from deerfield.runspec import RunSpec
-from pipelines.page import paragraph, section
+from pipelines.page import joined, paragraph
 from pipelines.report_page.found import Found
 from pipelines.run_start import text
 
-NOISE = "The noise of differential privacy is secret and drawn anew each time: another run with this file gives another adapter of the same quality, not the same bits."
-EXACT = "With unit none nothing is drawn but from the public seed: the same file over the same data, with every site answering, gives the same bits, sha256 included."
+NOISE = (
+    "The noise of differential privacy is secret and drawn anew each time: another run with this file gives another "
+    "adapter of the same quality, not the same bits."
+)
+EXACT = (
+    "With unit none nothing is drawn but from the public seed: the same file over the same data, with every site "
+    "answering, gives the same bits, sha256 included."
+)
 
 
 def reproduce(found: Found) -> str:
     """The section."""
-    title = "How to reproduce this"
     if found.spec is None:
-        return section("reproduce", title, paragraph("Without its run file nobody can repeat the run.", "gap"))
+        return joined(paragraph("Without its run file nobody can repeat the run.", "gap"))
     spec = found.spec
-    return section(
-        "reproduce",
-        title,
+    return joined(
         paragraph(EXACT if spec.privacy.unit == "none" else NOISE),
         f"<pre><code>{escape(_commands(found, spec))}</code></pre>",
         "<h3>The run file</h3>",

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from pipelines.page import paragraph, section, table
+from pipelines.page import joined, paragraph, table
 from pipelines.report_page import wording
 from pipelines.report_page.documents import Incident, OpenPhase, Phase, ResultDocument
 from pipelines.report_page.found import Found
@@ -11,6 +11,7 @@ from pipelines.report_page.timeline import timeline
 
 ROWS = 200  # phases in a table
 INCIDENTS = 60
+SECONDS = {"silent_s": "silent for seconds", "paused_s": "paused for seconds"}
 QUIET = "Nothing else happened: no site declined, left or was lost, and the run was never paused."
 WORDS = (
     "A phase is one exchange: every site trains on its own data and sends an update, the aggregator publishes the mean "
@@ -22,10 +23,10 @@ def rounds(found: Found) -> str:
     """The section."""
     result = found.result
     if result is None:
-        return section("rounds", "Rounds", paragraph("Nothing is known of the run's rounds.", "gap"))
+        return joined(paragraph("Nothing is known of the run's rounds.", "gap"))
     begun = bool(result.rounds or result.open)
     parts = (_phases(result),) if begun else (paragraph("No site has taken a task: no phase was begun.", "gap"),)
-    return section("rounds", "Rounds", *parts, _incidents(result.incidents) if result.incidents or begun else "")
+    return joined(*parts, _incidents(result.incidents) if result.incidents or begun else "")
 
 
 def _phases(result: ResultDocument) -> str:
@@ -75,5 +76,5 @@ def _incidents(incidents: Sequence[Incident]) -> str:
 def _incident(each: Incident) -> tuple[str, ...]:
     where = "" if each.round is None or each.phase is None else f"{each.round + 1}.{each.phase + 1}"
     said = wording.flat({name: value for name, value in (each.model_extra or {}).items() if value != ""})
-    details = "; ".join(f"{name.replace('_', ' ')}: {value}" for name, value in said.items())
+    details = "; ".join(f"{SECONDS.get(name, name.replace('_', ' '))}: {value}" for name, value in said.items())
     return wording.duration(each.at_s), where, each.site, each.kind.replace("_", " "), details

@@ -1,10 +1,9 @@
 """How the model does from site to site, as far as anybody may know it."""
 
 from collections.abc import Mapping
-
 from typing import TYPE_CHECKING
 
-from pipelines.page import paragraph, section, table
+from pipelines.page import joined, paragraph, table
 from pipelines.report import number
 from pipelines.report_page import wording
 from pipelines.report_page.documents import Evaluation
@@ -15,10 +14,15 @@ from pipelines.report_page.rounds import ROWS
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+UNKNOWN = (
+    "Not known: no site's policy lets its own scores out, and there was no test set that says of each example "
+    "which site it is like."
+)
+
 
 def spread(found: Found) -> str:
     """The section."""
-    title, evaluation = "Differences between sites", found.evaluation
+    evaluation = found.evaluation
     parts = [_by_site(evaluation)] if evaluation and evaluation.by_site else []
     reported = _reported(found)
     if reported:
@@ -26,11 +30,14 @@ def spread(found: Found) -> str:
         rows = [(site, *(number(row.get(name), ".3f") for name in names)) for site, row in sorted(reported.items())]
         rows, more = wording.cut(rows, ROWS)
         head = ("site", *map(wording.metric, names))
-        parts.append("<h3>What the sites report themselves, as far as their policies allow</h3>" + table(head, rows, "t" + "n" * len(names)) + (paragraph(more, "soft") if more else ""))
+        parts.append(
+            "<h3>What the sites report themselves, as far as their policies allow</h3>"
+            + table(head, rows, "t" + "n" * len(names))
+            + (paragraph(more, "soft") if more else "")
+        )
     if not parts:
-        words = "Not known: no site's policy lets its own scores out, and the model was not scored on a test set that names the site of each example."
-        parts = [paragraph(words, "gap")]
-    return section("spread", title, *parts)
+        parts = [paragraph(UNKNOWN, "gap")]
+    return joined(*parts)
 
 
 def _reported(found: Found) -> Mapping[str, Mapping[str, float]]:
@@ -61,7 +68,10 @@ def _by_site(evaluation: Evaluation) -> str:
         return shown + told
     ranked = sorted(known.items(), key=lambda item: (item[1].value or 0.0, item[0]))
     worst, best = ranked[0], ranked[-1]
-    words = f"{name} of the candidate is lowest at {worst[0]} ({wording.estimate(worst[1])}) and highest at {best[0]} ({wording.estimate(best[1])}); bars are {evaluation.confidence:.0%} intervals."
+    words = (
+        f"The candidate's {name} is lowest at {worst[0]}, {wording.estimate(worst[1])}, and highest at {best[0]}, "
+        f"{wording.estimate(best[1])}; bars are {evaluation.confidence:.0%} intervals."
+    )
     drawn = dict(ranked[:NAMED])
     if len(ranked) > NAMED:
         words += f" The {NAMED} lowest of {len(ranked)} sites are drawn."

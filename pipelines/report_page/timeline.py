@@ -1,11 +1,12 @@
 """The picture of who worked when: a bar for each task, a line for each publication."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from math import isfinite
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipelines.report_page import wording
-from pipelines.report_page.documents import ResultDocument
+from pipelines.report_page.documents import Phase, ResultDocument
 from pipelines.report_page.plots import BLUE, GREY, NAMED, ORANGE, VERMILLION, legend, picture, plain
 
 if TYPE_CHECKING:
@@ -13,6 +14,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 BARS = 4000  # tasks that are drawn one by one
+NAMES = ("odd phases", "even phases", "phase without an end", "published", "missing")
+KINDS: Sequence[Mapping[str, Any]] = (
+    {"color": BLUE, "label": NAMES[0]},
+    {"color": ORANGE, "hatch": "////", "label": NAMES[1]},
+    {"color": "#c9cdd2", "hatch": "...", "label": NAMES[2]},
+)
 
 
 def timeline(result: ResultDocument) -> str:
@@ -20,12 +27,12 @@ def timeline(result: ResultDocument) -> str:
     sites = _sites(result)
     if not sites or sum(len(phase.sites) for phase in result.rounds) > BARS:
         return ""
-    shown, more = sites[:NAMED], len(sites) - NAMED
+    shown, more = sorted(sites[:NAMED]), len(sites) - NAMED
     total = wording.duration(_end(result))
     words = (
         f"Each bar is one site at work on one phase, from taking its task to its answer; a line is a publication. "
         f"{wording.count(len(result.rounds), 'phase')} in {total}"
-        + (f"; the first {NAMED} sites by name, {more} are not drawn." if more > 0 else ".")
+        + (f"; {NAMED} sites, those that missed most first; {more} are not drawn." if more > 0 else ".")
     )
 
     def draw(figure: "Figure") -> None:
@@ -41,7 +48,7 @@ def _bars(axes: "Axes", result: ResultDocument, sites: Sequence[str]) -> None:
     for number_, phase in enumerate(result.rounds):
         spans = [(site, taken, done) for site, (taken, done) in phase.sites.items() if site in row]
         _worked(axes, row, [(s, t, d) for s, t, d in spans if t is not None and d is not None], number_ % 2, unit)
-        _missed(axes, [row[site] for site in phase.missing if site in row], phase.published_s, unit)
+        _missed(axes, [row[site] for site in phase.missing if site in row], _middle(phase), unit)
     if result.open is not None:
         end = _end(result)
         begun = [(site, t, d or end) for site, (t, d) in result.open.sites.items() if site in row and t is not None]
@@ -49,25 +56,13 @@ def _bars(axes: "Axes", result: ResultDocument, sites: Sequence[str]) -> None:
         _missed(axes, [row[site] for site in result.open.missing if site in row], end, unit)
     published = [phase.published_s / unit for phase in result.rounds if phase.published_s is not None]
     axes.vlines(published, -0.6, len(sites) - 0.4, color=GREY, linewidth=0.9, label="published")
-    axes.set_yticks(list(row.values()), list(row))
+    axes.set_yticks(list(row.values()), [wording.short(site) for site in row])
     axes.set_ylim(-0.6, len(sites) - 0.4)
     axes.set_xlim(left=0)
     axes.set_xlabel(f"{name} since the run began", fontsize=9)
     handles, labels = axes.get_legend_handles_labels()
-    if len(set(labels)) == len(labels):
-        legend(axes)
-        return
-    first = {label: handle for handle, label in zip(reversed(handles), reversed(labels), strict=True)}
-    axes.legend(
-        first.values(), first.keys(), loc="lower left", bbox_to_anchor=(0, 1.0), ncols=4, frameon=False, fontsize=9
-    )
-
-
-KINDS = (
-    {"color": BLUE, "label": "at work (odd phases)"},
-    {"color": ORANGE, "hatch": "////", "label": "at work (even phases)"},
-    {"color": "#c9cdd2", "hatch": "...", "label": "in a phase that was never published"},
-)
+    each = dict(zip(labels, handles, strict=True))  # a label stands once
+    legend(axes, {label: each[label] for label in NAMES if label in each})
 
 
 def _worked(
@@ -91,9 +86,15 @@ def _missed(axes: "Axes", rows: Sequence[int], at_s: float | None, unit: float) 
         axes.plot(xs, rows, "X", color=VERMILLION, markersize=8, linestyle="", clip_on=False, label="missing")
 
 
+def _middle(phase: Phase) -> float | None:
+    return None if phase.published_s is None else phase.published_s - phase.seconds / 2
+
+
 def _sites(result: ResultDocument) -> list[str]:
+    """Every site, those that missed most phases first."""
     every = [*result.rounds, *([result.open] if result.open else [])]
-    return sorted({site for phase in every for site in (*phase.sites, *phase.missing)})
+    missed = Counter(site for phase in every for site in phase.missing)
+    return sorted({site for phase in every for site in (*phase.sites, *phase.missing)}, key=lambda s: (-missed[s], s))
 
 
 def _end(result: ResultDocument) -> float:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from pipelines.page import paragraph, section, table
+from pipelines.page import joined, paragraph, table
 from pipelines.report import number
 from pipelines.report_page import wording
 from pipelines.report_page.documents import Phase
@@ -19,20 +19,16 @@ if TYPE_CHECKING:
 
 def traffic(found: Found) -> str:
     """The section."""
-    title = "Bytes and deviation"
     if found.result is None or not found.result.rounds:
-        return section("traffic", title, paragraph("No phase was published.", "gap"))
+        return joined(paragraph("No phase was published.", "gap"))
     phases = found.result.rounds
     up, down = sum(phase.bytes_up for phase in phases), sum(phase.bytes_down for phase in phases)
     exact = [phase.deviation for phase in phases if phase.deviation is not None]
-    words = (
-        f"The sites together sent {size(up)} and fetched {size(down)}. "
-        + (
-            f"The published product was at most {number(max(exact), '.1e')} of its length away from the mean of the "
-            "sites' products."
-            if exact
-            else "There is no deviation: the sites' products are not averaged."
-        )
+    words = f"The sites together sent {size(up)} and fetched {size(down)}. " + (
+        f"The published product was at most {number(max(exact), '.1e')} of its length away from the mean of the "
+        "sites' products."
+        if exact
+        else "There is no deviation: the sites' products are not averaged."
     )
     labels = [wording.phase(phase, phase.factors) for phase in phases]
     rows, more = wording.cut(
@@ -43,10 +39,10 @@ def traffic(found: Found) -> str:
         ROWS,
     )
     names = ("round", "sent by the sites", "fetched by the sites", "deviation", "adapter (sha256)")
-    return section(
-        "traffic",
-        title,
-        picture("traffic", "Bytes and deviation of each phase", words, lambda made: _traffic(made, phases, labels), 2.8),
+    return joined(
+        picture(
+            "traffic", "Bytes and deviation of each phase", words, lambda made: _traffic(made, phases, labels), 2.8
+        ),
         table(names, rows, "tnnnh"),
         paragraph(more, "soft") if more else "",
     )

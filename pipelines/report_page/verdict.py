@@ -1,6 +1,6 @@
 """What the gate said of the model: every rule with its numbers, and the evidence."""
 
-from pipelines.page import pairs, paragraph, section, table
+from pipelines.page import box, joined, pairs, paragraph, table
 from pipelines.report import number
 from pipelines.report_page import wording
 from pipelines.report_page.documents import RuleVerdict, Verdict
@@ -11,14 +11,12 @@ EVIDENCE = 80  # entries of the evidence
 
 def verdict(found: Found) -> str:
     """The section."""
-    title, given = "Verdict", found.verdict
+    given = found.verdict
     if given is None:
         words = "The gate has not judged this model: nothing was promoted, and the champion is what it was."
-        return section("verdict", title, paragraph(words, "gap"))
+        return joined(paragraph(words, "gap"))
     rows = [_row(rule) for rule in given.rules]
-    return section(
-        "verdict",
-        title,
+    return joined(
         _box(given),
         table(("rule", "", "value", "limit", "details"), rows, "ttnnw"),
         _evidence(given),
@@ -31,14 +29,19 @@ def headline(given: Verdict) -> str:
     if given.passed:
         return f"{what} passed all {len(given.rules)} rules of the gate and may become the champion."
     broken = [rule.rule for rule in given.rules if not rule.passed]
-    return f"{what} was refused by {wording.count(len(broken), 'rule')} of {len(given.rules)}: {wording.several(broken)}."
+    return (
+        f"{what} was refused by {wording.count(len(broken), 'rule')} of {len(given.rules)}: {wording.several(broken)}."
+    )
 
 
 def _box(given: Verdict) -> str:
-    before = f"The champion to be replaced: version {given.expected_champion}." if given.expected_champion else "There was no champion before."
-    kind = "verdict" if given.passed else "verdict bad"
-    word = "Passed." if given.passed else "Refused."
-    return f'<div class="{kind}"><b>{word}</b> {paragraph(headline(given))}{paragraph(before, "soft")}</div>'
+    before = (
+        f"The champion to be replaced: version {given.expected_champion}."
+        if given.expected_champion
+        else "There was no champion before."
+    )
+    kind, word = ("verdict", "Passed.") if given.passed else ("verdict bad", "Refused.")
+    return box(kind, word, paragraph(headline(given)), paragraph(before, "soft"))
 
 
 def _row(rule: RuleVerdict) -> tuple[str, ...]:

@@ -53,6 +53,12 @@ def several(names: Iterable[str], most: int = 6) -> str:
     return shown if len(each) <= most else f"{shown} and {len(each) - most} more"
 
 
+def short(name: str, most: int = 26) -> str:
+    """A name that fits beside a picture: of a long one its two ends, which tell it from others."""
+    plain = "".join(each if each.isprintable() else " " for each in name)
+    return plain if len(plain) <= most else f"{plain[: most - 9]}…{plain[-8:]}"
+
+
 def count(amount: int, noun: str) -> str:
     """A number of things."""
     return f"{amount} {noun}" if amount == 1 else f"{amount} {noun}s"

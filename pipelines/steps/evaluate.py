@@ -12,10 +12,10 @@ from deerfield.errors import InvalidInput
 from deerfield.fingerprint import read_fingerprints
 from deerfield.runfile import Source, source_of
 from pipelines import scores
-from pipelines.evaluation_document import CANDIDATE, document, named, summary
+from pipelines.evaluation_document import CANDIDATE, document, summary
 from pipelines.registry_reader import CHAMPION, RegistryReader, Version, open_registry
 from pipelines.scores import Model, Scores
-from pipelines.site_process import scratch
+from pipelines.site_process import local, scratch
 
 BASE = "base"
 TAG = "deerfield.base_digest"
@@ -41,19 +41,20 @@ def evaluate(
             training data.
         Unreachable: MLflow does not answer.
     """
-    source = source_of(test_set, "the test set")
-    against = Path(training) if training else None
-    if against is not None:
-        read_fingerprints(against)  # before any model is fetched
-    registry = open_registry(tracking)
-    candidate = registry.version(model, version)
-    champion = registry.champion(model)
+    named = source_of(test_set, "the test set")
     with scratch("evaluate") as folder:
+        source = named.model_copy(update={"path": local(named.path, "test", folder)})
+        against = Path(local(training, "training", folder)) if training else None
+        if against is not None:
+            read_fingerprints(against)  # before any model is fetched
+        registry = open_registry(tracking)
+        candidate = registry.version(model, version)
+        champion = registry.champion(model)
         models = _models(registry, candidate, champion, base, folder)
         found, checked = scores.score(models, source, against, folder)
     judged = document(found, _about(candidate, champion))
     judged["test_set"] = {
-        "source": source.path,
+        "source": named.path,
         "sha256": _sha256(source, found[CANDIDATE]),
         "examples": len(found[CANDIDATE].labels),
     }
@@ -61,7 +62,7 @@ def evaluate(
     judged["leakage"] = {"checked": checked, "overlap": 0}
     print(*summary(judged), sep="\n", flush=True)
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(judged, indent=2, sort_keys=True, allow_nan=False) + "\n")
+    out.write_text(json.dumps(judged, sort_keys=True, separators=(",", ":"), allow_nan=False) + "\n")
 
 
 def _models(

@@ -19,6 +19,7 @@ from services.client import data, splitting
 from services.client.store import Store
 
 SCHEMA = 1
+COLUMNS = ("input", "label", "patient", "site")  # of a source: what a part's columns are called
 Rows = NDArray[np.int64]
 
 
@@ -44,6 +45,7 @@ def partition(run: RunFile, store: Store) -> dict[str, Any]:
         "seed": run.seed,
         "unit": run.privacy.unit,
         "labels": list(run.labels),
+        "columns": {key: getattr(source, key) for key in COLUMNS},
         "sites": sites,
         "test": test,
         "example_sha256": parts.fingerprints(np.concatenate(list(split.sites.values()))),

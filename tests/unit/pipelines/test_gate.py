@@ -208,6 +208,8 @@ def test_a_site_that_took_no_task_spent_nothing_and_needs_no_rule():
     idle = spent(sites=("north", "south", "west"), epsilon={"north": 2.0, "south": 2.0, "west": 0.0})
     judged = judge(RULES, evidence(spent=idle, lineage=lineage(kind="consortium")))
     assert judged.passed, judged.failed
+    unproven = row("lifetime_epsilon", evidence(spent=spent(lifetime={})))
+    assert "delivered nothing" not in unproven.detail
     took = replace(idle, epsilon={**idle.epsilon, "west": inf})
     assert not judge(RULES, evidence(spent=took, lineage=lineage(kind="consortium"))).passed
 
