@@ -26,6 +26,8 @@ Rows = NDArray[np.int64]
 def partition(run: RunFile, store: Store) -> dict[str, Any]:
     """Writes each site's part, the test set and the fingerprints of all training examples; answers the manifest.
 
+    A held-out example that has the content of a training example is in no part: `copies` counts them.
+
     Raises:
         InvalidInput: the source cannot be read or split, a label occurs nowhere, or nothing can be written.
     """
@@ -36,8 +38,16 @@ def partition(run: RunFile, store: Store) -> dict[str, Any]:
     split = splitting.split(run, table, pooled=make(run.spec).declares.topology == "pooled")
     _check_sites(run, tuple(split.sites))
     parts = Parts(run, table, store)
+    training = parts.fingerprints(np.concatenate(list(split.sites.values())))
+    known = frozenset(training)
+    fresh = np.array([each not in known for each in parts.fingerprints(split.validation)], dtype=np.bool_)
+    if not fresh.any():
+        raise InvalidInput(
+            f"{source.path}: each of the {len(fresh)} examples that validation: {run.embedded.validation} holds out is "
+            "among the training examples, by its content; raise validation, or remove copies from the data"
+        )
     sites = {name: parts.write(f"sites/{name}", rows) for name, rows in split.sites.items()}
-    test = parts.write("test", split.validation)
+    test = {**parts.write("test", split.validation[fresh]), "copies": int((~fresh).sum())}
     return {
         "schema": SCHEMA,
         "kind": "simulation",
@@ -48,7 +58,7 @@ def partition(run: RunFile, store: Store) -> dict[str, Any]:
         "columns": {key: getattr(source, key) for key in COLUMNS},
         "sites": sites,
         "test": test,
-        "example_sha256": parts.fingerprints(np.concatenate(list(split.sites.values()))),
+        "example_sha256": parts.keep_fingerprints(training),
     }
 
 
@@ -91,11 +101,14 @@ class Parts:
             "part": self._store.keep(f"{name}/{sha}.parquet", content),
         }
 
-    def fingerprints(self, rows: Rows) -> str:
-        """Keeps a line for each example, in the order of the lines: nothing says which example was whose."""
+    def fingerprints(self, rows: Rows) -> tuple[str, ...]:
+        """The fingerprint of each example at `rows`, in that order."""
         inputs = self._table.examples.inputs
-        lines = sorted(fingerprint(inputs[int(row)]) for row in rows)
-        content = "".join(f"{line}\n" for line in lines).encode()
+        return tuple(fingerprint(inputs[int(row)]) for row in rows)
+
+    def keep_fingerprints(self, training: Sequence[str]) -> str:
+        """Keeps a line for each, in the order of the lines: nothing says which example was whose."""
+        content = "".join(f"{line}\n" for line in sorted(training)).encode()
         return self._store.keep(f"training/{sha256(content).hexdigest()}.txt", content)
 
     def _parquet(self, rows: Rows) -> bytes:
