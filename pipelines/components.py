@@ -89,12 +89,10 @@ def evaluate(
     from pipelines.steps.keep import EVALUATION, keep
     from pipelines.steps.running import step
     from pipelines.steps.shown import show
-    from pipelines.steps.sites import fingerprints
-    from pipelines.steps.sites import test_set as chosen
 
     with step(compiled_by):
-        out, parts = Path(evaluation.path), Path(manifest.path)
-        work(model, version, tracking, base, chosen(parts, test_set), out, fingerprints(parts))
+        out = Path(evaluation.path)
+        work(model, version, tracking, base, test_set, out, Path(manifest.path))
         keep(run_id, aggregator, EVALUATION, out)
         show(out, metrics, classes, Path(page.path))
 

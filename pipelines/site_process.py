@@ -6,10 +6,9 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path, PurePath
+from pathlib import Path
 from shutil import rmtree
 from typing import Any
-from urllib.parse import urlsplit
 
 from deerfield.errors import DeerfieldError, RunFailed
 from pipelines.processes import failure
@@ -41,19 +40,6 @@ def answer(verb: str, arguments: Sequence[str], folder: Path) -> dict[str, Any]:
         raise error
     found: dict[str, Any] = json.loads(said)
     return found
-
-
-def local(path: str, name: str, folder: Path) -> str:
-    """Where a file that the hub owns can be read here: as it is named, or, of an object, a copy in `folder`.
-
-    Raises:
-        InvalidInput: there is no such object, or it may not be read.
-    """
-    if not path.startswith("s3://"):
-        return path
-    out = folder / f"{name}{''.join(PurePath(urlsplit(path).path).suffixes)}"
-    answer("fetch", ["--path", path, "--out", str(out)], folder)
-    return str(out)
 
 
 def ended(verb: str, arguments: Sequence[str], folder: Path) -> tuple[bytes, DeerfieldError | None]:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
+from pipelines.evaluation_page import pictures
 from pipelines.page import document
 from pipelines.report_page.documents import Evaluation
 from pipelines.report_page.evaluation import evaluation
@@ -37,15 +38,17 @@ def show(path: Path, metrics: Metrics, classes: Classification, page: Path) -> N
     candidate = found["models"][CANDIDATE]
     for name, each in sorted(candidate["metrics"].items()):
         for end, value in (("", each["value"]), (".low", each["low"]), (".high", each["high"])):
-            metrics.log_metric(f"{name}{end}", value)
+            if value is not None:  # a test set with one label has no AUC
+                metrics.log_metric(f"{name}{end}", value)
     for other, differences in sorted(found["differences"].items()):
         for name, each in sorted(differences.items()):
-            metrics.log_metric(f"{name}.over_{other}", each["value"])
+            if each["value"] is not None:
+                metrics.log_metric(f"{name}.over_{other}", each["value"])
     classes.log_confusion_matrix(found["labels"], candidate["confusion"])
     if (curve := candidate.get("roc_micro")) is not None:  # KFP draws one; the page has one for each label
         classes.log_roc_curve(curve["fpr"], curve["tpr"], _probabilities(curve["thresholds"]))
     read = Evaluation.model_validate(found)
-    page.write_text(document("Evaluation", [evaluation(Found(evaluation=read))], STYLE), "utf-8")
+    page.write_text(document("Evaluation", [evaluation(Found(evaluation=read)), pictures(found)], STYLE), "utf-8")
 
 
 def _probabilities(thresholds: Sequence[float]) -> list[float]:

@@ -32,26 +32,6 @@ def members(manifest: Path) -> tuple[str, ...]:
     return tuple(read_manifest(manifest)["sites"])
 
 
-def fingerprints(manifest: Path) -> str:
-    """Where the hashes of hub-owned training examples are, which no test set may hold; empty where the hub has none."""
-    return str(read_manifest(manifest).get("example_sha256") or "")
-
-
-def test_set(manifest: Path, named: str) -> str:
-    """The test set as `evaluate` takes it: the one that is named, else the part that the partition held out.
-
-    Raises:
-        InvalidInput: none is named, and the data are no hub's.
-    """
-    parts = read_manifest(manifest)
-    if named:
-        return named
-    if parts["kind"] != "simulation":
-        raise InvalidInput("test_set is empty, and a consortium's partition holds nothing out; name the hub's test set")
-    columns = {key: column for key, column in parts["columns"].items() if column is not None}
-    return json.dumps({"path": parts["test"]["part"], **columns})
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cluster:
     """What the sites' pods find there."""
