@@ -27,8 +27,8 @@ Image = Annotated[str, Field(pattern=r"^[^\s]+$", max_length=512)]
 class Resources(Section):
     """What a pod asks for, and gets at most."""
 
-    cpu: Quantity = Field("1", description="CPUs; a default of the pipeline's parameter")
-    memory: Quantity = Field("4Gi", description="memory; a default of the pipeline's parameter")
+    cpu: Quantity = Field("1", description="CPUs")
+    memory: Quantity = Field("4Gi", description="memory")
 
 
 class Toleration(Section):
@@ -51,7 +51,9 @@ class Sites(Section):
     """The sites' pods of a simulated consortium."""
 
     image: Image = Field(f"deerfield-client:{__version__}", description="a default of the pipeline's parameter")
-    resources: Resources = Field(Resources(cpu="4", memory="16Gi"), description="of each site")
+    resources: Resources = Field(
+        Resources(cpu="4", memory="16Gi"), description="of each site; defaults of the pipeline's parameters"
+    )
     gpu: Gpu = Field(Gpu(), description="of each site")
     tolerations: tuple[Toleration, ...] = Field(
         (Toleration(key="nvidia.com/gpu", effect="NoSchedule"),), description="taints of the nodes with accelerators"

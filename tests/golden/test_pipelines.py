@@ -271,6 +271,15 @@ def test_options_that_cannot_be_are_one_sentence(tmp_path, text, sentence):
     assert "\n" not in str(refused.value)
 
 
+def test_the_page_on_pipelines_names_every_task_and_parameter_and_its_example_is_one(golden, name, tmp_path):
+    page = (GOLDEN.parents[2] / "docs" / "pipelines.md").read_text()
+    for word in (TASKS[name] - {"site"}) | set(golden[name].defaults()):
+        assert f"`{word}`" in page, word
+    path = tmp_path / "options.yaml"
+    path.write_text(re.search("```yaml\n(.*?)```", page, re.DOTALL)[1])
+    assert compile_options.load(path).sites.queue == "research"
+
+
 def test_a_pipeline_that_is_not_there_is_named():
     with pytest.raises(InvalidInput, match="there is no pipeline 'training'; there are federated-training and"):
         compiling.compiled("training", CompileOptions())
