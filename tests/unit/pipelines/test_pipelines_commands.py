@@ -40,7 +40,7 @@ def test_what_cannot_be_compiled_or_written_is_one_sentence(tmp_path):
     with pytest.raises(InvalidInput, match=r"missing.yaml cannot be read"):
         compile_("--options", tmp_path / "missing.yaml", "--out", tmp_path)
     (tmp_path / "file").touch()
-    with pytest.raises(InvalidInput, match="cannot be written .*; name another --out"):
+    with pytest.raises(InvalidInput, match=r"cannot be written .*; name another --out"):
         compile_("federated-training", "--out", tmp_path / "file")
 
 
