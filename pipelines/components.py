@@ -85,11 +85,10 @@ def evaluate(
     from pipelines.steps.keep import EVALUATION, keep
     from pipelines.steps.running import step
     from pipelines.steps.shown import show
-    from pipelines.steps.sites import fingerprints
 
     with step(compiled_by):
         out = Path(evaluation.path)
-        work(model, version, tracking, base, test_set, out, fingerprints(Path(manifest.path)))
+        work(model, version, tracking, base, test_set, out, Path(manifest.path))
         keep(run_id, aggregator, EVALUATION, out)
         show(out, metrics, classes, Path(page.path))
 

@@ -32,10 +32,12 @@ def page(manifest: Mapping[str, Any]) -> str:
 def _said(manifest: Mapping[str, Any]) -> str:
     if manifest["kind"] == "consortium":
         return f"The data stay at the sites ({', '.join(manifest['sites'])}); nothing of them is known here."
-    examples = [site["examples"] for site in manifest["sites"].values()]
+    examples, test = [site["examples"] for site in manifest["sites"].values()], manifest["test"]
+    copies = test.get("copies", 0)
     return (
         f"{manifest['source']}, split by seed {manifest['seed']}: {sum(examples)} examples for training, "
-        f"{min(examples)} to {max(examples)} at a site, and {manifest['test']['examples']} for the test."
+        f"{min(examples)} to {max(examples)} at a site, and {test['examples']} for the test"
+        f"{f', without {copies} that are also trained on' if copies else ''}."
     )
 
 

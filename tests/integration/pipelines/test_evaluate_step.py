@@ -1,20 +1,24 @@
 """The evaluation step: tiny models in a real MLflow registry, scored by a real client process."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from deerfield import peft_folder
 from deerfield.bootstrap import resample
 from deerfield.errors import InvalidInput
 from deerfield.fingerprint import fingerprint
 from deerfield.metrics import metrics, statistics
+from deerfield.runfile import load
 from deerfield.runspec import Federation
 from deerfield.tensors import digest
 from pipelines.evaluation_document import summary
 from pipelines.registry_reader import open_registry
 from pipelines.steps.evaluate import evaluate, moved
+from pipelines.steps.partition import partition
 from services.client import backbones, models
 from services.client.evaluator import evaluate_folder
 from services.client.scoring import Scorer
@@ -63,8 +67,16 @@ def evaluated(hub):
     test_set = f"{{path: {folder / 'notes.csv'}, site: hospital, patient: patient}}"
     training = folder / "examples.sha256"
     training.write_text("".join(f"{fingerprint(str(number))}\n" for number in range(5)))
-    evaluate(NAME, "2", uri, str(folder / "model"), test_set, folder / "out/evaluation.json", str(training))
+    manifest = manifest_in(folder, example_sha256=str(training))
+    evaluate(NAME, "2", uri, str(folder / "model"), test_set, folder / "out/evaluation.json", manifest)
     return json.loads((folder / "out/evaluation.json").read_text())
+
+
+def manifest_in(folder, **keys):
+    """A manifest of hub-owned data with these keys."""
+    path = folder / "manifest.json"
+    path.write_text(json.dumps({"schema": 1, "kind": "simulation", "sites": {}} | keys))
+    return path
 
 
 def scores_of(folder, version, trained=True):
@@ -164,11 +176,28 @@ def test_a_test_set_that_was_trained_on_is_refused_in_the_words_of_the_client(hu
     folder, uri = hub
     text = (folder / "notes.csv").read_text().splitlines()[3].split(",")[3]
     (tmp_path / "seen").write_text(f"{fingerprint(text.upper())}\n")
+    manifest = manifest_in(tmp_path, example_sha256=str(tmp_path / "seen"))
     with pytest.raises(InvalidInput, match=r"test examples are among the 1 training examples of .*seen"):
-        evaluate(
-            NAME, "2", uri, str(folder / "model"), str(folder / "notes.csv"), tmp_path / "e", str(tmp_path / "seen")
-        )
+        evaluate(NAME, "2", uri, str(folder / "model"), str(folder / "notes.csv"), tmp_path / "e", manifest)
     assert not (tmp_path / "e").exists()
+
+
+def test_the_test_set_of_a_partition_is_taken_where_none_is_named(hub, tmp_path):
+    """As the partition step wrote it, which left out what the sites train on too."""
+    folder, uri = hub
+    text = yaml.safe_dump(load(folder / "run.yaml").model_dump(mode="json"))
+    partition(text, str(tmp_path / "parts"), tmp_path / "manifest.json", tmp_path / "page.html")
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    arguments = (NAME, "2", uri, str(folder / "model"), "", tmp_path / "evaluation.json", tmp_path / "manifest.json")
+    evaluate(*arguments)
+    found = json.loads((tmp_path / "evaluation.json").read_text())
+    assert found["test_set"] == {
+        "source": manifest["test"]["part"],
+        "sha256": manifest["test"]["sha256"],
+        "examples": manifest["test"]["examples"],
+    }
+    assert found["leakage"]["checked"] == sum(part["examples"] for part in manifest["sites"].values())
+    assert sorted(found["by_site"]) == sorted(SITES)
 
 
 @pytest.mark.parametrize(
@@ -179,12 +208,13 @@ def test_a_test_set_that_was_trained_on_is_refused_in_the_words_of_the_client(hu
         ({"tracking": "sqlite:////no/where.db"}, "/no/where.db is not there"),
         ({"test_set": "{path: x, column: y}"}, "the test set: unknown key 'column'"),
         ({"test_set": "label: y"}, "the test set: path is missing"),
-        ({"training": "/no/file"}, "/no/file, the fingerprints of the training data, cannot be read"),
+        ({"test_set": ""}, "no test set is given, and the partition has none"),
+        ({"manifest": Path("/no/manifest.json")}, "/no/manifest.json is no manifest of a partition"),
     ],
 )
 def test_what_is_not_there_is_said_before_anything_is_scored(hub, tmp_path, changes, words):
     _, uri = hub
-    given = {"model": NAME, "version": "2", "tracking": uri, "base": "", "test_set": "x", "training": ""} | changes
+    given = {"model": NAME, "version": "2", "tracking": uri, "base": "", "test_set": "x", "manifest": None} | changes
     with pytest.raises(InvalidInput, match=words):
         evaluate(**given, out=tmp_path / "evaluation.json")
 
