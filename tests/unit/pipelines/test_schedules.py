@@ -193,6 +193,7 @@ def test_the_example_of_the_page_fits_the_pipeline_that_deerfield_compiles(tmp_p
     assert compiling.write(text, tmp_path / "federated-training.yaml")
     (tmp_path / "schedules.yaml").write_text(example)
     (tmp_path / "run.yaml").write_text(RUN)
+    (tmp_path / "gate.yaml").write_text((ROOT / "examples/gate.yaml").read_text())
     packages = package.read_all([tmp_path / "federated-training.yaml"])
     (found,) = schedules.load(tmp_path / "schedules.yaml", packages)
     assert (found.name, found.parameters["run"]) == ("weekly", RUN)
