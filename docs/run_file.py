@@ -1,6 +1,7 @@
 """Writes the pages on the files that people write, from the models that validate them.
 
-`python docs/run_file.py > docs/run-file.md`, and `policy` or `gate` beside it for docs/policy.md and docs/gate.md.
+`python docs/run_file.py > docs/run-file.md`, and `policy`, `gate` or `compile` beside it for docs/policy.md,
+docs/gate.md and docs/compile-options.md.
 """
 
 import sys
@@ -12,6 +13,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from deerfield.runfile import RunFile
+from pipelines.compile_options import CompileOptions
 from pipelines.gate import Rules
 from services.client.policy import Policy
 
@@ -128,6 +130,15 @@ Unknown keys are refused. `examples/gate.yaml` is one to begin with. What follow
 validate the file (`pipelines/gate/rules.py`), and a test holds it against them.
 """
 
+COMPILE_HEAD = """# Compile options
+
+What is decided when the pipelines are compiled ([pipelines.md](pipelines.md)), in a file for `deerfield pipelines
+compile --options FILE`: YAML, in which unknown keys are refused; without a file the defaults count. What is a default
+of a pipeline's parameter can be given another value for each run; the rest stands in the compiled pipeline. A
+toleration has the keys `key`, `operator` (`Exists` or `Equal`), `value` and `effect`. This page is generated from the
+models that validate the file (`pipelines/compile_options.py`), and a test holds it against them.
+"""
+
 
 def sections(model: type[BaseModel], title: str) -> Iterator[tuple[str, type[BaseModel]]]:
     """Every model inside `model`, with the key that leads to it."""
@@ -171,7 +182,9 @@ def _type(annotation: Any) -> str:
 
 def _plain(value: Any) -> str:
     if isinstance(value, BaseModel):
-        return "its defaults"
+        return str(value.model_dump(exclude_defaults=True) or "its defaults")
+    if isinstance(value, tuple) and value and isinstance(value[0], BaseModel):
+        return f"[{', '.join(str(each.model_dump(exclude_defaults=True)) for each in value)}]"
     if isinstance(value, tuple):
         return f"[{', '.join(map(str, value))}]"
     return "none" if value is None else str(value)
@@ -198,7 +211,12 @@ def gate_markdown() -> str:
     return markdown(GATE_HEAD, Rules)
 
 
-PAGES = {"policy": policy_markdown, "gate": gate_markdown}
+def compile_markdown() -> str:
+    """The page on compile options."""
+    return markdown(COMPILE_HEAD, CompileOptions)
+
+
+PAGES = {"policy": policy_markdown, "gate": gate_markdown, "compile": compile_markdown}
 
 if __name__ == "__main__":
     print(PAGES.get("".join(sys.argv[1:]), markdown)(), end="")

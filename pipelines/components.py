@@ -26,13 +26,13 @@ def start(
     """Starts the run that the sites' pods are told to take part in; answers its name, and what each pod is given."""
     from pathlib import Path
 
-    from pipelines.steps.rounds import start as work
+    from pipelines.steps.keep import begin
     from pipelines.steps.running import step
-    from pipelines.steps.sites import Cluster, members, pods
+    from pipelines.steps.sites import Cluster, pods
 
     with step(compiled_by):
         parts, cluster = Path(manifest.path), Cluster(base=base, names=names, data=Path("/data"))
-        started = work(run, request_id, aggregator, members(parts))
+        started = begin(run, request_id, aggregator, parts)
         return started.run, pods(started, run, parts, cluster)
 
 
@@ -42,16 +42,12 @@ def rounds(
     """Starts the run or re-attaches to it, and follows it to its end; answers its name."""
     from pathlib import Path
 
-    from pipelines.steps.keep import MANIFEST, keep
+    from pipelines.steps.keep import begin
     from pipelines.steps.rounds import rounds as work
-    from pipelines.steps.rounds import start as begin
     from pipelines.steps.running import say, step
-    from pipelines.steps.sites import members
 
     with step(compiled_by):
-        parts = Path(manifest.path)
-        begun = begin(run, request_id, aggregator, members(parts))
-        keep(begun.run, aggregator, MANIFEST, parts)  # before the run ends, and with it its lineage
+        begun = begin(run, request_id, aggregator, Path(manifest.path))
         return work(run, request_id, aggregator, say, begun.sites, join_timeout_s).run
 
 

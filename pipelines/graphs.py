@@ -154,10 +154,12 @@ class Graph:
         return {"request_id": dsl.PIPELINE_JOB_ID_PLACEHOLDER}
 
     def _asking(self, function: Any, **given: Any) -> Any:
-        """A task that asks the aggregator, by its operator's certificate, and tries again."""
+        """A task that asks the aggregator, by its operator's certificate."""
         task = self._task(function, aggregator=self._place.aggregator, **given)
         kubernetes.use_secret_as_volume(task, self._place.tls_secret, TLS, optional=True)
-        return _retried(task, self._options, self._options.retries)
+        # what is refused is refused again, and an evaluation takes its time
+        again = function not in (components.evaluate, components.gate)
+        return _retried(task, self._options, self._options.retries) if again else task
 
     def _task(self, function: Any, **given: Any) -> Any:
         made = dsl.component(function, base_image=self._options.image, install_kfp_package=False)

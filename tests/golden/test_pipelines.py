@@ -188,14 +188,14 @@ def test_each_task_has_the_secrets_that_it_needs_and_no_others(golden, name):
     assert golden[name].defaults()["tls_secret"] == "deerfield-operator-tls"
 
 
-def test_every_task_has_an_end_an_unprivileged_user_and_where_it_asks_others_retries(golden, name):
+def test_every_task_has_an_end_and_an_unprivileged_user_and_those_that_wait_for_others_are_tried_again(golden, name):
     for task, pod in golden[name].pods.items():
         week, day = 7 * 86_400, 86_400
         assert pod.active_deadline_seconds == (week if task in ("rounds", "site") else day)
         security = pod.security_context
         assert (security.run_as_user, security.run_as_group, security.run_as_non_root) == (10001, 10001, True)
     retried = {task for task, each in golden[name].tasks.items() if each.retry_policy.max_retry_count}
-    assert retried == (ASKING | {"site"}) & TASKS[name]
+    assert retried == (ASKING - {"evaluate", "gate"} | {"site"}) & TASKS[name]
     policy = golden[name].tasks["rounds"].retry_policy
     assert (policy.max_retry_count, policy.backoff_duration.seconds, policy.backoff_factor) == (3, 10, 2.0)
 
@@ -225,7 +225,7 @@ def test_options_change_what_they_name_and_nothing_else(consortium):
     assert dict(pod.node_selector.labels) == {"accelerator": "mi300"}
     assert not pod.pod_metadata.labels
     assert pod.empty_dir_mounts[0].size_limit == "8Gi"
-    assert made.tasks["gate"].retry_policy.max_retry_count == 1
+    assert made.tasks["rounds"].retry_policy.max_retry_count == 1
     assert {each.security_context.run_as_user for each in made.pods.values()} == {2000}
     assert made.containers["rounds"] == consortium.containers["rounds"]
 
@@ -269,6 +269,15 @@ def test_options_that_cannot_be_are_one_sentence(tmp_path, text, sentence):
         compile_options.load(path)
     assert str(path) in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+def test_the_page_on_pipelines_names_every_task_and_parameter_and_its_example_is_one(golden, name, tmp_path):
+    page = (GOLDEN.parents[2] / "docs" / "pipelines.md").read_text()
+    for word in (TASKS[name] - {"site"}) | set(golden[name].defaults()):
+        assert f"`{word}`" in page, word
+    path = tmp_path / "options.yaml"
+    path.write_text(re.search("```yaml\n(.*?)```", page, re.DOTALL)[1])
+    assert compile_options.load(path).sites.queue == "research"
 
 
 def test_a_pipeline_that_is_not_there_is_named():
