@@ -43,13 +43,12 @@ def _about(document: Evaluation) -> dict[str, str]:
 
 
 def _leakage(document: Evaluation) -> str:
-    leakage = document.leakage
+    leakage, examples = document.leakage, document.test_set.examples
     if leakage is None or not leakage.checked:
         return paragraph(UNCHECKED, "soft")
     if leakage.overlap == 0:
-        words = f"None of the {leakage.checked} test examples was trained on."
-        return paragraph(words)
-    words = f"{leakage.overlap} of {leakage.checked} test examples were trained on, so the numbers below are too good."
+        return paragraph(f"None of the {examples} test examples is among the {leakage.checked} that were trained on.")
+    words = f"{leakage.overlap} of {examples} test examples were trained on, so the numbers below are too good."
     return box("verdict bad", "Leakage.", paragraph(words))
 
 
