@@ -86,7 +86,7 @@ def test_what_a_run_leaves_in_mlflow_proves_what_it_cost(aggregator, tmp_path, c
 
 def test_an_object_is_never_written_over_and_a_torn_one_is_completed(aggregator, tmp_path, clock):
     run = finish(aggregator, run_spec("north", rounds=1, strategy="fedavg", privacy=PRIVACY))
-    record, client = recorder(aggregator, tmp_path, clock)
+    record, _ = recorder(aggregator, tmp_path, clock)
     record.drain()
     (path,) = (tmp_path / "artifacts").rglob("ledger/000000.json")
     whole = path.read_bytes()

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +29,7 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore:The ``noload`` loader strategy:DeprecationWarning",  # MLflow 3.17 on SQLAlchemy 2.1
 )
 
+NOBODY = "no hub has/such/an id"
 START_S = 240  # MLflow, torch, transformers and PEFT are imported twice, one after the other
 
 
@@ -55,7 +56,7 @@ def champion(request, tmp_path, aggregator, clock, empty_mlflow):
     base = tiny.save(family, bases / "whatever it is called")
     classifier = tiny.build(family, base)
     model = tiny.spec(family).model_dump()
-    model["model"] |= {"base": f"tiny/{family}-of-nobody", "digest": backbones.digest(base)}
+    model["model"] |= {"base": NOBODY, "digest": backbones.digest(base)}
     found = {"adapter": classifier.schema(), "convolutions": classifier.convolutions()}
     spec = run_spec().model_validate(model | found)
     _, client = recorder(aggregator, tmp_path, clock)
@@ -83,7 +84,12 @@ def _as_sent(example):
 @contextmanager
 def serving(uri, folder, bases):
     """The address of `mlflow models serve` for a model; the server has ended afterwards."""
-    here = environment() | {"MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}", "DEERFIELD_BASES": str(bases)}
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])  # MLflow starts uvicorn by its name
+    here = environment() | {
+        "PATH": path,
+        "MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}",
+        "DEERFIELD_BASES": str(bases),
+    }
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         port = unused.getsockname()[1]
@@ -97,7 +103,8 @@ def serving(uri, folder, bases):
             assert process.poll() is None, (folder / "serve.log").read_text()
             yield f"http://127.0.0.1:{port}"
         finally:
-            os.killpg(process.pid, signal.SIGTERM)  # it has started another process, which serves
+            with suppress(ProcessLookupError):  # it has ended by itself
+                os.killpg(process.pid, signal.SIGTERM)  # it has started another process, which serves
             wait_for(lambda: not started_in(here), 30)
             process.wait(30)
 
@@ -122,6 +129,28 @@ def invoke(address, body):
         return error.code, json.load(error)
 
 
+@contextmanager
+def bases_in(folder):
+    """DEERFIELD_BASES in this process' environment."""
+    os.environ["DEERFIELD_BASES"] = str(folder)
+    try:
+        yield
+    finally:
+        del os.environ["DEERFIELD_BASES"]
+
+
+def loaded(uri, inputs, column, bases):
+    """What the model answers in this process, with DEERFIELD_BASES set for as long as it is loaded."""
+    import mlflow
+    import pandas as pd
+
+    with bases_in(bases):
+        model = mlflow.pyfunc.load_model(uri)
+    found = model.predict(pd.DataFrame({column: inputs}))
+    assert list(found.columns) == list(tiny.LABELS)
+    return found.to_numpy()
+
+
 def as_json(inputs):
     """As MLflow's protocol wants them: bytes in base64."""
     return [base64.b64encode(each).decode() if isinstance(each, bytes) else each for each in inputs]
@@ -130,12 +159,10 @@ def as_json(inputs):
 @pytest.mark.parametrize("champion", ["bert", "vit"], indirect=True)
 def test_a_champion_answers_as_a_pyfunc_and_over_http(champion, tmp_path):
     import mlflow
-    import pandas as pd
 
     uri, inputs, expected, bases = champion
     column = "text" if isinstance(inputs[0], str) else "image"
-    with pytest.raises(ValueError, match="DEERFIELD_BASES is not set"):
-        mlflow.pyfunc.load_model(uri)
+    np.testing.assert_allclose(loaded(uri, inputs, column, bases), expected, atol=1e-5)
     with serving(uri, tmp_path, bases) as address:
         status, found = invoke(
             address, {"dataframe_split": {"columns": [column], "data": [[x] for x in as_json(inputs)]}}
@@ -143,10 +170,51 @@ def test_a_champion_answers_as_a_pyfunc_and_over_http(champion, tmp_path):
         assert (status, [list(row) for row in found["predictions"]]) == (200, [list(tiny.LABELS)] * 3)
         served = [[row[label] for label in tiny.LABELS] for row in found["predictions"]]
         np.testing.assert_allclose(served, expected, atol=1e-5)
-        assert invoke(address, {"inputs": {column: as_json(inputs)}}) == (200, found)
+        assert invoke(address, {"dataframe_records": [{column: each} for each in as_json(inputs)]}) == (200, found)
         status, refused = invoke(address, {"dataframe_records": [{"voice": "hello"}]})
         assert status == 400
         assert column in json.dumps(refused)  # the signature says what is missing
         example = mlflow.models.Model.load(uri).get_serving_input(mlflow.artifacts.download_artifacts(uri))
         status, found = invoke(address, json.loads(example))
         assert (status, len(found["predictions"])) == (200, 1)
+
+
+@pytest.mark.parametrize("champion", ["bert"], indirect=True)
+def test_a_base_that_is_nowhere_or_not_the_one_it_was_trained_on_is_refused_in_one_sentence(champion, tmp_path):
+    import mlflow
+
+    uri, _, _, bases = champion
+    with pytest.raises(ValueError, match="DEERFIELD_BASES is not set") as refused:
+        mlflow.pyfunc.load_model(uri)
+    assert NOBODY in str(refused.value)
+    assert "\n" not in str(refused.value)
+    with bases_in(tmp_path / "nowhere"), pytest.raises(ValueError, match="nowhere, which is no folder"):
+        mlflow.pyfunc.load_model(uri)
+    (held,) = bases.iterdir()
+    with bases_in(bases):
+        mlflow.pyfunc.load_model(uri)
+        (held / "config.json").write_text((held / "config.json").read_text() + "\n")
+        with pytest.raises(ValueError, match="has none with digest"):
+            mlflow.pyfunc.load_model(uri)
+        with pytest.raises(ValueError, match="the adapter was trained on"):
+            mlflow.pyfunc.load_model(uri, model_config={"base": str(held)})
+        with pytest.raises(ValueError, match="package:no_such_package"):
+            mlflow.pyfunc.load_model(uri, model_config={"base": "package:no_such_package"})
+
+
+@pytest.mark.parametrize("champion", ["bert", "mobilenet"], indirect=True)
+def test_the_signature_and_an_example_are_part_of_the_model(champion):
+    import mlflow
+    from PIL import Image
+
+    uri, inputs, _, _ = champion
+    info = mlflow.models.get_model_info(uri)
+    kind = "string" if isinstance(inputs[0], str) else "binary"
+    assert [column.type.name for column in info.signature.inputs] == [kind]
+    assert info.signature.outputs.input_names() == list(tiny.LABELS)
+    example = mlflow.models.Model.load(uri).load_input_example(mlflow.artifacts.download_artifacts(uri))
+    (value,) = example[info.signature.inputs.input_names()[0]]
+    if kind == "binary":
+        assert Image.open(io.BytesIO(base64.b64decode(value) if isinstance(value, str) else value)).size == (32, 32)
+    else:
+        assert value.endswith(".")
