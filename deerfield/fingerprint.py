@@ -4,8 +4,11 @@ Covers what a model reads and nothing beside it: no label, no patient, no row nu
 example can compute it, so only data that the hub itself owns are written down this way.
 """
 
+import re
 import unicodedata
+from collections.abc import Sequence
 from hashlib import sha256
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +33,32 @@ def fingerprint(example: str | NDArray[np.uint8]) -> str:
     pixels = _grey(example)
     shape = "x".join(map(str, pixels.shape))
     return sha256(f"image\0{shape}\0".encode() + np.ascontiguousarray(pixels).tobytes()).hexdigest()
+
+
+def read_fingerprints(path: Path) -> tuple[str, ...]:
+    """The fingerprints in a file that has one on each line, as a partition writes them for training data.
+
+    Raises:
+        InvalidInput: it cannot be read, or a line is no fingerprint.
+    """
+    try:
+        lines = path.read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise InvalidInput(f"{path}, the fingerprints of the training data, cannot be read: {reason}") from error
+    for number, line in enumerate(lines, 1):
+        if re.fullmatch("[0-9a-f]{64}", line) is None:
+            raise InvalidInput(
+                f"{path}, line {number}: {line[:80]!r} is no fingerprint (64 hexadecimal digits); write it again with "
+                f"the partition step"
+            )
+    return tuple(lines)
+
+
+def overlap(examples: Sequence[str], others: Sequence[str]) -> tuple[int, ...]:
+    """The places in `examples`, fingerprints, of those that are among `others`."""
+    known = frozenset(others)
+    return tuple(place for place, each in enumerate(examples) if each in known)
 
 
 def _grey(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -208,6 +208,19 @@ def parse(model: type[T], data: Any, where: str) -> T:
         raise InvalidInput(f"{where}: {_sentence(model, error)}") from None
 
 
+def source_of(text: str, where: str) -> Source:
+    """A source as one argument says it: its path, or a mapping of `source:` keys in YAML or JSON.
+
+    Raises:
+        InvalidInput: as in `load`; `where` names the argument.
+    """
+    try:
+        data = yaml.load(text, Loader=_Yaml)
+    except (yaml.YAMLError, ValueError):
+        data = text  # no YAML is still a path
+    return parse(Source, data if isinstance(data, dict) else {"path": text}, where)
+
+
 def resolve(run: RunFile, folder: Path) -> RunFile:
     """The run with the paths of its embedded section made absolute where they exist beside the file."""
 

@@ -78,10 +78,14 @@ class CompileOptions(Section):
     s3_secret: Object = Field(
         "mlpipeline-minio-artifact", description="keys accesskey, secretkey; need not be there; a default, too"
     )
+    tracking_secret: Object = Field(
+        "deerfield-mlflow", description="keys username, password of MLflow; need not be there; a default, too"
+    )
     data_claim: Object | None = Field(
         "deerfield-data", description="volume claim of data and parts, at /data; null: federated-training has none"
     )
     retries: int = Field(3, ge=0, le=100, description="of each task that asks another service")
+    retry_after_s: int = Field(10, ge=0, le=600, description="seconds before the first retry; doubled up to 600")
     timeout_s: int = Field(DAY_S, ge=60, description="seconds of a task, the rounds apart")
     rounds_timeout_s: int = Field(7 * DAY_S, ge=60, description="seconds of the rounds")
     user: int = Field(10001, ge=1, le=65_535, description="user and group that every task runs as")

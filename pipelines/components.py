@@ -22,18 +22,18 @@ def partition(compiled_by: str, run: str, destination: str, manifest: Output[Dat
 
 def start(
     compiled_by: str, run: str, request_id: str, aggregator: str, base: str, names: str, manifest: Input[Dataset]
-) -> NamedTuple("Started", [("run_id", str), ("sites", list)]):  # type: ignore[valid-type]  # KFP's form
+) -> NamedTuple("Started", [("run_id", str), ("sites", list)]):  # type: ignore[valid-type]  # KFP's own form
     """Starts the run that the sites' pods are told to take part in; answers its name, and what each pod is given."""
     from pathlib import Path
 
     from pipelines.steps.rounds import start as work
     from pipelines.steps.running import step
-    from pipelines.steps.sites import members, pods
+    from pipelines.steps.sites import Cluster, members, pods
 
     with step(compiled_by):
-        parts = Path(manifest.path)
+        parts, cluster = Path(manifest.path), Cluster(base=base, names=names, data=Path("/data"))
         started = work(run, request_id, aggregator, members(parts))
-        return started.run, pods(started, run, base, names, parts, Path("/data"))
+        return started.run, pods(started, run, parts, cluster)
 
 
 def rounds(
@@ -42,17 +42,22 @@ def rounds(
     """Starts the run or re-attaches to it, and follows it to its end; answers its name."""
     from pathlib import Path
 
+    from pipelines.steps.keep import MANIFEST, keep
     from pipelines.steps.rounds import rounds as work
+    from pipelines.steps.rounds import start as begin
     from pipelines.steps.running import say, step
     from pipelines.steps.sites import members
 
     with step(compiled_by):
-        return work(run, request_id, aggregator, say, members(Path(manifest.path)), join_timeout_s).run
+        parts = Path(manifest.path)
+        begun = begin(run, request_id, aggregator, members(parts))
+        keep(begun.run, aggregator, MANIFEST, parts)  # before the run ends, and with it its lineage
+        return work(run, request_id, aggregator, say, begun.sites, join_timeout_s).run
 
 
-def register(compiled_by: str, run_id: str, aggregator: str) -> NamedTuple(
+def register(compiled_by: str, run_id: str, aggregator: str) -> NamedTuple(  # type: ignore[valid-type]  # KFP's own
     "Registered", [("model", str), ("version", str)]
-):  # type: ignore[valid-type]  # KFP's form
+):
     """Answers the model version that the aggregator has registered."""
     from pipelines.steps.register import register as work
     from pipelines.steps.running import step
@@ -64,11 +69,14 @@ def register(compiled_by: str, run_id: str, aggregator: str) -> NamedTuple(
 
 def evaluate(
     compiled_by: str,
+    run_id: str,
     model: str,
     version: str,
+    aggregator: str,
     tracking: str,
     base: str,
     test_set: str,
+    manifest: Input[Dataset],
     evaluation: Output[Dataset],
     metrics: Output[Metrics],
     classes: Output[ClassificationMetrics],
@@ -78,12 +86,16 @@ def evaluate(
     from pathlib import Path
 
     from pipelines.steps.evaluate import evaluate as work
+    from pipelines.steps.keep import EVALUATION, keep
     from pipelines.steps.running import step
-    from pipelines.steps.shown import evaluated
+    from pipelines.steps.shown import show
+    from pipelines.steps.sites import fingerprints
 
     with step(compiled_by):
-        work(model, version, tracking, base, test_set, Path(evaluation.path))
-        evaluated(Path(evaluation.path), metrics, classes, Path(page.path))
+        out = Path(evaluation.path)
+        work(model, version, tracking, base, test_set, out, fingerprints(Path(manifest.path)))
+        keep(run_id, aggregator, EVALUATION, out)
+        show(out, metrics, classes, Path(page.path))
 
 
 def gate(
@@ -135,4 +147,5 @@ def report(
     from pipelines.steps.running import say, step
 
     with step(compiled_by):
-        close(run, request_id, aggregator, tracking, f"{status.state} {status.error_message}", Path(page.path), say)
+        failure = "" if status.state == "SUCCEEDED" else status.error_message or status.state
+        close(run, request_id, aggregator, tracking, failure, Path(page.path), say)

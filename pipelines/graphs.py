@@ -16,27 +16,27 @@ DATA = "/data"  # where a task's pod has the data claim
 STATE = "/state"  # where a site's pod has its own
 TLS = "/etc/deerfield/tls"
 S3_KEYS = {"accesskey": "AWS_ACCESS_KEY_ID", "secretkey": "AWS_SECRET_ACCESS_KEY"}
+TRACKING_KEYS = {"username": "MLFLOW_TRACKING_USERNAME", "password": "MLFLOW_TRACKING_PASSWORD"}
 QUEUE = "kueue.x-k8s.io/queue-name"
-BACKOFF = {"backoff_duration": "10s", "backoff_factor": 2.0, "backoff_max_duration": "600s"}
-BOTH = {"compiled_by": __version__}
+TOLD = f"Compiled by deerfield {__version__}."
 
 
 class Place(NamedTuple):
-    """Parameters of a pipeline that every one of its tasks needs."""
+    """Parameters of a pipeline that are for its tasks alike."""
 
     aggregator: Any
     tracking: Any
     image: Any
     tls_secret: Any
     s3_secret: Any
+    tracking_secret: Any
     data_claim: Any  # None where the pipeline mounts none
 
 
 def federated_training(options: CompileOptions) -> Any:
     """The pipeline over sites that take part by themselves, compiled with `options`."""
 
-    @dsl.pipeline(name="federated-training", description="Trains over the sites of a run, and promotes what is better.")
-    def pipeline(  # noqa: PLR0913, PLR0917 (the parameters of the pipeline)
+    def pipeline(
         run: str,
         test_set: str,
         base: str,
@@ -48,24 +48,25 @@ def federated_training(options: CompileOptions) -> Any:
         image: str = options.image,
         tls_secret: str = options.tls_secret,
         s3_secret: str = options.s3_secret,
+        tracking_secret: str = options.tracking_secret,
         data_claim: str = options.data_claim or "",
-    ):
-        place = Place(aggregator, tracking, image, tls_secret, s3_secret, data_claim if options.data_claim else None)
-        graph = Graph(options, place)
+    ) -> None:
+        claim = data_claim if options.data_claim else None
+        graph = Graph(options, Place(aggregator, tracking, image, tls_secret, s3_secret, tracking_secret, claim))
         with dsl.ExitHandler(graph.report(run), name="training"):
             parted = graph.partition(run, destination)
             done = graph.rounds(run, join_timeout_s, parted)
             graph.judge(done, parted, base, test_set, rules)
 
-    return pipeline
+    described = f"Trains over the sites of a run, and promotes what is better. {TOLD}"
+    return dsl.pipeline(pipeline, name="federated-training", description=described)
 
 
 def simulated_consortium(options: CompileOptions) -> Any:
     """The pipeline that starts a pod for each site beside the rounds, compiled with `options`."""
     sites, pod = options.sites, site_pod(options)
 
-    @dsl.pipeline(name="simulated-consortium", description="Trains over sites that are pods of this cluster.")
-    def pipeline(  # noqa: PLR0913, PLR0917 (the parameters of the pipeline)
+    def pipeline(
         run: str,
         test_set: str,
         base: str,
@@ -76,6 +77,7 @@ def simulated_consortium(options: CompileOptions) -> Any:
         image: str = options.image,
         tls_secret: str = options.tls_secret,
         s3_secret: str = options.s3_secret,
+        tracking_secret: str = options.tracking_secret,
         data_claim: str = options.data_claim or "deerfield-data",
         site_image: str = sites.image,
         site_names: str = sites.names,
@@ -83,27 +85,30 @@ def simulated_consortium(options: CompileOptions) -> Any:
         site_memory: str = sites.resources.memory,
         gpu_type: str = sites.gpu.type,
         gpus: int = sites.gpu.count,
-    ):
-        graph = Graph(options, Place(aggregator, tracking, image, tls_secret, s3_secret, data_claim))
+    ) -> None:
+        graph = Graph(options, Place(aggregator, tracking, image, tls_secret, s3_secret, tracking_secret, data_claim))
         with dsl.ExitHandler(graph.report(run), name="training"):
             parted = graph.partition(run, DATA)
             begun = graph.start(run, base, site_names, parted)  # the sites' pods are told its name
-            with dsl.ParallelFor(begun.outputs["sites"], name="sites") as site:
-                each = {"name": site.name, "policy": site.policy, "tls_secret": site.secret, "state_claim": site.claim}
+            with dsl.ParallelFor(begun.outputs["sites"], name="sites") as each:
+                own = {"site": each.site, "policy": each.policy, "tls_secret": each.secret, "state_claim": each.claim}
                 where = {"run": begun.outputs["run_id"], "aggregator": aggregator, "data_claim": data_claim}
                 asked = {"cpu": site_cpu, "memory": site_memory, "gpu_type": gpu_type, "gpus": gpus}
-                pod(**each, **where, image=site_image, **asked)
-            done = graph.rounds(run, join_timeout_s, parted).after(begun)
+                pod(**own, **where, image=site_image, **asked).set_caching_options(False)
+            done = graph.rounds(run, join_timeout_s, parted).after(
+                begun
+            )  # beside the pods, and without a wait for them
             graph.judge(done, parted, base, test_set, rules)
 
-    return pipeline
+    described = f"Trains over sites that are pods of this cluster, and promotes what is better. {TOLD}"
+    return dsl.pipeline(pipeline, name="simulated-consortium", description=described)
 
 
 PIPELINES = {"federated-training": federated_training, "simulated-consortium": simulated_consortium}
 
 
 class Graph:
-    """Adds tasks to the pipeline that is being made, each with its image, resources, files, limits and retries."""
+    """Adds tasks to the pipeline that is being made, each with its image, resources, secrets, limits and retries."""
 
     def __init__(self, options: CompileOptions, place: Place) -> None:
         self._options = options
@@ -112,49 +117,57 @@ class Graph:
     def partition(self, run: Any, destination: Any) -> Any:
         """The only task whose result may be taken from an earlier run: the same file gives the same parts."""
         task = self._task(components.partition, run=run, destination=destination)
-        return self._sees_data(task).set_caching_options(True)
+        return self._sees_data(self._reads_objects(task)).set_caching_options(True)
 
     def start(self, run: Any, base: Any, names: Any, parted: Any) -> Any:
         """Starts the run before any site's pod."""
         given = {"run": run, "names": names, "base": base, "manifest": parted.outputs["manifest"]}
-        return self._sees_data(self._retried(self._asking(components.start, **given)))
+        return self._sees_data(self._asking(components.start, **given, **self._found_by))
 
     def rounds(self, run: Any, join_timeout_s: Any, parted: Any) -> Any:
         """Starts the run, or re-attaches to it, and follows it."""
         given = {"run": run, "join_timeout_s": join_timeout_s, "manifest": parted.outputs["manifest"]}
-        task = self._retried(self._asking(components.rounds, **given))
+        task = self._asking(components.rounds, **given, **self._found_by)
         return kubernetes.set_timeout(task, self._options.rounds_timeout_s)
 
     def judge(self, done: Any, parted: Any, base: Any, test_set: Any, rules: Any) -> None:
         """From the registered version to its promotion, if it may be promoted."""
-        where = {"aggregator": self._place.aggregator}
-        named = self._retried(self._task(components.register, run_id=done.output, **where)).outputs
-        version = {"model": named["model"], "version": named["version"], "tracking": self._place.tracking}
-        scored = self._sees_data(self._task(components.evaluate, **version, base=base, test_set=test_set))
-        _give(scored, self._options.evaluation)
-        found = {"evaluation": scored.outputs["evaluation"], "manifest": parted.outputs["manifest"]}
-        judged = self._retried(self._task(components.gate, **version, **where, rules=rules, **found))
+        tracking = {"tracking": self._place.tracking}
+        named = self._asking(components.register, run_id=done.output).outputs
+        version = {"model": named["model"], "version": named["version"]}
+        found = {"manifest": parted.outputs["manifest"], **version, **tracking}
+        scored = self._asking(components.evaluate, **found, run_id=done.output, base=base, test_set=test_set)
+        _give(self._sees_data(self._reads_objects(scored)), self._options.evaluation)
+        evaluation = scored.outputs["evaluation"]
+        judged = self._reads_objects(self._asking(components.gate, **found, evaluation=evaluation, rules=rules))
         with dsl.If(judged.outputs["Output"] == True, name="passed"):  # noqa: E712 (KFP's form of a condition)
-            self._retried(self._task(components.promote, **where, verdict=judged.outputs["verdict"]))
+            self._asking(components.promote, verdict=judged.outputs["verdict"])
 
     def report(self, run: Any) -> Any:
         """The last task, whatever has become of the others."""
-        return self._asking(components.report, run=run, tracking=self._place.tracking)
+        given = {"run": run, "tracking": self._place.tracking}
+        return self._reads_objects(self._asking(components.report, **given, **self._found_by))
+
+    @property
+    def _found_by(self) -> dict[str, Any]:
+        """KFP's id of the pipeline's run: the same for each try of a task, another each time a schedule fires."""
+        return {"request_id": dsl.PIPELINE_JOB_ID_PLACEHOLDER}
 
     def _asking(self, function: Any, **given: Any) -> Any:
-        """A task that finds its run by KFP's id of the pipeline's run: the same for each of its tries."""
-        request = {"aggregator": self._place.aggregator, "request_id": dsl.PIPELINE_JOB_ID_PLACEHOLDER}
-        return self._task(function, **request, **given)
+        """A task that asks the aggregator, by its operator's certificate, and tries again."""
+        task = self._task(function, aggregator=self._place.aggregator, **given)
+        kubernetes.use_secret_as_volume(task, self._place.tls_secret, TLS, optional=True)
+        return _retried(task, self._options, self._options.retries)
 
     def _task(self, function: Any, **given: Any) -> Any:
         made = dsl.component(function, base_image=self._options.image, install_kfp_package=False)
-        task = made(**BOTH, **given).set_container_image(self._place.image)
-        kubernetes.use_secret_as_volume(task, self._place.tls_secret, TLS, optional=True)
-        kubernetes.use_secret_as_env(task, self._place.s3_secret, S3_KEYS, optional=True)
+        task = made(compiled_by=__version__, **given).set_container_image(self._place.image)
         return _limited(_give(task, self._options.resources), self._options, self._options.timeout_s)
 
-    def _retried(self, task: Any) -> Any:
-        return task.set_retry(self._options.retries, **BACKOFF)
+    def _reads_objects(self, task: Any) -> Any:
+        """Gives a task what object storage and the tracking server may ask for; neither secret need be there."""
+        kubernetes.use_secret_as_env(task, self._place.s3_secret, S3_KEYS, optional=True)
+        return kubernetes.use_secret_as_env(task, self._place.tracking_secret, TRACKING_KEYS, optional=True)
 
     def _sees_data(self, task: Any) -> Any:
         if self._place.data_claim is None:
@@ -169,9 +182,8 @@ def site_pod(options: CompileOptions) -> Any:
     """
     sites = options.sites
 
-    @dsl.pipeline(name="site")
-    def pipeline(  # noqa: PLR0913, PLR0917 (the parameters of the pipeline)
-        name: str,
+    def pipeline(
+        site: str,
         policy: str,
         run: str,
         aggregator: str,
@@ -183,9 +195,9 @@ def site_pod(options: CompileOptions) -> Any:
         memory: str,
         gpu_type: str,
         gpus: int,
-    ):
-        task = _site(sites.image)(name=name, policy=policy, aggregator=aggregator, run=run)
-        task.set_container_image(image).set_retry(sites.retries, **BACKOFF)
+    ) -> None:
+        task = _site(sites.image)(name=site, policy=policy, aggregator=aggregator, run=run)
+        _retried(task.set_container_image(image), options, sites.retries)
         task.set_cpu_request(cpu).set_cpu_limit(cpu).set_memory_request(memory).set_memory_limit(memory)
         if sites.gpu.count:
             task.set_accelerator_type(gpu_type).set_accelerator_limit(gpus)
@@ -195,30 +207,7 @@ def site_pod(options: CompileOptions) -> Any:
         _schedule(task, sites)
         _limited(task, options, sites.timeout_s)
 
-    return pipeline
-
-
-def _schedule(task: Any, sites: Sites) -> None:
-    """Where a site's pod may run, and which queue it waits in."""
-    kubernetes.empty_dir_mount(task, "shm", "/dev/shm", medium="Memory", size_limit=sites.shared_memory)
-    for each in sites.tolerations:
-        kubernetes.add_toleration(task, each.key, each.operator, each.value, each.effect)
-    for name, value in sorted(sites.node_selector.items()):
-        kubernetes.add_node_selector(task, name, value)
-    if sites.queue is not None:
-        kubernetes.add_pod_label(task, QUEUE, sites.queue)
-
-
-def _limited(task: Any, options: CompileOptions, timeout_s: int) -> Any:
-    user = options.user
-    kubernetes.set_timeout(task, timeout_s)
-    kubernetes.set_security_context(task, run_as_user=user, run_as_group=user, run_as_non_root=True)
-    return task.set_caching_options(False)  # a recurring run would be given the last one's model
-
-
-def _give(task: Any, resources: Resources) -> Any:
-    task.set_cpu_request(resources.cpu).set_cpu_limit(resources.cpu)
-    return task.set_memory_request(resources.memory).set_memory_limit(resources.memory)
+    return dsl.pipeline(pipeline, name="site")
 
 
 def _site(image: str) -> Any:
@@ -234,3 +223,30 @@ def _site(image: str) -> Any:
 
     site.__annotations__["return"] = dsl.ContainerSpec
     return dsl.container_component(site)
+
+
+def _schedule(task: Any, sites: Sites) -> None:
+    """Where a site's pod may run, and which queue it waits in."""
+    kubernetes.empty_dir_mount(task, "shm", "/dev/shm", medium="Memory", size_limit=sites.shared_memory)
+    for each in sites.tolerations:
+        kubernetes.add_toleration(task, each.key, each.operator, each.value, each.effect)
+    for name, value in sorted(sites.node_selector.items()):
+        kubernetes.add_node_selector(task, name, value)
+    if sites.queue is not None:
+        kubernetes.add_pod_label(task, QUEUE, sites.queue)
+
+
+def _retried(task: Any, options: CompileOptions, times: int) -> Any:
+    return task.set_retry(times, f"{options.retry_after_s}s", 2.0, "600s")
+
+
+def _limited(task: Any, options: CompileOptions, timeout_s: int) -> Any:
+    user = options.user
+    kubernetes.set_timeout(task, timeout_s)
+    kubernetes.set_security_context(task, run_as_user=user, run_as_group=user, run_as_non_root=True)
+    return task.set_caching_options(False)  # a recurring run would be given the last one's model
+
+
+def _give(task: Any, resources: Resources) -> Any:
+    task.set_cpu_request(resources.cpu).set_cpu_limit(resources.cpu)
+    return task.set_memory_request(resources.memory).set_memory_limit(resources.memory)

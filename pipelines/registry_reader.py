@@ -7,7 +7,7 @@ patience, which is minutes unless somebody says otherwise.
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,9 @@ from deerfield import peft_folder, tensors
 from deerfield.errors import DeerfieldError, InvalidInput, Unreachable
 
 CHAMPION, CANDIDATE = "champion", "candidate"  # aliases
+RUN_TAG = "deerfield.run"  # our id of a run, at its MLflow run
 EPSILON = "deerfield.epsilon."  # and the site
+SPENT = ("epsilon", "epsilon_total")  # of the metrics NAME/SITE of a run, those that are no site's own report
 PATIENCE = {
     "MLFLOW_DISABLE_TELEMETRY": "true",  # a hospital's run is nobody else's business
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
@@ -96,11 +98,26 @@ class RegistryReader:
 
     def champion(self, model: str) -> Version | None:
         """The version with the alias `champion`, if any has it; InvalidInput if there is no such model."""
-        with self._asked(f"find the champion of {model}"):
+        return self.aliased(model, CHAMPION)
+
+    def aliased(self, model: str, alias: str) -> Version | None:
+        """The version with this alias, if any has it; InvalidInput if there is no such model."""
+        with self._asked(f"find the {alias} of {model}"):
             aliases = self._aliases(model)
-            if CHAMPION not in aliases:
+            if alias not in aliases:
                 return None
-            return _version(self._client.get_model_version(model, aliases[CHAMPION]), aliases)
+            return _version(self._client.get_model_version(model, aliases[alias]), aliases)
+
+    def reported(self, version: Version) -> dict[str, dict[str, float]]:
+        """By site, the newest metrics that it reported in the version's run, as far as its policy lets any out."""
+        with self._asked(f"give the metrics of {version}"):
+            newest = self._client.get_run(version.mlflow_run).data.metrics
+        told: dict[str, dict[str, float]] = {}
+        for key, value in sorted(newest.items()):
+            name, _, site = key.rpartition("/")
+            if site in version.epsilon and name not in SPENT and "/" not in name:
+                told.setdefault(site, {})[name] = float(value)
+        return told
 
     def artifacts(self, version: Version, folder: str = "") -> tuple[str, ...]:
         """The paths of the files in a folder of the version's MLflow run, in their order, without those below it."""
@@ -137,6 +154,18 @@ class RegistryReader:
                 f"is {version.digest[:12] or 'missing'}: somebody changed one of them; register the run again"
             )
         return found.parent
+
+    def kept(self, model: str, run: str, names: Sequence[str], into: Path) -> dict[str, Path]:
+        """Those of the artifacts `names` that our run `run` of `model` has, fetched below `into`."""
+        with self._asked(f"give what is kept of run {run}"):
+            experiment = self._client.get_experiment_by_name(model)
+            ours = f"tags.`{RUN_TAG}` = '{run}'"
+            found = self._client.search_runs([experiment.experiment_id], ours, max_results=1) if experiment else []
+            ids = [each.info.run_id for each in found]
+            there = {each.path for mlflow_run in ids for each in self._client.list_artifacts(mlflow_run)}
+            return {
+                name: Path(self._client.download_artifacts(ids[0], name, str(into))) for name in names if name in there
+            }
 
     @property
     def _where(self) -> str:

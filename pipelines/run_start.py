@@ -73,11 +73,16 @@ def check_out(out: Path) -> None:
         raise InvalidInput(f"{out.parent} is no folder; make it first")
 
 
+def text(spec: RunSpec) -> str:
+    """A run file."""
+    document: dict[str, Any] = spec.model_dump(mode="json", exclude_defaults=True)
+    return yaml.safe_dump(document, sort_keys=False, default_flow_style=None, allow_unicode=True)
+
+
 def write(spec: RunSpec, out: Path) -> None:
     """Writes a run file; raises InvalidInput where none can be written."""
-    document: dict[str, Any] = spec.model_dump(mode="json", exclude_defaults=True)
     try:
         with out.open("x") as file:
-            yaml.safe_dump(document, file, sort_keys=False, default_flow_style=None, allow_unicode=True)
+            file.write(text(spec))
     except OSError as error:
         raise InvalidInput(f"{out} cannot be written ({error.strerror})") from error

@@ -200,6 +200,15 @@ class RunsClient:
             except AGAIN as error:
                 pause(error)
 
+    def past(self, run: str) -> tuple[Event, ...]:
+        """What has happened to a run so far, also while it goes on."""
+        request = pb.WatchRequest(run=run, past=True)
+
+        def told() -> tuple[Event, ...]:
+            return tuple(codec.decode_event(each) for each in downstream(self._stub.Watch, request, limits.IDLE_S))
+
+        return self._backoff.retry(told)
+
     def get(self, run: str) -> RunView:
         """One run with its newest state; raises UnknownRun."""
         return codec.decode_view(self._call(self._stub.Get, pb.GetRequest(run=run)))

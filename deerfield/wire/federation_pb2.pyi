@@ -389,12 +389,14 @@ class StartReply(_message.Message):
     def __init__(self, run: _Optional[str] = ...) -> None: ...
 
 class WatchRequest(_message.Message):
-    __slots__ = ("run", "after")
+    __slots__ = ("run", "after", "past")
     RUN_FIELD_NUMBER: _ClassVar[int]
     AFTER_FIELD_NUMBER: _ClassVar[int]
+    PAST_FIELD_NUMBER: _ClassVar[int]
     run: str
     after: int
-    def __init__(self, run: _Optional[str] = ..., after: _Optional[int] = ...) -> None: ...
+    past: bool
+    def __init__(self, run: _Optional[str] = ..., after: _Optional[int] = ..., past: _Optional[bool] = ...) -> None: ...
 
 class Event(_message.Message):
     __slots__ = ("number", "run", "kind", "detail", "time")

@@ -11,7 +11,7 @@ from pipelines.steps.reach import runs_at
 from pipelines.steps.running import say
 
 
-def gate(  # noqa: PLR0913, PLR0917 (a task has as many arguments as its graph names)
+def gate(
     model: str,
     version: str,
     rules: str,

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from deerfield.errors import InvalidInput
+from deerfield.errors import InvalidInput, NoRoom, Unreachable
 from deerfield.wire.backoff import Backoff
 from deerfield.wire.client import RunsClient
 from deerfield.wire.handshake import Way
@@ -37,6 +37,16 @@ def _file(named: str | None, mounted: Path) -> Path | None:
 
 @contextmanager
 def runs_at(aggregator: str, backoff: Backoff = MINUTE) -> Iterator[RunsClient]:
-    """A client of the aggregator's `Runs`, for as long as the block runs; raises InvalidInput as `way` does."""
-    with runs_of(way(aggregator), backoff) as runs:
-        yield runs
+    """A client of the aggregator's `Runs`, for as long as the block runs.
+
+    Raises:
+        InvalidInput: as in `way`, or a certificate is of no use.
+        Unreachable: it did not answer for as long as `backoff` is patient; the message says where and how long.
+    """
+    try:
+        with runs_of(way(aggregator), backoff) as runs:
+            yield runs
+    except NoRoom:  # it has answered
+        raise
+    except Unreachable as error:
+        raise Unreachable(f"{error}; tried for {backoff.patience_s:g} s") from error

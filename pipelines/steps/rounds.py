@@ -66,7 +66,7 @@ def start(run: str, request_id: str, aggregator: str, sites: Sequence[str] = ())
     return Started(run=name, sites=spec.federation.sites, base_digest=str(spec.model.digest))
 
 
-def rounds(  # noqa: PLR0913 (a task has as many arguments as its graph names)
+def rounds(
     run: str, request_id: str, aggregator: str, say: Say, sites: Sequence[str] = (), join_timeout_s: float = JOIN_S
 ) -> Outcome:
     """Follows the run of `request_id` to its end, and starts it where nobody has; says a line for what happens.

@@ -29,8 +29,8 @@ def check_version(compiled_by: str) -> None:
     """Raises InvalidInput where the pipeline was compiled by another version of deerfield than this one."""
     if compiled_by != __version__:
         raise InvalidInput(
-            f"the pipeline was compiled by deerfield {compiled_by or '(unknown)'}, this image is {__version__}; compile "
-            "and upload it again with this version, or let it run in an image of that one"
+            f"the pipeline was compiled by deerfield {compiled_by or '(unknown)'}, this image is {__version__}; "
+            "compile and upload it again with this version, or let it run in an image of that one"
         )
 
 

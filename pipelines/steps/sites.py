@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +32,24 @@ def members(manifest: Path) -> tuple[str, ...]:
     return tuple(read_manifest(manifest)["sites"])
 
 
-def pods(started: Started, run: str, base: str, names: str, manifest: Path, data: Path) -> list[dict[str, str]]:
-    """What the pod of each site is given; writes its policy below the folder `data`, as a hospital would have.
+def fingerprints(manifest: Path) -> str:
+    """Where the hashes of hub-owned training examples are, which no test set may hold; empty where the hub has none."""
+    return str(read_manifest(manifest).get("example_sha256") or "")
 
-    `run` is the run file's text, with an `embedded:` section; `base` is where a site's pod has the base model; `names`
-    begins the names of each site's secret and volume claim.
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cluster:
+    """What the sites' pods find there."""
+
+    base: str  # where each has the base model: folder, hub id or package:NAME
+    names: str  # begins the names of each site's secret and volume claim
+    data: Path  # the data claim, where it is mounted
+
+
+def pods(started: Started, run: str, manifest: Path, cluster: Cluster) -> list[dict[str, str]]:
+    """What the pod of each site is given; writes its policy to the data claim, as a hospital would have.
+
+    `run` is the run file's text, with an `embedded:` section.
 
     Raises:
         InvalidInput: the parts are no simulation's, or two sites' names differ in nothing that Kubernetes can name.
@@ -44,18 +58,19 @@ def pods(started: Started, run: str, base: str, names: str, manifest: Path, data
     if parts["kind"] != "simulation":
         raise InvalidInput("run: simulated-consortium starts sites over parts of one data set; add embedded: source:")
     slugs = _slugs(started.sites)
-    folder = data / POLICIES / started.run
+    folder = cluster.data / POLICIES / started.run
     folder.mkdir(parents=True, exist_ok=True)
+    given = []
     for site, slug in slugs.items():
-        _write(folder / f"{slug}.yaml", policy(file, started, base, site, parts["sites"]))
-    return [
-        {"name": site, "secret": names + slug, "claim": names + slug, "policy": str(folder / f"{slug}.yaml")}
-        for site, slug in slugs.items()
-    ]
+        path, own = folder / f"{slug}.yaml", cluster.names + slug
+        models = {started.base_digest: cluster.base}
+        _write(path, {"models": models, **policy(file, site, parts["sites"])})
+        given.append({"site": site, "secret": own, "claim": own, "policy": str(path)})
+    return given
 
 
-def policy(file: RunFile, started: Started, base: str, site: str, parts: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The policy of a simulated site: its part of the data, with the run's own budget, and the base model."""
+def policy(file: RunFile, site: str, parts: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The policy of a simulated site but for its models: its part of the data, with the run's own budget."""
     embedded, privacy = file.embedded, file.privacy
     units = [part["units"] for part in parts.values()]
     spends = {} if privacy.unit == "none" else {"epsilon": privacy.epsilon, "delta": privacy.delta}
@@ -72,7 +87,6 @@ def policy(file: RunFile, started: Started, base: str, site: str, parts: Mapping
     }
     return {
         "populations": {file.population: population},
-        "models": {started.base_digest: base},
         "metrics": embedded.metrics,
         "device": embedded.device,
         "precision": embedded.precision,

@@ -42,7 +42,8 @@ class RunsServicer(rpc.RunsServicer):
     async def Watch(self, request: pb.WatchRequest, context: Context) -> AsyncIterator[pb.Event]:
         """Streams what happens to a run until it has ended."""
         self._onlooker(context)
-        async for event in follow(self._runs, self._pulse, checks.run_id(request.run), request.after):
+        told = past if request.past else follow
+        async for event in told(self._runs, self._pulse, checks.run_id(request.run), request.after):
             yield codec.encode_event(event)
 
     @refuses
@@ -137,6 +138,12 @@ class RunsServicer(rpc.RunsServicer):
 
     def _onlooker(self, context: Context) -> None:
         caller(self._identify, context, "operator", "observer")
+
+
+async def past(runs: Runs, _: Pulse, run: str, after: int) -> AsyncIterator[Event]:
+    """What has happened to a run since the event `after`, up to now; raises UnknownRun."""
+    for event in runs.events(run, min(after, runs.newest(run))):
+        yield event
 
 
 async def follow(runs: Runs, pulse: Pulse, run: str, after: int) -> AsyncIterator[Event]:

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deerfield.errors import InvalidInput
-from deerfield.fingerprint import fingerprint
+from deerfield.fingerprint import fingerprint, overlap, read_fingerprints
 
 GREY = np.arange(12, dtype=np.uint8).reshape(3, 4)
 
@@ -44,3 +44,19 @@ def test_any_amount_of_white_space_is_one_space(text):
 def test_what_is_no_image_is_refused(pixels):
     with pytest.raises(InvalidInput, match="decode it first"):
         fingerprint(pixels)
+
+
+def test_what_two_sets_share_is_found_by_its_place():
+    training = [fingerprint(text) for text in ("one", "two")]
+    assert overlap([fingerprint(text) for text in ("three", "TWO ", "one")], training) == (1, 2)
+
+
+def test_a_file_of_fingerprints_is_read_or_refused(tmp_path):
+    path = tmp_path / "examples.sha256"
+    path.write_text(f"{fingerprint('one')}\n{fingerprint('two')}\n")
+    assert read_fingerprints(path) == (fingerprint("one"), fingerprint("two"))
+    path.write_text(f"{fingerprint('one')}\nnone\n")
+    with pytest.raises(InvalidInput, match="line 2: 'none' is no fingerprint"):
+        read_fingerprints(path)
+    with pytest.raises(InvalidInput, match="cannot be read: No such file"):
+        read_fingerprints(tmp_path / "missing")

@@ -1,0 +1,61 @@
+"""What the gate said of the model: every rule with its numbers, and the evidence."""
+
+from pipelines.page import pairs, paragraph, section, table
+from pipelines.report import number
+from pipelines.report_page import wording
+from pipelines.report_page.documents import RuleVerdict, Verdict
+from pipelines.report_page.found import Found
+
+EVIDENCE = 80  # entries of the evidence
+
+
+def verdict(found: Found) -> str:
+    """The section."""
+    title, given = "Verdict", found.verdict
+    if given is None:
+        words = "The gate has not judged this model: nothing was promoted, and the champion is what it was."
+        return section("verdict", title, paragraph(words, "gap"))
+    rows = [_row(rule) for rule in given.rules]
+    return section(
+        "verdict",
+        title,
+        _box(given),
+        table(("rule", "", "value", "limit", "details"), rows, "ttnnw"),
+        _evidence(given),
+    )
+
+
+def headline(given: Verdict) -> str:
+    """The verdict in a sentence."""
+    what = f"{given.model} version {given.version}"
+    if given.passed:
+        return f"{what} passed all {len(given.rules)} rules of the gate and may become the champion."
+    broken = [rule.rule for rule in given.rules if not rule.passed]
+    return (
+        f"{what} was refused by {wording.count(len(broken), 'rule')} of {len(given.rules)}: {wording.several(broken)}."
+    )
+
+
+def _box(given: Verdict) -> str:
+    before = (
+        f"The champion to be replaced: version {given.expected_champion}."
+        if given.expected_champion
+        else "There was no champion before."
+    )
+    kind = "verdict" if given.passed else "verdict bad"
+    word = "Passed." if given.passed else "Refused."
+    return f'<div class="{kind}"><b>{word}</b> {paragraph(headline(given))}{paragraph(before, "soft")}</div>'
+
+
+def _row(rule: RuleVerdict) -> tuple[str, ...]:
+    said = "passed" if rule.passed else "NOT PASSED"
+    return rule.rule.replace("_", " "), said, number(rule.value, ".4g"), number(rule.limit, ".4g"), rule.detail
+
+
+def _evidence(given: Verdict) -> str:
+    rows = wording.flat(given.evidence)
+    if not rows:
+        return ""
+    shown = dict(list(rows.items())[:EVIDENCE])
+    more = f"The first {EVIDENCE} of {len(rows)}; verdict.json has them all." if len(rows) > EVIDENCE else ""
+    return "<h3>Evidence</h3>" + pairs(shown) + (paragraph(more, "soft") if more else "")

@@ -1,0 +1,53 @@
+"""What KFP's pages show of an evaluation: metrics, the confusion matrix and ROC curve, and a page of its own."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+from pipelines.page import document
+from pipelines.report_page.documents import Evaluation
+from pipelines.report_page.evaluation import evaluation
+from pipelines.report_page.found import Found
+from pipelines.report_page.page import STYLE
+
+CANDIDATE = "candidate"
+
+
+class Metrics(Protocol):
+    """As KFP's artifact of this name takes them."""
+
+    def log_metric(self, metric: str, value: float) -> None:
+        """Takes a figure."""
+
+
+class Classification(Protocol):
+    """As KFP's ClassificationMetrics takes them."""
+
+    def log_confusion_matrix(self, categories: list[str], matrix: list[list[int]]) -> None:
+        """Takes counts: rows are the actual label."""
+
+    def log_roc_curve(self, fpr: list[float], tpr: list[float], threshold: list[float]) -> None:
+        """Takes one curve."""
+
+
+def show(path: Path, metrics: Metrics, classes: Classification, page: Path) -> None:
+    """Fills KFP's artifacts, and writes the HTML `page`, from the evaluation.json in `path`."""
+    found = json.loads(path.read_text("utf-8"))
+    candidate = found["models"][CANDIDATE]
+    for name, each in sorted(candidate["metrics"].items()):
+        for end, value in (("", each["value"]), (".low", each["low"]), (".high", each["high"])):
+            metrics.log_metric(f"{name}{end}", value)
+    for other, differences in sorted(found["differences"].items()):
+        for name, each in sorted(differences.items()):
+            metrics.log_metric(f"{name}.over_{other}", each["value"])
+    classes.log_confusion_matrix(found["labels"], candidate["confusion"])
+    if (curve := candidate.get("roc_micro")) is not None:  # KFP draws one; the page has one for each label
+        classes.log_roc_curve(curve["fpr"], curve["tpr"], _probabilities(curve["thresholds"]))
+    read = Evaluation.model_validate(found)
+    page.write_text(document("Evaluation", [evaluation(Found(evaluation=read))], STYLE), "utf-8")
+
+
+def _probabilities(thresholds: Sequence[float]) -> list[float]:
+    """The first threshold is above every score, which KFP's page draws as it stands."""
+    return [min(each, 1.0) for each in thresholds]
