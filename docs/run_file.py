@@ -102,8 +102,9 @@ only where it asks for them.
 `bound: value` the metric as measured is enough.
 
 **Regression** is a test of non-inferiority: candidate and champion answer the same examples, each resample counts both,
-and the lower bound of the difference must not be below minus the margin. A margin of 0 asks for superiority. The
-sentence says when the candidate is better with confidence. A first version has no champion, passes, and says so.
+and the lower bound of the difference must not be below minus the margin. With a margin of 0 the
+whole interval must be at 0 or above. The sentence says when the candidate is better with confidence. A first version
+has no champion, passes, and says so.
 
 **Confidence.** The gate takes the intervals as they were computed. An evaluation with less confidence than the rules
 ask for fails; more is stricter, and welcome.

@@ -134,7 +134,7 @@ def dumps(value: Any) -> str:
 
 def _word(verdict: str) -> str:
     colour = {"passed": "green", "refused": "red"}.get(verdict, "default")
-    return f"[{colour}]{verdict}[/]" if verdict else "–"
+    return f"[{colour}]{escape(verdict)}[/]" if verdict else "–"
 
 
 def _short(value: str) -> str:
