@@ -19,15 +19,6 @@ from tests.integration.aggregator.test_tracking import finish
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
 
 
-@pytest.fixture(scope="module")
-def empty_database(tmp_path_factory):
-    import mlflow
-
-    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    mlflow.MlflowClient(f"sqlite:///{path}").search_experiments()
-    return path
-
-
 @pytest.fixture
 def database():
     """What is written to MLflow does not depend on our own database; test_promotion_crashes.py is over each kind."""
