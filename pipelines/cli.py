@@ -85,16 +85,19 @@ def evaluate(
     rows: Annotated[
         Path | None, typer.Option(help="npy file of the rows to use, such as a run's validation.npy.")
     ] = None,
+    patient: Annotated[
+        str | None, typer.Option(help="Column of the patient: intervals are over patients, not over examples.")
+    ] = None,
     tracking: Annotated[str | None, typer.Option(help="MLflow URI.", envvar="MLFLOW_TRACKING_URI")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Scores a registered version or an adapter folder on a data file."""
+    """Scores a registered version or an adapter folder on a data file, and says how sure the figures are."""
     from pipelines import evaluation
 
-    evaluation.evaluate(
-        evaluation.Request(model=model, data=data, base=base, input=text, label=label, rows=rows, tracking=tracking),
-        as_json=as_json,
+    request = evaluation.Request(
+        model=model, data=data, base=base, input=text, label=label, rows=rows, tracking=tracking, patient=patient
     )
+    evaluation.evaluate(request, as_json=as_json)
 
 
 @app.command()

@@ -144,7 +144,9 @@ def _lineage(
         commitments=_commitments(mirrors),
         kind=manifest.kind if manifest is not None else str(kept.get("kind", "")),
         hub=manifest.hub if manifest is not None else dict(kept.get("hub") or {}),
-        manifests=tuple(each for each in (manifest.sha256 if manifest else "", str(kept.get("manifest") or "")) if each),
+        manifests=tuple(
+            each for each in (manifest.sha256 if manifest else "", str(kept.get("manifest") or "")) if each
+        ),
     )
 
 

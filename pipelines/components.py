@@ -55,9 +55,9 @@ def rounds(
         return work(run, request_id, aggregator, say, begun.sites, join_timeout_s).run
 
 
-def register(compiled_by: str, run_id: str, aggregator: str) -> NamedTuple(
+def register(compiled_by: str, run_id: str, aggregator: str) -> NamedTuple(  # type: ignore[valid-type]  # KFP's own
     "Registered", [("model", str), ("version", str)]
-):  # type: ignore[valid-type]  # KFP's form
+):
     """Answers the model version that the aggregator has registered."""
     from pipelines.steps.register import register as work
     from pipelines.steps.running import step

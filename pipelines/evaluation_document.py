@@ -8,12 +8,13 @@ import numpy as np
 
 from deerfield.bootstrap import CONFIDENCE, RESAMPLES, Resampled, resample
 from deerfield.calibration import reliability
-from deerfield.classes import confusion, per_class, roc
+from deerfield.classes import POINTS, Curve, confusion, per_class, roc
 from deerfield.metrics import statistics
 from pipelines.scores import Scores
 
 SCHEMA = 1
 PRIMARY = "macro_f1"  # what gates and pages look at first
+FEWEST, MOST = 25, 6000  # points of a ROC curve, and of all curves of a model: the file stays below a megabyte
 CANDIDATE = "candidate"  # the name of the model that the others are compared with
 
 
@@ -62,17 +63,26 @@ def document(
 def by_label(scores: Scores) -> dict[str, Any]:
     """Figures of one model that have no interval: by label, confusion matrix, ROC curves, calibration."""
     table = confusion(scores.probabilities, scores.labels)
-    curves = {label: roc(scores.probabilities[:, k], scores.labels == k) for k, label in enumerate(scores.classes)}
+    points = min(POINTS, max(FEWEST, MOST // len(scores.classes)))
+    curves = {
+        label: _curve(roc(scores.probabilities[:, k], scores.labels == k, points))
+        for k, label in enumerate(scores.classes)
+    }
     hot = np.eye(len(scores.classes), dtype=np.bool_)[scores.labels]
-    pooled = roc(scores.probabilities.ravel(), hot.ravel())
     width, mass = (reliability(scores.probabilities, scores.labels, by=by) for by in ("width", "mass"))
     return {
         "per_class": dict(zip(scores.classes, map(asdict, per_class(table)), strict=True)),
         "confusion": table.tolist(),
-        "roc": {label: None if curve is None else asdict(curve) for label, curve in curves.items()},
-        "roc_micro": None if pooled is None else asdict(pooled),
+        "roc": curves,
+        "roc_micro": _curve(roc(scores.probabilities.ravel(), hot.ravel())),  # every label of every example, pooled
         "calibration": {**asdict(width), "ece_equal_mass": mass.ece},
     }
+
+
+def _curve(curve: Curve | None) -> dict[str, Any] | None:
+    if curve is None:
+        return None
+    return {name: value if name == "auc" else np.round(value, 6).tolist() for name, value in asdict(curve).items()}
 
 
 def notes(scores: Scores) -> list[str]:
@@ -104,7 +114,7 @@ def summary(judged: Mapping[str, Any]) -> list[str]:
         lines.append(f"{primary} of {called}: {told(found['metrics'][primary])}")
     for name, found in judged["differences"].items():
         lines.append(f"{primary} of the candidate less that of {name}: {told(found[primary])}")
-    return lines + judged["notes"]
+    return [*lines, *judged["notes"]]
 
 
 def told(interval: Mapping[str, float | None], form: str = ".4f") -> str:

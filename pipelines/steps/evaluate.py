@@ -61,7 +61,7 @@ def evaluate(
     judged["leakage"] = {"checked": checked, "overlap": 0}
     print(*summary(judged), sep="\n", flush=True)
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(judged, indent=2, sort_keys=True, allow_nan=False) + "\n")
+    out.write_text(json.dumps(judged, sort_keys=True, separators=(",", ":"), allow_nan=False) + "\n")
 
 
 def _models(
@@ -75,12 +75,12 @@ def _models(
         try:
             kept = registry.adapter(champion, folder / CHAMPION)
         except InvalidInput as error:
-            raise _moved(registry, champion) or error from error
+            raise moved(registry, champion) or error from error
         found[CHAMPION] = Model(adapter=kept, base=base or None if same else None)
     return found | {BASE: Model(adapter=own, base=base or None, trained=False)}
 
 
-def _moved(registry: RegistryReader, champion: Version) -> InvalidInput | None:
+def moved(registry: RegistryReader, champion: Version) -> InvalidInput | None:
     """Why the champion could not be read, if that is because it is champion no longer."""
     now = registry.champion(champion.model)
     if now is not None and now.version == champion.version:

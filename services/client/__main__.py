@@ -1,6 +1,7 @@
 """`python -m services.client`: the composition root of everything that needs torch.
 
 `site` answers tasks; `prepare` splits data and describes the model for an embedded run, `describe` the model alone;
+`partition` writes each site's part of data that the hub owns, `fetch` copies an object of an S3 server;
 `follow` scores every phase of a run on data that belongs to the consortium; `evaluate` scores one adapter folder,
 `score` several, example by example;
 `register`, `plan` and `reconcile` serve an operator between runs, without torch.
@@ -64,6 +65,16 @@ def _add_run(commands: Commands) -> None:
     prepare.add_argument("--out", type=Path, required=True)
     prepare.add_argument("--pooled", action="store_true")
     prepare.set_defaults(command=_prepare)
+
+    partition = commands.add_parser("partition", help="write each site's part of data that the hub owns")
+    partition.add_argument("--run", type=Path, required=True)
+    partition.add_argument("--destination", required=True, help="a folder, or s3://BUCKET/PREFIX")
+    partition.set_defaults(command=_partition)
+
+    fetch = commands.add_parser("fetch", help="copy an object of an S3 server to a file")
+    fetch.add_argument("--path", required=True)
+    fetch.add_argument("--out", type=Path, required=True)
+    fetch.set_defaults(command=_fetch)
 
     describe = commands.add_parser("describe", help="say what a run file leaves to its base model")
     describe.add_argument("--spec", type=Path, required=True)
@@ -170,6 +181,21 @@ def _prepare(arguments: argparse.Namespace) -> None:
     file = RunFile.model_validate_json(arguments.run.read_text())
     found = prepare(file, arguments.out, pooled=arguments.pooled)
     (arguments.out / "prepared.json").write_text(json.dumps(found, indent=2))
+
+
+def _partition(arguments: argparse.Namespace) -> None:
+    from deerfield.runfile import RunFile
+    from services.client import parts, store
+
+    file = RunFile.model_validate_json(arguments.run.read_text())
+    print(json.dumps(parts.partition(file, store.open_store(arguments.destination))), flush=True)
+
+
+def _fetch(arguments: argparse.Namespace) -> None:
+    from services.client import store
+
+    arguments.out.write_bytes(store.local(arguments.path).read_bytes())
+    print(json.dumps({"path": str(arguments.out)}), flush=True)
 
 
 def _describe(arguments: argparse.Namespace) -> None:

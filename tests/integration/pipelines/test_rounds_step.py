@@ -1,7 +1,5 @@
-"""The rounds step as KFP runs it, killed in the middle and run again: the aggregator goes on with the same run."""
+"""The rounds step killed in the middle and run again: the aggregator goes on with the same run."""
 
-import inspect
-import json
 import signal
 import subprocess
 import sys
@@ -10,26 +8,22 @@ from pathlib import Path
 
 import psutil
 import pytest
-import yaml
 
-from deerfield import __version__
 from deerfield.wire.channel import connect
 from deerfield.wire.client import RunsClient
-from pipelines import components
 from tests.chaos.checks import found
 from tests.chaos.consortium import PATIENT, Consortium
 from tests.chaos.edges import undisturbed
 from tests.chaos.site import spec
 from tests.integration.federation import wait_for
 
-HEADER = "from kfp.dsl import *\nfrom typing import *\n"  # as KFP writes it before a component's source
-LOCAL = Path(__file__).with_name("local_rounds.py")
+SCRIPT = Path(__file__).with_name("local_rounds.py")
 
 
 class Task:
-    """A process of KFP's, and the lines that it says."""
+    """A process, and the lines that it says."""
 
-    def __init__(self, command: list[str]) -> None:
+    def __init__(self, *command: str) -> None:
         self.lines: list[str] = []
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -56,75 +50,57 @@ class Task:
         return code
 
 
-def executor(folder: Path, given: dict[str, object]) -> Task:
-    """The rounds component under KFP's executor, as a pod runs it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    manifest, code = folder / "manifest.json", folder / "component.py"
-    manifest.write_text(json.dumps({"schema": 1, "kind": "consortium", "sites": {}}))
-    code.write_text(HEADER + inspect.getsource(components.rounds))
-    artifact = {"name": "manifest", "uri": str(manifest), "type": {"schemaTitle": "system.Dataset"}}
-    inputs = {"parameterValues": given, "artifacts": {"manifest": {"artifacts": [artifact]}}}
-    outputs = {"parameters": {"Output": {"outputFile": str(folder / "Output")}}, "outputFile": str(folder / "out.json")}
-    asked = ["--executor_input", json.dumps({"inputs": inputs, "outputs": outputs}), "--function_to_execute", "rounds"]
-    return Task([sys.executable, "-m", "kfp.dsl.executor_main", "--component_module_path", str(code), *asked])
-
-
 class Stepped(Consortium):
     """Its operator is the rounds step; the first one is killed when it has told of two phases."""
 
+    how = "step"
+
     def _operate(self) -> None:
         try:
-            first = self._begun(0)
-            wait_for(lambda: first.says("phase published", 2))
-            first.process.kill()
-            assert first.ended() == -signal.SIGKILL
-            assert not first.says("run finished")
-            second = self._begun(1)
-            assert second.ended() == 0, second.lines
-            answers = json.loads((self.folder / "task-1" / "out.json").read_text())["parameterValues"]
-            assert answers == {"Output": self.course.run}
-            assert second.says("phase published", 2 * self.spec.rounds)
-            self._seen()
+            last = self._drive()
+            assert last.ended() == 0, last.lines
+            assert last.says(f"answer: {self.course.run}")
+            with connect(self.aggregator.address, role="operator") as channel:
+                runs = RunsClient(channel, backoff=PATIENT)
+                assert [view.run for view in runs.list()] == [self.course.run]
+                self.course.events = [event for event in runs.watch(self.course.run) if event.number]
         except BaseException as error:
             self.course.trouble = error
 
-    def _begun(self, number: int) -> Task:
-        given = {"run": yaml.safe_dump(self.spec.model_dump(mode="json")), "request_id": "job-1", "join_timeout_s": 300}
-        where = {"aggregator": self.aggregator.address, "compiled_by": __version__}
-        task = executor(self.folder / f"task-{number}", given | where)
+    def _drive(self) -> Task:
+        first = self._begun()
+        wait_for(lambda: first.says("phase published", 2))
+        first.process.kill()
+        assert first.ended() == -signal.SIGKILL
+        assert not first.says("run finished")
+        return self._begun()
+
+    def _begun(self) -> Task:
+        run = self.folder / "run.json"
+        run.write_text(self.spec.canonical())
+        task = Task(sys.executable, str(SCRIPT), self.how, str(run), self.aggregator.address)
         self.course.run = task.run
         return task
-
-    def _seen(self) -> None:
-        with connect(self.aggregator.address, role="operator") as channel:
-            runs = RunsClient(channel, backoff=PATIENT)
-            assert [view.run for view in runs.list()] == [self.course.run]
-            self.course.events = [event for event in runs.watch(self.course.run) if event.number]
 
 
 class Retried(Stepped):
     """Its operator is kfp.local, which retries the task that is killed."""
 
-    def _operate(self) -> None:
-        try:
-            run = self.folder / "run.json"
-            run.write_text(self.spec.canonical())
-            task = Task([sys.executable, str(LOCAL), str(run), self.aggregator.address, str(self.folder / "kfp")])
-            self.course.run = task.run
-            wait_for(lambda: task.says("phase published", 2))
-            children = psutil.Process(task.process.pid).children(recursive=True)
-            (step,) = [each for each in children if each.cmdline()[1:3] == ["-m", "kfp.dsl.executor_main"]]
-            step.kill()
-            assert task.ended() == 0, task.lines
-            assert task.says("rounds done", 2)
-            self._seen()
-        except BaseException as error:
-            self.course.trouble = error
+    how = "kfp"
+
+    def _drive(self) -> Task:
+        task = self._begun()
+        wait_for(lambda: task.says("phase published", 2))
+        children = psutil.Process(task.process.pid).children(recursive=True)
+        (step,) = [each for each in children if each.cmdline()[1:3] == ["-m", "kfp.dsl.executor_main"]]
+        step.kill()
+        wait_for(lambda: task.says("rounds done", 2))
+        return task
 
 
 def described():
-    """Three rounds of two phases, with noise."""
-    asked = spec("north", "south", noise=True, rounds=3)
+    """Two rounds of two phases, with noise."""
+    asked = spec("north", "south", noise=True, rounds=2)
     return asked.model_copy(update={"model": asked.model.model_copy(update={"digest": "d" * 64})})
 
 
@@ -136,12 +112,12 @@ def calm(tmp_path_factory):
 
 @pytest.mark.parametrize(
     ("operator", "points"),
-    [(Stepped, []), (Stepped, ["phase_published:after_commit#3"]), (Retried, [])],
+    [(Stepped, []), (Stepped, ["phase_published:after_commit#2"]), (Retried, [])],
     ids=["step", "step-and-aggregator", "kfp-local"],
 )
 def test_a_killed_step_finds_its_run_again_and_nothing_is_trained_or_published_twice(tmp_path, calm, operator, points):
     url = f"sqlite:///{tmp_path / 'a.db'}"
-    course = operator(tmp_path, url, described(), job={"slow_s": 0.4}).complete(*points)
+    course = operator(tmp_path, url, described(), job={"slow_s": 0.3}).complete(*points)
     left = found(tmp_path, url, course.run)
     assert course.kills == len(points)
     assert (left.state, left.events, left.entries) == (calm.left.state, calm.left.events, calm.left.entries)
