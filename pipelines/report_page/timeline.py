@@ -18,7 +18,7 @@ NAMES = ("odd phases", "even phases", "phase without an end", "published", "miss
 KINDS: Sequence[Mapping[str, Any]] = (
     {"color": BLUE, "label": NAMES[0]},
     {"color": ORANGE, "hatch": "////", "label": NAMES[1]},
-    {"color": "#c9cdd2", "hatch": "...", "label": NAMES[2]},
+    {"color": "#c9cdd2", "hatch": "xx", "label": NAMES[2]},
 )
 
 
