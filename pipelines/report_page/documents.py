@@ -71,6 +71,7 @@ class ResultDocument(Part):
     run: str
     version: str = ""
     started: float = 0.0  # seconds since the epoch; 0 where it is not known
+    ended_s: float | None = None  # seconds since the run began
     state: str
     reason: str = ""
     seconds: float = 0.0

@@ -99,7 +99,7 @@ def _sites(result: ResultDocument) -> list[str]:
 
 def _end(result: ResultDocument) -> float:
     """Seconds from the beginning to the last thing that is known."""
-    every = [phase.published_s or 0.0 for phase in result.rounds]
+    every = [result.ended_s or 0.0, *(phase.published_s or 0.0 for phase in result.rounds)]
     if result.open is not None:
         every += [time for times in result.open.sites.values() for time in times if time is not None]
     every += [each.at_s for each in result.incidents]
