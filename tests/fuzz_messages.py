@@ -108,7 +108,7 @@ def good_messages(address: str, number: int) -> dict[str, Sequence[Any]]:
         "Start": [
             pb.StartRequest(request_id=f"again {n}", spec=run_spec("north", name=f"r{n}").canonical()) for n in range(4)
         ],
-        "Watch": [pb.WatchRequest(run=run), pb.WatchRequest(run=run, after=3)],
+        "Watch": [pb.WatchRequest(run=run), pb.WatchRequest(run=run, after=3), pb.WatchRequest(run=run, past=True)],
         "Get": [pb.GetRequest(run=run), pb.GetRequest(run=run, published=pb.PhaseNumber(round=1))],
         "List": [pb.ListRequest()],
         "Abort": [pb.AbortRequest(run="another", reason="enough"), pb.AbortRequest(run=run, reason="enough")],

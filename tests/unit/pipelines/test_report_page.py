@@ -135,12 +135,11 @@ def test_what_is_missing_is_said_at_the_top():
 
 def test_a_run_without_privacy_says_so_and_draws_no_budget():
     open_hearted = spec(*SITES, privacy=Privacy(unit="none", clip=None), lifetime=None)
+    infinite = {"epsilon": dict.fromkeys(SITES), "epsilon_total": dict.fromkeys(SITES)}
     events = [
-        replace(each, detail=dict(each.detail) | {"epsilon": dict.fromkeys(SITES), "epsilon_total": dict.fromkeys(SITES)})
-        if each.kind == "phase_published"
-        else each
+        replace(each, detail={**each.detail, **infinite}) if each.kind == "phase_published" else each
         for each in story()
-    ]  # fmt: skip
+    ]
     page = render(found(events, open_hearted))
     assert "No privacy." in page
     assert "There was no noise in it" in page
