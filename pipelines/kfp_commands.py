@@ -18,7 +18,7 @@ PATIENCE_S, REGISTRAR_PATIENCE_S = 60.0, 300.0  # the hook of a fresh installati
 
 
 def register(
-    packages: Annotated[list[Path], typer.Argument(metavar="PIPELINE.yaml...", help="Compiled pipelines.")],
+    packages: Annotated[list[Path], typer.Argument(metavar="PIPELINE.yaml", help="Compiled pipelines.")],
     address: kfp.Address,
     schedules: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Every schedule of --owner; docs/schedules.md has the keys.")
