@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
