@@ -43,8 +43,8 @@ def place():
 
 
 @pytest.fixture(autouse=True)
-def _database(tmp_path, empty_mlflow):
-    shutil.copy(empty_mlflow, tmp_path / "mlflow.db")
+def _database(tmp_path, empty_database):
+    shutil.copy(empty_database, tmp_path / "mlflow.db")
 
 
 def tracked_run(client, name="teaching run"):

@@ -46,12 +46,12 @@ def place():
 
 
 @pytest.fixture
-def champion(request, tmp_path, aggregator, clock, empty_mlflow):
+def champion(request, tmp_path, aggregator, clock, empty_database):
     """(URI, inputs, the classifier's own answer, folder of bases) of a registered champion of a family."""
     import torch
 
     family = request.param
-    shutil.copy(empty_mlflow, tmp_path / "mlflow.db")
+    shutil.copy(empty_database, tmp_path / "mlflow.db")
     bases = tmp_path / "bases"
     base = tiny.save(family, bases / "whatever it is called")
     classifier = tiny.build(family, base)
