@@ -82,7 +82,7 @@ def _figures(found: Found) -> dict[str, str]:
     if spec is not None and spec.privacy.unit != "none":
         spent = max((site.epsilon for site in result.sites.values() if site.epsilon is not None), default=None)
         limit = number(spec.privacy.epsilon, "g")
-        figures[f"epsilon at most, for each {spec.privacy.unit}, of {limit}"] = number(spent, ".3f")
+        figures[f"highest epsilon of a site, of {limit} for each {spec.privacy.unit}"] = number(spent, ".3f")
     elif spec is not None:
         figures["epsilon: unit none promises nothing"] = "infinite"
     best = found.evaluation.models.get("candidate") if found.evaluation else None
@@ -124,7 +124,7 @@ def ran(found: Found) -> str:
         "base model": model.base,
         "its sha256": model.digest or "not known",
         "adapter": f"LoRA of rank {lora.rank}, scale {lora.scale:g}, beside {', '.join(lora.targets)}",
-        "trained adapter, sha256": adapter if isinstance(adapter, str) else f"one for each of {len(adapter)} sites",
+        "newest adapter, sha256": adapter if isinstance(adapter, str) else f"one for each of {len(adapter)} sites",
         "registered as": _registered(result),
         "run file, sha256": spec.sha256,
         "code": f"deerfield {result.version}" if result and result.version else _code(found),

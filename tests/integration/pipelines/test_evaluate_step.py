@@ -152,26 +152,6 @@ def test_the_rest_says_what_was_done(hub, evaluated):
     assert any(line.startswith("macro_f1 of champion (version 1): 0.") for line in lines)
 
 
-def test_a_first_version_is_compared_with_the_base_alone_and_one_label_has_no_auc(hub, tmp_path, capsys):
-    folder, uri = hub
-    lines = (folder / "notes.csv").read_text().splitlines()
-    (tmp_path / "one.csv").write_text("\n".join([lines[0], *(line for line in lines if ",fever," in line)]) + "\n")
-    client = mlflow_server.client(uri)
-    client.delete_registered_model_alias(NAME, "champion")
-    try:
-        arguments = (str(folder / "model"), str(tmp_path / "one.csv"), tmp_path / "evaluation.json")
-        evaluate(NAME, "1", uri, *arguments)
-    finally:
-        client.set_registered_model_alias(NAME, "champion", "1")
-    found = json.loads((tmp_path / "evaluation.json").read_text())
-    assert sorted(found["models"]) == ["base", "candidate"]
-    assert sorted(found["differences"]) == ["base"]
-    assert found["models"]["candidate"]["metrics"]["macro_auc"] == {"value": None, "low": None, "high": None}
-    assert found["models"]["candidate"]["roc"] == dict.fromkeys(tiny.LABELS)
-    assert (found["by_site"], found["leakage"]["checked"]) == ({}, 0)
-    assert "every example of the test set has the label fever" in capsys.readouterr().out
-
-
 def test_a_test_set_that_was_trained_on_is_refused_in_the_words_of_the_client(hub, tmp_path):
     folder, uri = hub
     text = (folder / "notes.csv").read_text().splitlines()[3].split(",")[3]
@@ -182,22 +162,29 @@ def test_a_test_set_that_was_trained_on_is_refused_in_the_words_of_the_client(hu
     assert not (tmp_path / "e").exists()
 
 
-def test_the_test_set_of_a_partition_is_taken_where_none_is_named(hub, tmp_path):
-    """As the partition step wrote it, which left out what the sites train on too."""
+def test_a_first_version_has_no_champion_beside_it_and_a_partition_brings_its_test_set(hub, tmp_path, capsys):
+    """The partition step left out of it what the sites train on too."""
     folder, uri = hub
     text = yaml.safe_dump(load(folder / "run.yaml").model_dump(mode="json"))
     partition(text, str(tmp_path / "parts"), tmp_path / "manifest.json", tmp_path / "page.html")
     manifest = json.loads((tmp_path / "manifest.json").read_text())
-    arguments = (NAME, "2", uri, str(folder / "model"), "", tmp_path / "evaluation.json", tmp_path / "manifest.json")
-    evaluate(*arguments)
-    found = json.loads((tmp_path / "evaluation.json").read_text())
+    client = mlflow_server.client(uri)
+    client.delete_registered_model_alias(NAME, "champion")
+    try:
+        evaluate(NAME, "2", uri, str(folder / "model"), "", tmp_path / "e.json", tmp_path / "manifest.json")
+    finally:
+        client.set_registered_model_alias(NAME, "champion", "1")
+    found = json.loads((tmp_path / "e.json").read_text())
     assert found["test_set"] == {
         "source": manifest["test"]["part"],
         "sha256": manifest["test"]["sha256"],
         "examples": manifest["test"]["examples"],
     }
+    assert sorted(found["models"]) == ["base", "candidate"]
+    assert sorted(found["differences"]) == ["base"]
     assert found["leakage"]["checked"] == sum(part["examples"] for part in manifest["sites"].values())
     assert sorted(found["by_site"]) == sorted(SITES)
+    assert "macro_f1 of candidate (version 2): 0." in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,7 @@ def test_the_page_holds_epsilon_against_both_limits(page):
 def test_the_page_has_the_evaluation_with_its_intervals_and_the_verdict_with_its_rules(page):
     assert "0.840 (0.790 to 0.890)" in page
     assert "+0.030 (+0.010 to +0.050)" in page
-    assert "None of the 360 test examples was trained on" in page
+    assert "None of the 360 test examples is among the 1440 that were trained on" in page
     assert "Promotion: refused." in page
     assert re.search(
         r"worst site</td><td class=\"t\">NOT PASSED</td><td class=\"n\">0.78</td><td class=\"n\">0.8<", page
@@ -135,12 +135,11 @@ def test_what_is_missing_is_said_at_the_top():
 
 def test_a_run_without_privacy_says_so_and_draws_no_budget():
     open_hearted = spec(*SITES, privacy=Privacy(unit="none", clip=None), lifetime=None)
+    infinite = {"epsilon": dict.fromkeys(SITES), "epsilon_total": dict.fromkeys(SITES)}
     events = [
-        replace(each, detail=dict(each.detail) | {"epsilon": dict.fromkeys(SITES), "epsilon_total": dict.fromkeys(SITES)})
-        if each.kind == "phase_published"
-        else each
+        replace(each, detail={**each.detail, **infinite}) if each.kind == "phase_published" else each
         for each in story()
-    ]  # fmt: skip
+    ]
     page = render(found(events, open_hearted))
     assert "No privacy." in page
     assert "There was no noise in it" in page
