@@ -82,8 +82,8 @@ def finish(aggregator, spec, request="once"):
 
 
 @pytest.fixture(autouse=True)
-def _database(tmp_path, empty_mlflow):
-    shutil.copy(empty_mlflow, tmp_path / "mlflow.db")
+def _database(tmp_path, empty_database):
+    shutil.copy(empty_database, tmp_path / "mlflow.db")
 
 
 def recorder(aggregator, folder, clock, adopted=""):
