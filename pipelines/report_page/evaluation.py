@@ -1,6 +1,5 @@
 """What the candidate reached on the test set, beside the champion and the base model."""
 
-from pipelines.evaluation_page import pictures
 from pipelines.page import box, joined, pairs, paragraph, table
 from pipelines.report import number
 from pipelines.report_page import wording
@@ -16,6 +15,8 @@ UNCHECKED = (
 
 def evaluation(found: Found) -> str:
     """The section."""
+    from pipelines.evaluation_page import pictures  # which is made of this package
+
     document = found.evaluation
     if document is None:
         return joined(paragraph("There is no evaluation on a test set.", "gap"))
