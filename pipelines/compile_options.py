@@ -72,6 +72,10 @@ class CompileOptions(Section):
     """How both pipelines are compiled."""
 
     image: Image = Field(f"deerfield-pipelines:{__version__}", description="a default of the pipelines' parameter")
+    pull_policy: Literal["Always", "IfNotPresent", "Never"] | None = Field(
+        None, description="Always, IfNotPresent or Never; none: as the cluster has it"
+    )
+    pull_secrets: tuple[Object, ...] = Field((), description="of a registry that asks who pulls")
     resources: Resources = Field(Resources(), description="of a task that computes nothing")
     evaluation: Resources = Field(Resources(cpu="4", memory="16Gi"), description="of the task that evaluates")
     tls_secret: Object = Field(

@@ -243,7 +243,12 @@ def _retried(task: Any, options: CompileOptions, times: int) -> Any:
 
 
 def _limited(task: Any, options: CompileOptions, timeout_s: int) -> Any:
+    """How every pod is pulled, when it ends, and as whom it runs."""
     user = options.user
+    if options.pull_policy is not None:
+        kubernetes.set_image_pull_policy(task, options.pull_policy)
+    if options.pull_secrets:
+        kubernetes.set_image_pull_secrets(task, list(options.pull_secrets))
     kubernetes.set_timeout(task, timeout_s)
     kubernetes.set_security_context(task, run_as_user=user, run_as_group=user, run_as_non_root=True)
     return task.set_caching_options(False)  # a recurring run would be given the last one's model

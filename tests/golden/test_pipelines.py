@@ -216,7 +216,8 @@ def test_options_change_what_they_name_and_nothing_else(consortium):
         queue=None,
         shared_memory="8Gi",
     )
-    options = CompileOptions(sites=sites, retries=1, user=2000)
+    pulled = {"pull_policy": "Always", "pull_secrets": ("hub", "mirror")}
+    options = CompileOptions(sites=sites, retries=1, user=2000, **pulled)
     made = Compiled(compiling.compiled("simulated-consortium", options))
     assert (made.defaults()["gpu_type"], made.defaults()["gpus"]) == ("amd.com/gpu", 2)
     pod = made.pods["site"]
@@ -227,6 +228,9 @@ def test_options_change_what_they_name_and_nothing_else(consortium):
     assert pod.empty_dir_mounts[0].size_limit == "8Gi"
     assert made.tasks["rounds"].retry_policy.max_retry_count == 1
     assert {each.security_context.run_as_user for each in made.pods.values()} == {2000}
+    for each in made.pods.values():
+        secrets = [name.secret_name_parameter.runtime_value.constant.string_value for name in each.image_pull_secret]
+        assert (each.image_pull_policy, secrets) == ("Always", ["hub", "mirror"])
     assert made.containers["rounds"] == consortium.containers["rounds"]
 
 
