@@ -104,8 +104,9 @@ only where it asks for them.
 `bound: value` the metric as measured is enough.
 
 **Regression** is a test of non-inferiority: candidate and champion answer the same examples, each resample counts both,
-and the lower bound of the difference must not be below minus the margin. A margin of 0 asks for superiority. The
-sentence says when the candidate is better with confidence. A first version has no champion, passes, and says so.
+and the lower bound of the difference must not be below minus the margin. With a margin of 0 the
+whole interval must be at 0 or above. The sentence says when the candidate is better with confidence. A first version
+has no champion, passes, and says so.
 
 **Confidence.** The gate takes the intervals as they were computed. An evaluation with less confidence than the rules
 ask for fails; more is stricter, and welcome.
@@ -118,15 +119,28 @@ rules' own for that site, and the run file's. Of what the registry says and what
 counts. A site that took no task spent nothing and is left out. One that took a task and delivered nothing has spent
 what only its own ledger knows: it fails unless `epsilon: absent: allowed`.
 
+**Leakage.** Training data stay at the hospitals, and no hash of them leaves. Only where the hub owns the data, in a
+simulation, can the test set be held against them, and there it must have been. The manifest says which it is; without
+one, and where the run has kept none, the hub is taken to own no training data.
+
 **Proof.** Signatures prove who signed. Name the aggregator's key under `proof:`, and whoever can write to MLflow still
 cannot make up a mirror; without it, the key that signed the first phase is taken for the aggregator's.
 
 **Between the gate and the promotion** the champion may change. The verdict names the champion that it compared with;
 the aggregator refuses it if there is another one by then, says which, and moves nothing: evaluate again.
 
+## The verdict
+
+`verdict.json`, an artifact of the version's MLflow run, has `passed`, `model`, `version`, `expected_champion`, `time`,
+the rows (`rules`: `rule`, `passed`, `value`, `limit`, `detail`) and all that they were said on (`evidence`, with the
+rules themselves). A number that is not known, or infinite, is null there, and the `detail` says which. The version's
+tag `deerfield.verdict` is `passed` or `refused`. Judging a version again puts the new verdict in the place of the old
+one; the aggregator's history has both.
+
 ## The rules file
 
-Unknown keys are refused. `examples/gate.yaml` is one to begin with. What follows is generated from the models that
+Unknown keys are refused. `examples/gate.yaml` is one to begin with. A pipeline that is given no rules judges by the
+defaults below, with a minimum of 0. What follows is generated from the models that
 validate the file (`pipelines/gate/rules.py`), and a test holds it against them.
 """
 

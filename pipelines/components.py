@@ -9,14 +9,18 @@ from typing import NamedTuple
 from kfp.dsl import HTML, Artifact, ClassificationMetrics, Dataset, Input, Metrics, Output, PipelineTaskFinalStatus
 
 
-def partition(compiled_by: str, run: str, destination: str, manifest: Output[Dataset], picture: Output[HTML]) -> None:
-    """Validates the consortium's data, or splits hub-owned data over sites."""
+def partition(
+    compiled_by: str, run: str, destination: str, rules: str, manifest: Output[Dataset], picture: Output[HTML]
+) -> None:
+    """Validates the run of a consortium and the gate's rules, or splits hub-owned data over sites."""
     from pathlib import Path
 
+    from pipelines.gate.rules import rules_of
     from pipelines.steps.partition import partition as work
     from pipelines.steps.running import step
 
     with step(compiled_by):
+        rules_of(rules, "rules")  # a mistake in them is found before anything is spent
         work(run, destination, Path(manifest.path), Path(picture.path))
 
 

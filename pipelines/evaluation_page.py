@@ -8,7 +8,7 @@ import numpy as np
 from pipelines.page import paragraph
 from pipelines.report_page.documents import Interval
 from pipelines.report_page.plots import BLUE, GREY, STYLES, intervals, legend, picture, plain
-from pipelines.report_page.wording import metric
+from pipelines.report_page.wording import metric, short
 
 if TYPE_CHECKING:  # it takes a second to import, and only those who draw need it
     from matplotlib.axes import Axes
@@ -100,10 +100,10 @@ def _named(axes: "Axes", labels: Sequence[str], *, first: bool) -> None:
         axes.set_xticks([])
         axes.set_yticks([])
         return
-    short = [label if len(label) <= LONGEST else f"{label[: LONGEST - 1]}…" for label in labels]
+    names = [short(label, LONGEST) for label in labels]
     at = [place + 0.5 for place in range(len(labels))]
-    axes.set_xticks(at, short, rotation=45, ha="right", rotation_mode="anchor", fontsize=8)
-    axes.set_yticks(at, short, fontsize=8)
+    axes.set_xticks(at, names, rotation=45, ha="right", rotation_mode="anchor", fontsize=8)
+    axes.set_yticks(at, names, fontsize=8)
     axes.tick_params(labelleft=first, length=0)
 
 
@@ -130,7 +130,7 @@ def _curves(found: Mapping[str, Any]) -> str:
         axes.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle=":")
         for place, label in enumerate(drawn):
             style: dict[str, Any] = {**STYLES[place], "marker": ""}
-            called = f"{label} (AUC {curves[label]['auc']:.3f})"
+            called = f"{short(label)} (AUC {curves[label]['auc']:.3f})"
             axes.plot(curves[label]["fpr"], curves[label]["tpr"], linewidth=1.8, label=called, **style)
         axes.set_xlabel("false positive rate", fontsize=9)
         axes.set_ylabel("true positive rate", fontsize=9)

@@ -38,11 +38,11 @@ def federated_training(options: CompileOptions) -> Any:
 
     def pipeline(
         run: str,
-        test_set: str,
         base: str,
+        rules: str,
         aggregator: str,
         tracking: str,
-        rules: str = "",
+        test_set: str = "",
         destination: str = DATA,
         join_timeout_s: int = 3600,
         image: str = options.image,
@@ -54,7 +54,7 @@ def federated_training(options: CompileOptions) -> Any:
         claim = data_claim if options.data_claim else None
         graph = Graph(options, Place(aggregator, tracking, image, tls_secret, s3_secret, tracking_secret, claim))
         with dsl.ExitHandler(graph.report(run), name="training"):
-            parted = graph.partition(run, destination)
+            parted = graph.partition(run, destination, rules)
             done = graph.rounds(run, join_timeout_s, parted)
             graph.judge(done, parted, base, test_set, rules)
 
@@ -68,11 +68,11 @@ def simulated_consortium(options: CompileOptions) -> Any:
 
     def pipeline(
         run: str,
-        test_set: str,
         base: str,
+        rules: str,
         aggregator: str,
         tracking: str,
-        rules: str = "",
+        test_set: str = "",
         join_timeout_s: int = 3600,
         image: str = options.image,
         tls_secret: str = options.tls_secret,
@@ -88,7 +88,7 @@ def simulated_consortium(options: CompileOptions) -> Any:
     ) -> None:
         graph = Graph(options, Place(aggregator, tracking, image, tls_secret, s3_secret, tracking_secret, data_claim))
         with dsl.ExitHandler(graph.report(run), name="training"):
-            parted = graph.partition(run, DATA)
+            parted = graph.partition(run, DATA, rules)
             begun = graph.start(run, base, site_names, parted)  # the sites' pods are told its name
             with dsl.ParallelFor(begun.outputs["sites"], name="sites") as each:
                 own = {"site": each.site, "policy": each.policy, "tls_secret": each.secret, "state_claim": each.claim}
@@ -114,9 +114,9 @@ class Graph:
         self._options = options
         self._place = place
 
-    def partition(self, run: Any, destination: Any) -> Any:
+    def partition(self, run: Any, destination: Any, rules: Any) -> Any:
         """The only task whose result may be taken from an earlier run: the same file gives the same parts."""
-        task = self._task(components.partition, run=run, destination=destination)
+        task = self._task(components.partition, run=run, destination=destination, rules=rules)
         return self._sees_data(self._reads_objects(task)).set_caching_options(True)
 
     def start(self, run: Any, base: Any, names: Any, parted: Any) -> Any:

@@ -2,6 +2,7 @@
 
 import re
 import warnings
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from html import escape
@@ -38,7 +39,18 @@ def inline(figure: "Figure", name: str, title: str, description: str) -> str:
     svg = svg[svg.index("<svg") :]  # no declaration, metadata or namespaces, which are all addresses elsewhere
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'\s+xmlns(:\w+)?="[^"]*"', "", svg, count=2)
-    svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", svg)
+    svg = _once(re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", svg))
     opening, rest = svg.split(">", 1)
     told = f'<title id="{name}-title">{escape(title)}</title><desc id="{name}-text">{escape(description)}</desc>'
     return f'{opening} role="img" aria-labelledby="{name}-title {name}-text">\n{told}{rest}'
+
+
+def _once(svg: str) -> str:
+    """Equal parts of a figure have equal ids; in a page an id stands once, and the first serves them all."""
+    seen: Counter[str] = Counter()
+
+    def told(found: re.Match[str]) -> str:
+        seen[found[1]] += 1
+        return f'id="{found[1]}"' if seen[found[1]] == 1 else f'id="{found[1]}-{seen[found[1]]}"'
+
+    return re.sub(r'\bid="([^"]*)"', told, svg)

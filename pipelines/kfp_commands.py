@@ -18,7 +18,7 @@ PATIENCE_S, REGISTRAR_PATIENCE_S = 60.0, 300.0  # the hook of a fresh installati
 
 
 def register(
-    packages: Annotated[list[Path], typer.Argument(metavar="PIPELINE.yaml...", help="Compiled pipelines.")],
+    packages: Annotated[list[Path], typer.Argument(metavar="PIPELINE.yaml", help="Compiled pipelines.")],
     address: kfp.Address,
     schedules: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Every schedule of --owner; docs/schedules.md has the keys.")
@@ -98,9 +98,9 @@ def unschedule(
     patience: kfp.Patience = PATIENCE_S,
 ) -> None:
     """Deletes a recurring run; runs that it has started go on."""
-    from pipelines import scheduled
+    from pipelines import holdings
 
-    owners = scheduled.unschedule(_where(address, namespace, token, ca), name, patience)
+    owners = holdings.unschedule(_where(address, namespace, token, ca), name, patience)
     typer.echo(f"deleted schedule {name}")
     for owner in owners:
         if owner != HAND:
@@ -120,13 +120,13 @@ def list_(
     """Shows the pipelines and the schedules that are there."""
     from rich.console import Console
 
-    from pipelines import scheduled
+    from pipelines import holdings
 
-    held = scheduled.look(_where(address, namespace, token, ca), patience)
+    held = holdings.look(_where(address, namespace, token, ca), patience)
     if as_json:
         typer.echo(json.dumps(asdict(held), indent=2))
     else:
-        for part in scheduled.tables(held):
+        for part in holdings.tables(held):
             Console(highlight=False).print(part)
 
 

@@ -18,7 +18,7 @@ from deerfield.runfile import RunFile, parse
 from deerfield.runspec import RunSpec
 from deerfield.strategies import make
 from pipelines import compile_options, compiling, embedded
-from pipelines.gate.rules import Rules, load_rules
+from pipelines.gate.rules import load_rules
 from pipelines.local_log import Told
 from pipelines.local_sites import LocalSites
 from pipelines.processes import aggregator, preloader, worker
@@ -44,7 +44,7 @@ class Request:
 
     file: RunFile
     source: Path  # of the file, for errors
-    rules: Path | None  # of the gate; None: no worse than the champion, whatever it is
+    rules: Path | None  # of the gate; None: its defaults
     folder: Path
     tracking: str  # MLflow URI; empty: a file in the folder
 
@@ -95,8 +95,9 @@ def execute(request: Request, say: Callable[[str], object]) -> Outcome:
     return _outcome(request.folder, tracking)
 
 
-def _rules(path: Path | None) -> Rules:
-    return parse(Rules, {"minimum": 0.0}, "rules") if path is None else load_rules(path)
+def _rules(path: Path | None) -> str:
+    """The rules as a pipeline is given them; empty for the gate's own defaults."""
+    return "" if path is None else yaml.safe_dump(load_rules(path).model_dump(mode="json", exclude_none=True))
 
 
 def _complete(request: Request) -> RunFile:
@@ -106,7 +107,7 @@ def _complete(request: Request) -> RunFile:
     return parse(RunFile, {**spec.model_dump(), "embedded": file.embedded.model_dump()}, str(request.source))
 
 
-def _asked(file: RunFile, rules: Rules, where: embedded.Where, address: str) -> Path:
+def _asked(file: RunFile, rules: str, where: embedded.Where, address: str) -> Path:
     """Compiles the pipeline, and writes down what the worker is to do with it."""
     folder = where.folder / "kfp"
     pipeline, request = folder / f"{PIPELINE}.yaml", folder / "request.json"
@@ -118,7 +119,7 @@ def _asked(file: RunFile, rules: Rules, where: embedded.Where, address: str) -> 
         "base": file.embedded.base or file.model.base,
         "aggregator": address,
         "tracking": where.tracking,
-        "rules": yaml.safe_dump(rules.model_dump(mode="json", exclude_none=True)),
+        "rules": rules,
         "destination": str(where.folder / "parts"),
     }
     document = {"pipeline": str(pipeline), "folder": str(folder), "arguments": arguments}

@@ -114,6 +114,7 @@ class LocalSites:
 
 
 def _read(lines: IO[bytes], said: "queue.Queue[bytes | None]") -> None:
-    for line in lines:
-        said.put(line)
+    with lines:
+        for line in lines:
+            said.put(line)
     said.put(None)

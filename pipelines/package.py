@@ -126,7 +126,12 @@ def check(package: Package, given: Mapping[str, Any], where: str) -> None:
     if missing:
         raise InvalidInput(f"{where}: pipeline {package.name!r} needs parameter {missing[0]!r}, which has no default")
     if RUN in given and package.parameters[RUN].kind == "STRING":
-        spec_of(given[RUN], f"{where}: parameter {RUN!r}")
+        spec = spec_of(given[RUN], f"{where}: parameter {RUN!r}")
+        if not spec.adapter or spec.model.digest is None:
+            raise InvalidInput(
+                f"{where}: parameter {RUN!r} does not describe its base model (model: digest, adapter); give the run "
+                "file that deerfield runs describe writes"
+            )
 
 
 def _known(package: Package, name: str, where: str) -> Parameter:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Mapping
 from html import escape
 
-NOTHING_ELSE = "default-src 'none'; style-src 'unsafe-inline'"  # no script runs, and nothing is fetched from anywhere
+NOTHING_ELSE = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"  # no script runs, nothing is fetched
 DIGEST = re.compile("[0-9a-f]{64}")
 
 STYLE = """

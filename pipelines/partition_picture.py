@@ -24,12 +24,13 @@ def page(manifest: Mapping[str, Any]) -> str:
     """One self-contained HTML page."""
     title = f"Partition: {len(manifest['sites'])} sites"
     drawn = svg(manifest) if manifest["kind"] == "simulation" else ""
-    body = f"<h1>{title}</h1>\n<p>{escape(_said(manifest))}</p>\n{drawn}"
+    body = f"<h1>{title}</h1>\n<p>{escape(told(manifest))}</p>\n{drawn}"
     head = f'<meta charset="utf-8"><title>{title}</title><style>{STYLE}</style>'
     return f"<!DOCTYPE html>\n<html lang='en'><head>{head}</head><body>\n{body}</body></html>\n"
 
 
-def _said(manifest: Mapping[str, Any]) -> str:
+def told(manifest: Mapping[str, Any]) -> str:
+    """What is in the parts, as a sentence."""
     if manifest["kind"] == "consortium":
         return f"The data stay at the sites ({', '.join(manifest['sites'])}); nothing of them is known here."
     examples, test = [site["examples"] for site in manifest["sites"].values()], manifest["test"]

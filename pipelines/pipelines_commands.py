@@ -46,7 +46,7 @@ def compile_(
 def run_local(
     file: Annotated[Path, typer.Argument(metavar="RUN.yaml", help="The run file, with its embedded: section.")],
     rules: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The gate's rules; default: no worse than the champion.")
+        Path | None, typer.Option(metavar="FILE", help="The gate's rules; default: those of docs/gate.md.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder that keeps everything; default runs/NAME-TIME.")] = None,
     tracking: Annotated[

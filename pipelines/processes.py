@@ -127,8 +127,11 @@ def aggregator(flags: Sequence[str], log: Path) -> Iterator[Aggregator]:
 
 @contextmanager
 def worker(request: Path, log: Path, environment: Mapping[str, str]) -> Iterator["Child"]:
-    """A process that runs the pipeline of `request`; it ends, with its tasks, when the block is left."""
-    with _process(["pipelines.local_worker", str(request)], log, environment) as child, child.answers:
+    """A process that runs the pipeline of `request`; it ends, with its tasks, when the block is left.
+
+    Whoever reads its answers closes them.
+    """
+    with _process(["pipelines.local_worker", str(request)], log, environment) as child:
         yield child
 
 

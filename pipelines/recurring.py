@@ -19,7 +19,8 @@ from pipelines.kfp_link import Client, called, every
 from pipelines.kfp_transport import NotThere
 from pipelines.schedules import Schedule
 
-MARK = re.compile(r"^deerfield schedule of ([A-Za-z0-9._-]{1,63}), sha256 ([0-9a-f]{64})$")  # our description
+OWNER = re.compile(r"[A-Za-z0-9._-]{1,63}")
+MARK = re.compile(rf"deerfield schedule of ({OWNER.pattern}), sha256 [0-9a-f]{{64}}")  # our description
 Change = Literal["created", "updated", "unchanged", "deleted"]
 
 
@@ -48,7 +49,7 @@ class Wanted:
 
 def owner_of(found: Any) -> str | None:
     """Who keeps a recurring run; None where deerfield has not made it."""
-    mark = MARK.match(found.description or "")
+    mark = MARK.fullmatch(found.description or "")
     return mark[1] if mark else None
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from deerfield.errors import InvalidInput
 from pipelines import recurring
 from pipelines.kfp_link import Client, check_mode, connected, patiently
 from pipelines.kfp_transport import Where
@@ -21,6 +22,13 @@ class Registration:
     schedules: Sequence[Schedule]
     owner: str  # whose schedules these are
     whole: bool = True  # the owner's other schedules are deleted
+
+    def __post_init__(self) -> None:
+        """Raises InvalidInput for an owner that a recurring run could not be marked with."""
+        if recurring.OWNER.fullmatch(self.owner) is None:
+            raise InvalidInput(
+                f"--owner is {self.owner[:80]!r}; it has 1 to 63 letters, digits, dots, dashes and underscores"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -51,7 +51,7 @@ def model_table(found: Sequence[Judged]) -> Table:
     metric = next((each.metric for each in found if each.metric), "metric")
     table = Table(box=SIMPLE_HEAD)
     for name in ("version", "alias", "verdict", metric, "epsilon", "registered", "run"):
-        table.add_column(escape(name), overflow="fold")
+        table.add_column(escape(name), no_wrap=name != "run", overflow="fold")
     for each in found:
         version, figure = each.version, each.metrics.get(each.metric)
         table.add_row(
@@ -134,7 +134,7 @@ def dumps(value: Any) -> str:
 
 def _word(verdict: str) -> str:
     colour = {"passed": "green", "refused": "red"}.get(verdict, "default")
-    return f"[{colour}]{verdict}[/]" if verdict else "–"
+    return f"[{colour}]{escape(verdict)}[/]" if verdict else "–"
 
 
 def _short(value: str) -> str:
@@ -142,7 +142,7 @@ def _short(value: str) -> str:
 
 
 def _date(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M")
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d")
 
 
 def _time(seconds: float) -> str:

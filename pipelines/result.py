@@ -33,6 +33,7 @@ class Result:
     personal: Mapping[str, str] = field(default_factory=dict)  # digests by site, where the strategy personalises
     events: int = 0  # number of the last one seen
     seconds: float = 0.0  # wall time of the whole run, from the command on
+    ended_s: float | None = None  # since the run began
     version: str = ""  # of the deerfield that ran it, where that is known
     attendance: Attendance = field(default_factory=Attendance)
     incidents: list[dict[str, Any]] = field(default_factory=list)
@@ -64,6 +65,7 @@ class Result:
             self.state = "paused" if kind == "run_paused" else "running"
         elif kind in ENDINGS:
             self.state, self.reason = kind.removeprefix("run_"), detail.get("reason", "")
+            self.ended_s = since
 
     def _spent(self, site: str, spend: Mapping[str, Any]) -> None:
         known = self.sites.setdefault(site, {})
@@ -90,6 +92,7 @@ class Result:
             "name": self.spec.name,
             "version": self.version,
             "started": self.attendance.began,
+            "ended_s": self.ended_s,
             "state": self.state,
             "reason": self.reason,
             "strategy": dict(self.spec.strategy),

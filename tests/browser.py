@@ -103,9 +103,10 @@ class Browser:
 
     @property
     def requests(self) -> list[str]:
-        """The addresses that were asked for."""
+        """The addresses that were asked for, but for images that the page holds itself."""
         asked = [each for each in self.told if each.get("method") == "Network.requestWillBeSent"]
-        return [each["params"]["request"]["url"] for each in asked]
+        addresses = [each["params"]["request"]["url"] for each in asked]
+        return [address for address in addresses if not address.startswith("data:")]
 
     def _until(self, holds: Any) -> dict[str, Any]:
         end = time.monotonic() + PATIENCE_S

@@ -7,7 +7,9 @@ from kfp import compiler, dsl
 from deerfield import __version__
 from tests.fakes import run_spec
 
-RUN = run_spec("north", "south", name="notes").canonical()  # a run file's text: JSON is YAML, too
+SPEC = run_spec("north", "south", name="notes")
+UNDESCRIBED = SPEC.canonical()  # a run file's text: JSON is YAML, too
+RUN = SPEC.model_copy(update={"model": SPEC.model.model_copy(update={"digest": "d" * 64})}).canonical()
 EMPTY_LIST: list = []
 EMPTY_STRUCT: dict = {}
 

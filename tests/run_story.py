@@ -95,15 +95,21 @@ def estimate(value: float, width: float = 0.05) -> dict[str, float]:
 def evaluation(sites: tuple[str, ...] = SITES) -> dict[str, Any]:
     """evaluation.json."""
     scores = {label: {"precision": 0.8, "recall": 0.7, "f1": 0.75, "examples": 120} for label in LABELS}
+    curve = {"fpr": [0.0, 0.1, 0.3, 1.0], "tpr": [0.0, 0.6, 0.9, 1.0], "auc": 0.89}
+    bins = [
+        {"low": place / 5, "high": (place + 1) / 5, "examples": 72 * bool(place), "confidence": None, "accuracy": None}
+        | ({"confidence": place / 5 + 0.1, "accuracy": place / 5 + 0.05} if place else {})
+        for place in range(5)
+    ]
     models = {
         name: {
             "version": version,
             "digest": digest,
             "metrics": {"macro_f1": estimate(value), "accuracy": estimate(value + 0.02), "ece": estimate(0.06, 0.01)},
             "per_class": scores,
-            "confusion": [[1, 0, 0], [0, 1, 0], [0, 0, 1]],
-            "roc": {},
-            "calibration": {"ece": 0.06, "bins": []},
+            "confusion": [[100, 12, 8], [6, 104, 10], [20, 9, 91]],
+            "roc": dict.fromkeys(LABELS, curve),
+            "calibration": {"ece": 0.06, "bins": bins},
         }
         for name, version, digest, value in (
             ("candidate", "4", HEAD, 0.84), ("champion", "3", "cd" * 32, 0.81), ("base", "", "ef" * 32, 0.33),

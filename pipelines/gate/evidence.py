@@ -17,6 +17,11 @@ class Figure:
     low: float
     high: float
 
+    @property
+    def known(self) -> bool:
+        """Whether all of it is."""
+        return isfinite(self.value) and isfinite(self.low) and isfinite(self.high)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scored:

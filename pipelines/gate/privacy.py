@@ -47,7 +47,7 @@ def _spending(name: str, rules: Rules, spent: Spent, values: Mapping[str, float]
     else:
         value, most = told(found[worst], limit(worst))
         of = f"of its {most}" if isfinite(limit(worst)) else "and has no limit but to be finite"
-        said = f"all {len(judged)} sites are within their limits; {worst} comes nearest: {value} {of}"
+        said = f"every site is within its limit; {worst} comes nearest: {value} {of}"
     beside = f"; not judged, because nothing came from there: {', '.join(sorted(left_out))}" if left_out else ""
     return row(name, not over, found[worst], limit(worst), said + beside)
 

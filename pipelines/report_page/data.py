@@ -54,7 +54,7 @@ def _table(manifest: Manifest, labels: list[str]) -> str:
         for name, site in manifest.sites.items()
     ]
     rows, more = wording.cut(rows, SITES)
-    head = ("site", "units", "examples", *labels, "sha256 of its part")
+    head = ("site", "units", "examples", *(wording.short(label, LONGEST) for label in labels), "sha256 of its part")
     return table(head, rows, "tnn" + "n" * len(labels) + "h") + (paragraph(more, "soft") if more else "")
 
 

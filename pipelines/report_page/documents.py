@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from math import inf
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 Epsilon = Annotated[float, BeforeValidator(lambda value: inf if value == "infinity" else value)]
 Times = tuple[float | None, float | None]  # a task was taken, and answered; seconds since the run began
@@ -71,6 +71,7 @@ class ResultDocument(Part):
     run: str
     version: str = ""
     started: float = 0.0  # seconds since the epoch; 0 where it is not known
+    ended_s: float | None = None  # seconds since the run began
     state: str
     reason: str = ""
     seconds: float = 0.0
@@ -99,10 +100,29 @@ class ClassScores(Part):
     examples: int = 0
 
 
+class Curve(Part):
+    """A ROC curve."""
+
+    fpr: tuple[float, ...]
+    tpr: tuple[float, ...]
+    auc: float
+
+
+class Bin(Part):
+    """Examples of which a model was about equally sure; without any it has no frequencies."""
+
+    low: float
+    high: float
+    examples: int
+    confidence: float | None
+    accuracy: float | None
+
+
 class Calibration(Part):
     """How far stated probabilities are from observed frequencies."""
 
-    ece: float | None = None
+    ece: float
+    bins: tuple[Bin, ...]
 
 
 class Scored(Part):
@@ -110,9 +130,11 @@ class Scored(Part):
 
     version: str = ""
     digest: str = ""
-    metrics: Mapping[str, Interval] = {}
+    metrics: Mapping[str, Interval]
     per_class: Mapping[str, ClassScores] = {}
-    calibration: Calibration = Calibration()
+    confusion: tuple[tuple[int, ...], ...]
+    roc: Mapping[str, Curve | None]
+    calibration: Calibration
 
 
 class SiteScores(Part):
@@ -142,7 +164,8 @@ class Evaluation(Part):
 
     schema_version: Literal[1] = Field(alias="schema")
     test_set: TestSet
-    primary: str = "macro_f1"
+    labels: tuple[str, ...]
+    primary: str
     models: Mapping[str, Scored]
     differences: Mapping[str, Mapping[str, Interval]] = {}
     by_site: Mapping[str, SiteScores] = {}
@@ -150,6 +173,30 @@ class Evaluation(Part):
     leakage: Leakage | None = None
     confidence: float = 0.95
     resamples: int = 0
+    notes: tuple[str, ...] = ()
+    whole: Mapping[str, Any] = Field({}, repr=False)  # as it was written
+
+    @model_validator(mode="before")
+    @classmethod
+    def _keeps_the_whole(cls, data: Any) -> Any:
+        return (
+            {**data, "whole": {"notes": [], "differences": {}, "confidence": 0.95, **data}}
+            if isinstance(data, dict)
+            else data
+        )
+
+    @model_validator(mode="after")
+    def _holds_together(self) -> "Evaluation":
+        if "candidate" not in self.models:
+            raise ValueError("models: there is no candidate")
+        size = len(self.labels)
+        for name, scored in self.models.items():
+            if [len(row) for row in scored.confusion] != [size] * size:
+                raise ValueError(f"models: {name}: confusion is not a table of {size} labels")
+        tables = [*(scored.metrics for scored in self.models.values()), *self.differences.values()]
+        if any(self.primary not in table for table in tables):
+            raise ValueError(f"primary: {self.primary} is not among the metrics of every model and difference")
+        return self
 
 
 class RuleVerdict(Part):

@@ -1,5 +1,6 @@
 """What the candidate reached on the test set, beside the champion and the base model."""
 
+from pipelines.evaluation_page import pictures
 from pipelines.page import box, joined, pairs, paragraph, table
 from pipelines.report import number
 from pipelines.report_page import wording
@@ -22,6 +23,7 @@ def evaluation(found: Found) -> str:
         _leakage(document),
         _metrics(document),
         _differences(document),
+        pictures(document.whole),
         _classes(document),
         "<h3>What was compared, and on what</h3>",
         pairs(_about(document)),
@@ -59,7 +61,7 @@ def _metrics(document: Evaluation) -> str:
         (wording.metric(name), *(wording.estimate(scored.metrics.get(name)) for scored in document.models.values()))
         for name in names
     ]
-    if "ece" not in names and any(scored.calibration.ece is not None for scored in document.models.values()):
+    if "ece" not in names:
         each = (number(scored.calibration.ece, ".3f") for scored in document.models.values())
         rows.append((wording.metric("ece"), *each))
     return table(("metric", *document.models), rows, "t" + "n" * len(document.models))

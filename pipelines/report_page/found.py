@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from deerfield.errors import InvalidInput
 from deerfield.runspec import RunSpec
 from deerfield.strategies import make
+from deerfield.strategy import Declaration
 from pipelines.report_page.documents import Evaluation, Manifest, Part, ResultDocument, Verdict
 from pipelines.result import Result
 
@@ -35,12 +36,17 @@ class Found:
         return self.result.run if self.result else self.run or "a run that was never started"
 
     @property
+    def declares(self) -> Declaration | None:
+        """What the run's strategy says of itself; None where there is no run file, or this version does not know it."""
+        try:
+            return make(self.spec).declares if self.spec else None
+        except InvalidInput:
+            return None
+
+    @property
     def phases(self) -> int:
-        """How many phases the run has when it is complete; 0 where its run file is missing."""
-        if self.spec is None:
-            return 0
-        declares = make(self.spec).declares
-        return declares.rounds * len(declares.phases)
+        """How many phases the run has when it is complete; 0 where nobody knows."""
+        return self.declares.rounds * len(self.declares.phases) if self.declares else 0
 
 
 def of(result: Result) -> ResultDocument:

@@ -4,7 +4,8 @@ from html import escape
 
 from deerfield import __version__
 from deerfield.runspec import RunSpec
-from deerfield.strategies import describe, make
+from deerfield.strategies import STRATEGIES, describe
+from deerfield.strategy import Declaration
 from pipelines.page import box, facts, joined, pairs, paragraph
 from pipelines.report import number
 from pipelines.report_page import wording
@@ -58,12 +59,13 @@ def _story(found: Found, result: ResultDocument, spec: RunSpec | None) -> str:
     if spec is None:
         return f"{count}."
     sites = wording.count(len(spec.federation.sites), "site")
-    return f"{sites} trained on {spec.population}; {count}. {_sends(spec)}"
+    return f"{sites} trained on {spec.population}; {count}. {_sends(spec, found.declares)}"
 
 
-def _sends(spec: RunSpec) -> str:
+def _sends(spec: RunSpec, declares: Declaration | None) -> str:
     """What has left the sites, for those who answer for their data."""
-    declares = make(spec).declares
+    if declares is None:
+        return ""
     if declares.topology == "pooled":
         return "All data lay in one place: a simulation, for comparison."
     left = f"No example left its site. What a site sent in each phase: {declares.sends}."
@@ -82,7 +84,7 @@ def _figures(found: Found) -> dict[str, str]:
     if spec is not None and spec.privacy.unit != "none":
         spent = max((site.epsilon for site in result.sites.values() if site.epsilon is not None), default=None)
         limit = number(spec.privacy.epsilon, "g")
-        figures[f"epsilon at most, for each {spec.privacy.unit}, of {limit}"] = number(spent, ".3f")
+        figures[f"highest epsilon of a site, of {limit} for each {spec.privacy.unit}"] = number(spent, ".3f")
     elif spec is not None:
         figures["epsilon: unit none promises nothing"] = "infinite"
     best = found.evaluation.models.get("candidate") if found.evaluation else None
@@ -111,11 +113,12 @@ def ran(found: Found) -> str:
     epsilon = "none" if privacy.unit == "none" else f"epsilon {privacy.epsilon:g}, delta {privacy.delta:g}"
     options = ", ".join(f"{name} {value}" for name, value in spec.strategy.items() if name != "name")
     adapter = result.adapter_sha256 if result else ""
-    strategy, epochs = str(spec.strategy["name"]), wording.count(spec.epochs, "local epoch")
+    title = f": {describe(strategy).title}" if (strategy := str(spec.strategy["name"])) in STRATEGIES else ""
+    epochs = wording.count(spec.epochs, "local epoch")
     rows = {
         "name": spec.name,
         "run": found.name,
-        "strategy": f"{strategy}{' with ' + options if options else ''}: {describe(strategy).title}",
+        "strategy": f"{strategy}{' with ' + options if options else ''}{title}",
         "rounds": f"{spec.rounds}, {_phases(found, spec)}, {epochs} in each; seed {spec.seed}",
         "population": spec.population,
         "sites": f"{wording.several(spec.federation.sites, SITES)}; quorum {spec.federation.quorum or 'all'}",
@@ -124,7 +127,7 @@ def ran(found: Found) -> str:
         "base model": model.base,
         "its sha256": model.digest or "not known",
         "adapter": f"LoRA of rank {lora.rank}, scale {lora.scale:g}, beside {', '.join(lora.targets)}",
-        "trained adapter, sha256": adapter if isinstance(adapter, str) else f"one for each of {len(adapter)} sites",
+        "newest adapter, sha256": adapter if isinstance(adapter, str) else f"one for each of {len(adapter)} sites",
         "registered as": _registered(result),
         "run file, sha256": spec.sha256,
         "code": f"deerfield {result.version}" if result and result.version else _code(found),

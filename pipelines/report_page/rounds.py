@@ -56,7 +56,7 @@ def _row(phase: Phase) -> tuple[str, ...]:
 
 def _unpublished(phase: OpenPhase, published: str) -> tuple[str, ...]:
     came = sum(answered is not None for _, answered in phase.sites.values())
-    return (wording.phase(phase), published, "–", f"{came} of {len(phase.sites)} begun", _missing(phase))
+    return (wording.phase(phase), published, "–", f"{came}, of {len(phase.sites)} that began", _missing(phase))
 
 
 def _missing(phase: OpenPhase) -> str:

@@ -18,7 +18,7 @@ NAMES = ("odd phases", "even phases", "phase without an end", "published", "miss
 KINDS: Sequence[Mapping[str, Any]] = (
     {"color": BLUE, "label": NAMES[0]},
     {"color": ORANGE, "hatch": "////", "label": NAMES[1]},
-    {"color": "#c9cdd2", "hatch": "...", "label": NAMES[2]},
+    {"color": "#c9cdd2", "hatch": "xx", "label": NAMES[2]},
 )
 
 
@@ -99,7 +99,7 @@ def _sites(result: ResultDocument) -> list[str]:
 
 def _end(result: ResultDocument) -> float:
     """Seconds from the beginning to the last thing that is known."""
-    every = [phase.published_s or 0.0 for phase in result.rounds]
+    every = [result.ended_s or 0.0, *(phase.published_s or 0.0 for phase in result.rounds)]
     if result.open is not None:
         every += [time for times in result.open.sites.values() for time in times if time is not None]
     every += [each.at_s for each in result.incidents]

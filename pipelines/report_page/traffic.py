@@ -8,7 +8,7 @@ from pipelines.report import number
 from pipelines.report_page import wording
 from pipelines.report_page.documents import Phase
 from pipelines.report_page.found import Found
-from pipelines.report_page.plots import BLUE, ORANGE, legend, line, phases_along, picture, plain
+from pipelines.report_page.plots import BLUE, MARKED, ORANGE, legend, line, phases_along, picture, plain
 from pipelines.report_page.rounds import ROWS
 from pipelines.runs_report import size
 
@@ -54,9 +54,14 @@ def _traffic(figure: "Figure", phases: Sequence[Phase], labels: Sequence[str]) -
     for axes in (left, right):
         plain(axes)
         phases_along(axes, labels)
-    left.bar([x - 0.2 for x in xs], [p.bytes_up / 1e6 for p in phases], 0.4, color=BLUE, label="sent")
-    left.bar([x + 0.2 for x in xs], [p.bytes_down / 1e6 for p in phases], 0.4, color=ORANGE, hatch="//",
-             edgecolor="white", linewidth=0, label="fetched")  # fmt: skip
+    sent, fetched = [p.bytes_up / 1e6 for p in phases], [p.bytes_down / 1e6 for p in phases]
+    if len(phases) > MARKED:
+        line(left, xs, sent, 0, "sent")
+        line(left, xs, fetched, 1, "fetched")
+    else:
+        left.bar([x - 0.2 for x in xs], sent, 0.4, color=BLUE, label="sent")
+        stripes = {"hatch": "//", "edgecolor": "white", "linewidth": 0.0}
+        left.bar([x + 0.2 for x in xs], fetched, 0.4, color=ORANGE, label="fetched", **stripes)
     left.set_ylabel("MB, all sites together", fontsize=9)
     legend(left)
     known = [(x, p.deviation) for x, p in zip(xs, phases, strict=True) if p.deviation is not None]

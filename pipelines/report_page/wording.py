@@ -19,7 +19,7 @@ NAMES = {
 
 def metric(name: str) -> str:
     """A metric's name for people."""
-    return NAMES.get(name, name.replace("_", " "))
+    return NAMES.get(name, short(name.replace("_", " ")))
 
 
 def estimate(interval: Interval | None, form: str = ".3f") -> str:

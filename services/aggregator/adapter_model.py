@@ -176,7 +176,10 @@ def _packaged(base: str) -> Path | None:
     """The first model in an installed package, if the name is one's."""
     if not base.startswith("package:"):
         return None
-    package = importlib.util.find_spec(base.removeprefix("package:"))
+    try:
+        package = importlib.util.find_spec(base.removeprefix("package:"))
+    except ModuleNotFoundError:  # of a name with dots
+        package = None
     places = (package.submodule_search_locations if package else None) or []
     found = (config for place in places for config in Path(place).rglob("config.json"))
     configs = sorted(found, key=lambda config: (len(config.parts), config))

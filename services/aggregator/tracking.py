@@ -32,6 +32,7 @@ EPSILONS = ("epsilon", "epsilon_total")  # of this run; of the site's population
 ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",  # a hospital's run is nobody else's business
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # one line of our own stands there, and nothing else
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # MLflow's own 7, with pauses that double, take minutes; 1 has no pause
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",  # seconds
 }

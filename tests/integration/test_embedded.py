@@ -51,6 +51,9 @@ def test_a_run_leaves_its_adapter_its_figures_and_a_registered_model(finished):
     assert not (folder / "out/pki").exists()  # the keys of a run end with it
     assert (folder / "out/adapter/adapter_config.json").exists()
     assert "models:/small/1" in done.stdout
+    assert f"report:     {folder / 'out/report.html'}" in done.stdout
+    assert f"<h1>Report of {found['run']}</h1>" in (folder / "out/report.html").read_text()
+    assert all(set(phase["sites"]) == set(SITES) and not phase["missing"] for phase in found["rounds"])
     assert len(done.stdout.splitlines()) <= 40
     assert "infinite" in done.stdout
 

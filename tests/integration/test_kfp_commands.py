@@ -150,6 +150,12 @@ def test_schedules_of_a_file_and_of_the_command_line_leave_each_other_alone(deer
     assert only(kfp.recurring_runs)["display_name"] == "mine"
 
 
+def test_an_owner_that_cannot_be_noted_is_refused_before_anything_is_asked(deerfield, kfp, pipeline):
+    code, said = deerfield("register", pipeline, "--owner", "two words")
+    assert (code, said.startswith("--owner is 'two words'; it has 1 to 63 letters")) == (2, True)
+    assert kfp.requests == []
+
+
 def test_register_without_a_file_uploads_and_leaves_every_schedule_alone(deerfield, kfp, pipeline):
     assert deerfield("schedule", pipeline, "--name", "mine", "--cron", CRON, "-p", f"run={RUN}")[0] == 0
     code, said = deerfield("register", pipeline, "--owner", "command-line", "--json")

@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 
 from deerfield.errors import DeerfieldError, HandshakeFailed, InvalidInput, Unreachable
-from pipelines import kfp_link, scheduled
+from pipelines import holdings, kfp_link
 from pipelines.kfp_transport import Where
 from tests import kfp_server, pki
 
@@ -22,7 +22,7 @@ def kfp():
 def told(error, address="", patience_s=0.0, **where):
     """The sentence that a look at this address ends with."""
     with pytest.raises(error) as refused:
-        scheduled.look(Where(address=address, **where), patience_s)
+        holdings.look(Where(address=address, **where), patience_s)
     assert "\n" not in str(refused.value)
     return str(refused.value).replace(address, "KFP")
 
@@ -63,7 +63,7 @@ def test_a_name_that_nobody_has_is_said():
 
 def test_it_is_asked_again_until_it_answers_and_each_pause_says_why(kfp, capsys):
     kfp.refuse("GET", "healthz", 503, "no healthy upstream", times=2)
-    assert scheduled.look(Where(address=kfp.address), 30.0).pipelines == []
+    assert holdings.look(Where(address=kfp.address), 30.0).pipelines == []
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 2
     assert all("fails (status 503: no healthy upstream); asking again in" in line for line in lines)
@@ -146,7 +146,7 @@ def test_a_server_that_takes_a_request_and_never_answers_is_given_up():
 def test_a_server_with_tls_is_checked_by_the_ca_that_is_given(tmp_path):
     files = pki.files(pki.authority(tmp_path / "ca"), tmp_path / "server", pki.AGGREGATOR, hosts=["127.0.0.1"])
     with kfp_server.serving(files) as server:
-        assert scheduled.look(Where(address=server.address, ca=files.authority), 0.0).schedules == []
+        assert holdings.look(Where(address=server.address, ca=files.authority), 0.0).schedules == []
         sentence = told(HandshakeFailed, server.address)
     assert "CERTIFICATE_VERIFY_FAILED" in sentence
     assert "give --ca FILE" in sentence

@@ -148,7 +148,7 @@ def database(request: pytest.FixtureRequest) -> Callable[[Path], str]:
 
 
 @pytest.fixture(scope="session")
-def empty_mlflow(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """MLflow's database as it is before anything is logged: it takes seconds to make, so one is copied."""
     import mlflow
 

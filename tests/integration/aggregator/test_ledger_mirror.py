@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from hashlib import sha256
 from pathlib import Path
 
@@ -18,11 +20,13 @@ from tests.attesting import key_of
 from tests.fakes import TeachingSite, adapter, run_spec
 from tests.integration.aggregator.conftest import folder_in, sqlite_in
 from tests.integration.aggregator.test_tracking import finish, recorder
+from tests.integration.federation import environment
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:The ``noload`` loader strategy:DeprecationWarning",  # MLflow 3.17 on SQLAlchemy 2.1
 )
 
+ROOT = Path(deerfield.__file__).parents[1]
 PRIVACY = Privacy(unit="record", epsilon=3.0, clip=1.0, sample_rate=0.5)
 
 
@@ -39,8 +43,8 @@ def place():
 
 
 @pytest.fixture(autouse=True)
-def _database(tmp_path, empty_mlflow):
-    shutil.copy(empty_mlflow, tmp_path / "mlflow.db")
+def _database(tmp_path, empty_database):
+    shutil.copy(empty_database, tmp_path / "mlflow.db")
 
 
 def tracked_run(client, name="teaching run"):
@@ -82,6 +86,26 @@ def test_what_a_run_leaves_in_mlflow_proves_what_it_cost(aggregator, tmp_path, c
         assert proof.epsilon[site] == pytest.approx(float(tags[f"deerfield.epsilon.{site}"]), rel=1e-5)
         assert proof.total[site] == tracked.data.metrics[f"privacy/epsilon_total/{site}"]
     assert read(found)[-1]["digest"] == tags["deerfield.digest"]
+
+
+def test_the_documented_program_verifies_what_mlflow_lets_one_download(aggregator, tmp_path, clock):
+    finish(aggregator, run_spec("north", rounds=1, strategy="fedavg", privacy=PRIVACY))
+    record, client = recorder(aggregator, tmp_path, clock)
+    record.drain()
+    folder = tmp_path / "downloaded"
+    folder.mkdir()
+    client.download_artifacts(tracked_run(client).info.run_id, "", str(folder))
+    program = (ROOT / "docs/proof.md").read_text().split("```python\n")[1].split("```")[0]
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        env=environment() | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.stdout.startswith("verified\n{'north': "), done.stderr
 
 
 def test_an_object_is_never_written_over_and_a_torn_one_is_completed(aggregator, tmp_path, clock):

@@ -23,6 +23,8 @@ from services.aggregator.server import serving
 from services.aggregator.tracking import MlflowTracking
 from tests.fakes import TeachingSite, adapter, run_spec
 from tests.integration.aggregator.conftest import ANY, folder_in, sqlite_in
+from tests.integration.aggregator.processes import running, work
+from tests.integration.federation import environment
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:The ``noload`` loader strategy:DeprecationWarning",  # MLflow 3.17 on SQLAlchemy 2.1
@@ -80,8 +82,8 @@ def finish(aggregator, spec, request="once"):
 
 
 @pytest.fixture(autouse=True)
-def _database(tmp_path, empty_mlflow):
-    shutil.copy(empty_mlflow, tmp_path / "mlflow.db")
+def _database(tmp_path, empty_database):
+    shutil.copy(empty_database, tmp_path / "mlflow.db")
 
 
 def recorder(aggregator, folder, clock, adopted=""):
@@ -159,9 +161,8 @@ def test_a_run_that_its_caller_has_open_is_adopted_and_stays_the_callers(aggrega
     import mlflow
 
     record, client = recorder(aggregator, tmp_path, clock)
-    client.create_experiment("a pipeline", str(tmp_path / "artifacts"))
-    mlflow.set_experiment("a pipeline")
-    with mlflow.start_run() as opened:
+    theirs = client.create_experiment("a pipeline", str(tmp_path / "artifacts"))
+    with mlflow.start_run(experiment_id=theirs) as opened:
         mlflow.log_metric("theirs", 1.0)
         run = finish(aggregator, run_spec("north", rounds=1))
         record, _ = recorder(aggregator, tmp_path, clock, adopted=opened.info.run_id)
@@ -177,6 +178,26 @@ def test_a_run_that_its_caller_has_open_is_adopted_and_stays_the_callers(aggrega
     version = client.get_model_version("teaching run", events["registered"]["version"])
     assert version.run_id == opened.info.run_id
     assert {each.path for each in client.list_artifacts(opened.info.run_id)} >= {"ledger", "phases", "lineage.json"}
+
+
+def test_an_aggregator_writes_into_the_run_that_mlflow_run_id_names_while_its_caller_has_it_open(tmp_path):
+    import mlflow
+
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    mlflow.set_tracking_uri(uri)
+    theirs = mlflow.create_experiment("a pipeline", str(tmp_path / "artifacts"))
+    with mlflow.start_run(experiment_id=theirs) as opened:
+        told = environment() | {"MLFLOW_RUN_ID": opened.info.run_id}
+        with running(tmp_path, "--tracking", uri, env=told) as aggregator, aggregator.runs() as runs:
+            run = runs.start(run_spec("north", rounds=1), "once")
+            with aggregator.site("north", run) as site:
+                work(site)
+            kinds = [event.kind for event in runs.watch(run)]
+        assert ("registered" in kinds, "tracking_failed" in kinds) == (True, False)
+        mlflow.log_metric("theirs", 2.0)
+    found = mlflow.MlflowClient(uri).get_run(opened.info.run_id)
+    assert (found.data.tags["deerfield.run"], found.data.metrics["theirs"]) == (run, 2.0)
+    assert (found.info.status, found.data.metrics["bytes_up"] > 0) == ("FINISHED", True)
 
 
 def test_a_tracking_server_that_is_away_costs_the_run_nothing(aggregator, clock):

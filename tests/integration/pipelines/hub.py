@@ -83,7 +83,7 @@ class Hub:
             "leakage": {"checked": 0, "overlap": 0},
             "confidence": 0.95,
         }
-        path = self.folder / f"evaluation-{version.model}-{version.version}.json"
+        path = self.folder / f"evaluation {version}.json"
         path.write_text(json.dumps(document | changes))
         return path
 

@@ -1,11 +1,13 @@
 """The report as a reader sees it: in a real browser, on a screen and on paper."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
 
 from pipelines.report_page import Found, render
+from pipelines.report_page.documents import Evaluation, Manifest
 from pipelines.report_page.page import SECTIONS
 from tests import run_story
 from tests.browser import A4, DOUBLE, SCREEN, Browser, browsing
@@ -26,7 +28,17 @@ def hostile() -> Found:
     run = run_story.spec("a", "b", "c", "d").model_copy(update={"name": HOSTILE, "labels": (HOSTILE, "other")})
     federation = run.federation.model_copy(update={"sites": (HOSTILE, "second", "third", HOSTILE + "4")})
     run = run.model_copy(update={"federation": federation})
-    return replace(run_story.found(events, run), run=HOSTILE, missing=(HOSTILE,), failure=HOSTILE)
+    scored, parts = run_story.evaluation(federation.sites), run_story.manifest(federation.sites)
+    written = json.dumps([scored, parts]).replace('"benign"', json.dumps(HOSTILE))
+    evaluation, manifest = json.loads(written)
+    return replace(
+        run_story.found(events, run),
+        evaluation=Evaluation.model_validate(evaluation),
+        manifest=Manifest.model_validate(manifest),
+        run=HOSTILE,
+        missing=(HOSTILE,),
+        failure=HOSTILE,
+    )
 
 
 CASES = {

@@ -7,15 +7,20 @@ import pytest
 
 from deerfield.errors import InvalidInput
 from deerfield.runspec import Privacy
+from deerfield.strategies import STRATEGIES, make
+from deerfield.wire import limits
 from pipelines.report_page import Found, render
 from pipelines.report_page.documents import Evaluation, Manifest, Verdict
 from pipelines.report_page.found import read
 from pipelines.report_page.plots import alike
 from pipelines.report_page.privacy import remaining
+from pipelines.report_page.ran import head, ran
 from pipelines.report_page.wording import duration, short
 from tests import run_story
+from tests.fakes import run_spec
 from tests.run_story import SITES, evaluation, found, manifest, spec, story, verdict
 
+PLAIN = Privacy(unit="none", clip=None)
 HOSTILE = "</td><script>alert(1)</script>"
 
 
@@ -126,6 +131,42 @@ def test_a_run_before_its_first_phase_has_its_page():
     assert "No phase was published" in page
 
 
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_every_strategy_is_described(name):
+    """Central pools the data, local and others personalise; of unit site the aggregator saw the updates."""
+    units = make(run_spec("a", strategy=name, privacy=PLAIN)).declares.units
+    for unit in sorted(units):
+        privacy = PLAIN if unit == "none" else Privacy(unit=unit, epsilon=8.0, delta=1e-5)
+        run = spec(*SITES, privacy=privacy).model_copy(update={"strategy": {"name": name}})
+        known = found(run=run, documents=False)
+        personal = known.result.model_copy(update={"adapter_sha256": dict.fromkeys(SITES, "ab" * 32)})
+        made = replace(known, result=personal)
+        page = head(made) + ran(made)
+        assert ("No example left its site" in page) == (name != "central")
+        assert ("which saw each site&#x27;s update" in page) == (unit == "site" and name != "central")
+        assert "one for each of 4 sites" in page
+
+
+def test_a_strategy_that_this_version_does_not_know_has_a_page():
+    run = spec(*SITES).model_copy(update={"strategy": {"name": "later"}})
+    assert "6 phases published" in render(found(run=run, documents=False))
+
+
+def test_long_runs_and_many_sites_stay_below_what_an_aggregator_keeps():
+    known = found(documents=False)
+    phases = tuple(
+        phase.model_copy(update={"round": round_, "published_s": 90.0 * round_})
+        for round_ in range(500)
+        for phase in known.result.rounds
+    )
+    long = replace(known, result=known.result.model_copy(update={"rounds": phases}))
+    assert "The first 200 of 3000" in render(long)
+    many = tuple(f"site-{number}" for number in range(1500))
+    wide = found(story(many, phases=2), spec(*many))
+    for each in (long, wide):
+        assert len(render(each).encode()) < limits.ATTACHMENT_BYTES / 2
+
+
 def test_what_is_missing_is_said_at_the_top():
     page = render(Found(run="lung-1", missing=("the aggregator told nothing of lung-1: it does not answer",)))
     assert "This report is not complete." in page
@@ -135,12 +176,11 @@ def test_what_is_missing_is_said_at_the_top():
 
 def test_a_run_without_privacy_says_so_and_draws_no_budget():
     open_hearted = spec(*SITES, privacy=Privacy(unit="none", clip=None), lifetime=None)
+    infinite = {"epsilon": dict.fromkeys(SITES), "epsilon_total": dict.fromkeys(SITES)}
     events = [
-        replace(each, detail=dict(each.detail) | {"epsilon": dict.fromkeys(SITES), "epsilon_total": dict.fromkeys(SITES)})
-        if each.kind == "phase_published"
-        else each
+        replace(each, detail={**each.detail, **infinite}) if each.kind == "phase_published" else each
         for each in story()
-    ]  # fmt: skip
+    ]
     page = render(found(events, open_hearted))
     assert "No privacy." in page
     assert "There was no noise in it" in page

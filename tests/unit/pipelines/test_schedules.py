@@ -11,7 +11,7 @@ from deerfield.errors import InvalidInput
 from pipelines import compiling, package, schedules
 from pipelines.compile_options import CompileOptions
 from tests import compiled
-from tests.compiled import RUN
+from tests.compiled import RUN, UNDESCRIBED
 from tests.golden.test_drift import module
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -75,6 +75,7 @@ def test_a_schedule_has_the_defaults_that_the_page_names(packages, tmp_path):
         ({"parameters": {"run": RUN, "fast": 1}}, "parameter 'fast' is 1; it must be true or false"),
         ({"parameters": {"run": RUN, "sites": "north"}}, "parameter 'sites' is 'north'; it must be a list"),
         ({"parameters": {"run": RUN.replace("rank", "rang")}}, "parameter 'run': unknown key 'model.lora.rang'"),
+        ({"parameters": {"run": UNDESCRIBED}}, "give the run file that deerfield runs describe writes"),
         ({"parameters": {"run": "notes.yaml"}}, "parameter 'run': a run file is a mapping of keys, such as name:"),
         ({"files": {"run": "x.yaml"}}, "parameter 'run' stands in parameters and in files; keep one of them"),
         ({"parameters": {}, "files": {"run": "none.yaml"}}, "none.yaml cannot be read (No such file or directory)"),
@@ -193,6 +194,7 @@ def test_the_example_of_the_page_fits_the_pipeline_that_deerfield_compiles(tmp_p
     assert compiling.write(text, tmp_path / "federated-training.yaml")
     (tmp_path / "schedules.yaml").write_text(example)
     (tmp_path / "run.yaml").write_text(RUN)
+    (tmp_path / "gate.yaml").write_text((ROOT / "examples/gate.yaml").read_text())
     packages = package.read_all([tmp_path / "federated-training.yaml"])
     (found,) = schedules.load(tmp_path / "schedules.yaml", packages)
     assert (found.name, found.parameters["run"]) == ("weekly", RUN)
