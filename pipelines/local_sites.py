@@ -54,13 +54,14 @@ class LocalSites:
             raise
 
     def _next(self, said: "queue.Queue[bytes | None]") -> bytes | None:
+        """The next line; looks after the processes while it waits."""
         while True:
-            with suppress(queue.Empty):
-                return said.get(timeout=TICK_S)
             self.aggregator.check()
             if not self._started and (found := self.manifest()) is not None:
                 self._start(found)
             self._check()
+            with suppress(queue.Empty):
+                return said.get(timeout=TICK_S)
 
     def _start(self, manifest: Path) -> None:
         self._started = True

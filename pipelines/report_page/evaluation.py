@@ -1,11 +1,11 @@
 """What the candidate reached on the test set, beside the champion and the base model."""
 
-from pipelines.evaluation_page import pictures
 from pipelines.page import box, joined, pairs, paragraph, table
 from pipelines.report import number
 from pipelines.report_page import wording
 from pipelines.report_page.documents import Evaluation
 from pipelines.report_page.found import Found
+from pipelines.report_page.pictures import pictures
 from pipelines.report_page.rounds import ROWS
 
 UNCHECKED = (

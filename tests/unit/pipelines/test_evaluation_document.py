@@ -7,9 +7,9 @@ import pytest
 
 from deerfield.metrics import metrics
 from pipelines.evaluation_document import document, notes, summary
-from pipelines.evaluation_page import pictures
 from pipelines.gate.reading import read_evaluation
 from pipelines.report_page.documents import Evaluation
+from pipelines.report_page.pictures import pictures
 from pipelines.scores import Scores
 
 CLASSES = ("healthy", "<b>fever</b> & rash", "injury")
