@@ -1,6 +1,7 @@
 """Writes the pages on the files that people write, from the models that validate them.
 
-`python docs/run_file.py > docs/run-file.md`, and `policy` or `gate` beside it for docs/policy.md and docs/gate.md.
+`python docs/run_file.py > docs/run-file.md`, and `policy`, `gate` or `compile` beside it for docs/policy.md,
+docs/gate.md and docs/compile-options.md.
 """
 
 import sys
@@ -12,6 +13,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from deerfield.runfile import RunFile
+from pipelines.compile_options import CompileOptions
 from pipelines.gate import Rules
 from services.client.policy import Policy
 
@@ -102,8 +104,9 @@ only where it asks for them.
 `bound: value` the metric as measured is enough.
 
 **Regression** is a test of non-inferiority: candidate and champion answer the same examples, each resample counts both,
-and the lower bound of the difference must not be below minus the margin. A margin of 0 asks for superiority. The
-sentence says when the candidate is better with confidence. A first version has no champion, passes, and says so.
+and the lower bound of the difference must not be below minus the margin. With a margin of 0 the
+whole interval must be at 0 or above. The sentence says when the candidate is better with confidence. A first version
+has no champion, passes, and says so.
 
 **Confidence.** The gate takes the intervals as they were computed. An evaluation with less confidence than the rules
 ask for fails; more is stricter, and welcome.
@@ -116,16 +119,38 @@ rules' own for that site, and the run file's. Of what the registry says and what
 counts. A site that took no task spent nothing and is left out. One that took a task and delivered nothing has spent
 what only its own ledger knows: it fails unless `epsilon: absent: allowed`.
 
+**Leakage.** Training data stay at the hospitals, and no hash of them leaves. Only where the hub owns the data, in a
+simulation, can the test set be held against them, and there it must have been. The manifest says which it is; without
+one, and where the run has kept none, the hub is taken to own no training data.
+
 **Proof.** Signatures prove who signed. Name the aggregator's key under `proof:`, and whoever can write to MLflow still
 cannot make up a mirror; without it, the key that signed the first phase is taken for the aggregator's.
 
 **Between the gate and the promotion** the champion may change. The verdict names the champion that it compared with;
 the aggregator refuses it if there is another one by then, says which, and moves nothing: evaluate again.
 
+## The verdict
+
+`verdict.json`, an artifact of the version's MLflow run, has `passed`, `model`, `version`, `expected_champion`, `time`,
+the rows (`rules`: `rule`, `passed`, `value`, `limit`, `detail`) and all that they were said on (`evidence`, with the
+rules themselves). A number that is not known, or infinite, is null there, and the `detail` says which. The version's
+tag `deerfield.verdict` is `passed` or `refused`. Judging a version again puts the new verdict in the place of the old
+one; the aggregator's history has both.
+
 ## The rules file
 
-Unknown keys are refused. `examples/gate.yaml` is one to begin with. What follows is generated from the models that
+Unknown keys are refused. `examples/gate.yaml` is one to begin with. A pipeline that is given no rules judges by the
+defaults below, with a minimum of 0. What follows is generated from the models that
 validate the file (`pipelines/gate/rules.py`), and a test holds it against them.
+"""
+
+COMPILE_HEAD = """# Compile options
+
+What is decided when the pipelines are compiled ([pipelines.md](pipelines.md)), in a file for `deerfield pipelines
+compile --options FILE`: YAML, in which unknown keys are refused; without a file the defaults count. What is a default
+of a pipeline's parameter can be given another value for each run; the rest stands in the compiled pipeline. A
+toleration has the keys `key`, `operator` (`Exists` or `Equal`), `value` and `effect`. This page is generated from the
+models that validate the file (`pipelines/compile_options.py`), and a test holds it against them.
 """
 
 
@@ -171,7 +196,9 @@ def _type(annotation: Any) -> str:
 
 def _plain(value: Any) -> str:
     if isinstance(value, BaseModel):
-        return "its defaults"
+        return str(value.model_dump(exclude_defaults=True) or "its defaults")
+    if isinstance(value, tuple) and value and isinstance(value[0], BaseModel):
+        return f"[{', '.join(str(each.model_dump(exclude_defaults=True)) for each in value)}]"
     if isinstance(value, tuple):
         return f"[{', '.join(map(str, value))}]"
     return "none" if value is None else str(value)
@@ -198,7 +225,12 @@ def gate_markdown() -> str:
     return markdown(GATE_HEAD, Rules)
 
 
-PAGES = {"policy": policy_markdown, "gate": gate_markdown}
+def compile_markdown() -> str:
+    """The page on compile options."""
+    return markdown(COMPILE_HEAD, CompileOptions)
+
+
+PAGES = {"policy": policy_markdown, "gate": gate_markdown, "compile": compile_markdown}
 
 if __name__ == "__main__":
     print(PAGES.get("".join(sys.argv[1:]), markdown)(), end="")

@@ -19,8 +19,7 @@ from pipelines import (
     report_commands,
     runs_commands,
 )
-
-INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+from pipelines.operator_options import INTERRUPTED
 
 app = typer.Typer(
     help="Federated LoRA fine-tuning for hospitals, under differential privacy.",

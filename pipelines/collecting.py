@@ -135,6 +135,7 @@ def _kept_lineage(registry: RegistryReader, version: Version) -> Mapping[str, An
 def _lineage(
     kept: Mapping[str, Any], manifest: Manifest | None, version: Version, spec: RunSpec, mirrors: Sequence[Mirror]
 ) -> Lineage:
+    hashes = (manifest.sha256 if manifest is not None else "", str(kept.get("manifest") or ""))
     return Lineage(
         spec_sha256=version.tags.get("deerfield.spec_sha256", ""),
         run_file=spec.sha256,
@@ -144,9 +145,7 @@ def _lineage(
         commitments=_commitments(mirrors),
         kind=manifest.kind if manifest is not None else str(kept.get("kind", "")),
         hub=manifest.hub if manifest is not None else dict(kept.get("hub") or {}),
-        manifests=tuple(
-            each for each in (manifest.sha256 if manifest else "", str(kept.get("manifest") or "")) if each
-        ),
+        manifests=tuple(each for each in hashes if each),
     )
 
 

@@ -27,8 +27,8 @@ Image = Annotated[str, Field(pattern=r"^[^\s]+$", max_length=512)]
 class Resources(Section):
     """What a pod asks for, and gets at most."""
 
-    cpu: Quantity = Field("1", description="CPUs; a default of the pipeline's parameter")
-    memory: Quantity = Field("4Gi", description="memory; a default of the pipeline's parameter")
+    cpu: Quantity = Field("1", description="CPUs")
+    memory: Quantity = Field("4Gi", description="memory")
 
 
 class Toleration(Section):
@@ -51,7 +51,9 @@ class Sites(Section):
     """The sites' pods of a simulated consortium."""
 
     image: Image = Field(f"deerfield-client:{__version__}", description="a default of the pipeline's parameter")
-    resources: Resources = Field(Resources(cpu="4", memory="16Gi"), description="of each site")
+    resources: Resources = Field(
+        Resources(cpu="4", memory="16Gi"), description="of each site; defaults of the pipeline's parameters"
+    )
     gpu: Gpu = Field(Gpu(), description="of each site")
     tolerations: tuple[Toleration, ...] = Field(
         (Toleration(key="nvidia.com/gpu", effect="NoSchedule"),), description="taints of the nodes with accelerators"
@@ -84,7 +86,7 @@ class CompileOptions(Section):
     data_claim: Object | None = Field(
         "deerfield-data", description="volume claim of data and parts, at /data; null: federated-training has none"
     )
-    retries: int = Field(3, ge=0, le=100, description="of each task that asks another service")
+    retries: int = Field(3, ge=0, le=100, description="of each task that waits for another service")
     retry_after_s: int = Field(10, ge=0, le=600, description="seconds before the first retry; doubled up to 600")
     timeout_s: int = Field(DAY_S, ge=60, description="seconds of a task, the rounds apart")
     rounds_timeout_s: int = Field(7 * DAY_S, ge=60, description="seconds of the rounds")

@@ -9,14 +9,18 @@ from typing import NamedTuple
 from kfp.dsl import HTML, Artifact, ClassificationMetrics, Dataset, Input, Metrics, Output, PipelineTaskFinalStatus
 
 
-def partition(compiled_by: str, run: str, destination: str, manifest: Output[Dataset], picture: Output[HTML]) -> None:
-    """Validates the consortium's data, or splits hub-owned data over sites."""
+def partition(
+    compiled_by: str, run: str, destination: str, rules: str, manifest: Output[Dataset], picture: Output[HTML]
+) -> None:
+    """Validates the run of a consortium and the gate's rules, or splits hub-owned data over sites."""
     from pathlib import Path
 
+    from pipelines.gate.rules import rules_of
     from pipelines.steps.partition import partition as work
     from pipelines.steps.running import step
 
     with step(compiled_by):
+        rules_of(rules, "rules")  # a mistake in them is found before anything is spent
         work(run, destination, Path(manifest.path), Path(picture.path))
 
 
@@ -26,13 +30,13 @@ def start(
     """Starts the run that the sites' pods are told to take part in; answers its name, and what each pod is given."""
     from pathlib import Path
 
-    from pipelines.steps.rounds import start as work
+    from pipelines.steps.keep import begin
     from pipelines.steps.running import step
-    from pipelines.steps.sites import Cluster, members, pods
+    from pipelines.steps.sites import Cluster, pods
 
     with step(compiled_by):
         parts, cluster = Path(manifest.path), Cluster(base=base, names=names, data=Path("/data"))
-        started = work(run, request_id, aggregator, members(parts))
+        started = begin(run, request_id, aggregator, parts)
         return started.run, pods(started, run, parts, cluster)
 
 
@@ -42,16 +46,12 @@ def rounds(
     """Starts the run or re-attaches to it, and follows it to its end; answers its name."""
     from pathlib import Path
 
-    from pipelines.steps.keep import MANIFEST, keep
+    from pipelines.steps.keep import begin
     from pipelines.steps.rounds import rounds as work
-    from pipelines.steps.rounds import start as begin
     from pipelines.steps.running import say, step
-    from pipelines.steps.sites import members
 
     with step(compiled_by):
-        parts = Path(manifest.path)
-        begun = begin(run, request_id, aggregator, members(parts))
-        keep(begun.run, aggregator, MANIFEST, parts)  # before the run ends, and with it its lineage
+        begun = begin(run, request_id, aggregator, Path(manifest.path))
         return work(run, request_id, aggregator, say, begun.sites, join_timeout_s).run
 
 
@@ -89,11 +89,10 @@ def evaluate(
     from pipelines.steps.keep import EVALUATION, keep
     from pipelines.steps.running import step
     from pipelines.steps.shown import show
-    from pipelines.steps.sites import fingerprints
 
     with step(compiled_by):
         out = Path(evaluation.path)
-        work(model, version, tracking, base, test_set, out, fingerprints(Path(manifest.path)))
+        work(model, version, tracking, base, test_set, out, Path(manifest.path))
         keep(run_id, aggregator, EVALUATION, out)
         show(out, metrics, classes, Path(page.path))
 

@@ -39,6 +39,7 @@ class Where:
     folder: Path
     listen: str
     tracking: str  # MLflow URI
+    artifacts: str | None = None  # where MLflow keeps models; empty: its server's own place; default: in `folder`
 
 
 def execute(file: RunFile, where: Where, live: Callable[[int, int], Live]) -> Result:
@@ -50,7 +51,7 @@ def execute(file: RunFile, where: Where, live: Callable[[int, int], Live]) -> Re
     """
     started = time.monotonic()
     strategy = make(file.spec)  # refuses a bad strategy or unit before anything starts
-    _claim(where.folder)
+    claim(where.folder)
     with (
         run_pki(where.folder) as pki,
         preloader(where.folder) as processes,
@@ -101,7 +102,7 @@ def served(file: RunFile, where: Where, pki: RunPki) -> list[str]:
         "--blobs": str(folder / "blobs"),
         "--key": str(aggregator_key(file, folder)),
         "--tracking": where.tracking,
-        "--artifacts": str(folder / "artifacts"),
+        "--artifacts": str(folder / "artifacts") if where.artifacts is None else where.artifacts,
         "--lost-after": str(file.embedded.lost_after_s),
         "--revoked": str(pki.revoked),
     }
@@ -120,7 +121,7 @@ def site_state(file: RunFile, folder: Path, site: str) -> Path:
     return Path(budget.ledgers) / site if budget else folder / "sites" / site / "state"
 
 
-def _claim(folder: Path) -> None:
+def claim(folder: Path) -> None:
     """Makes the folder, and refuses one that holds a run, finished or not: nothing is overwritten."""
     try:
         if (folder / "result.json").exists() or (folder / "run.json").exists():

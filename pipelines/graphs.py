@@ -38,11 +38,11 @@ def federated_training(options: CompileOptions) -> Any:
 
     def pipeline(
         run: str,
-        test_set: str,
         base: str,
+        rules: str,
         aggregator: str,
         tracking: str,
-        rules: str = "",
+        test_set: str = "",
         destination: str = DATA,
         join_timeout_s: int = 3600,
         image: str = options.image,
@@ -54,7 +54,7 @@ def federated_training(options: CompileOptions) -> Any:
         claim = data_claim if options.data_claim else None
         graph = Graph(options, Place(aggregator, tracking, image, tls_secret, s3_secret, tracking_secret, claim))
         with dsl.ExitHandler(graph.report(run), name="training"):
-            parted = graph.partition(run, destination)
+            parted = graph.partition(run, destination, rules)
             done = graph.rounds(run, join_timeout_s, parted)
             graph.judge(done, parted, base, test_set, rules)
 
@@ -68,11 +68,11 @@ def simulated_consortium(options: CompileOptions) -> Any:
 
     def pipeline(
         run: str,
-        test_set: str,
         base: str,
+        rules: str,
         aggregator: str,
         tracking: str,
-        rules: str = "",
+        test_set: str = "",
         join_timeout_s: int = 3600,
         image: str = options.image,
         tls_secret: str = options.tls_secret,
@@ -88,7 +88,7 @@ def simulated_consortium(options: CompileOptions) -> Any:
     ) -> None:
         graph = Graph(options, Place(aggregator, tracking, image, tls_secret, s3_secret, tracking_secret, data_claim))
         with dsl.ExitHandler(graph.report(run), name="training"):
-            parted = graph.partition(run, DATA)
+            parted = graph.partition(run, DATA, rules)
             begun = graph.start(run, base, site_names, parted)  # the sites' pods are told its name
             with dsl.ParallelFor(begun.outputs["sites"], name="sites") as each:
                 own = {"site": each.site, "policy": each.policy, "tls_secret": each.secret, "state_claim": each.claim}
@@ -114,9 +114,9 @@ class Graph:
         self._options = options
         self._place = place
 
-    def partition(self, run: Any, destination: Any) -> Any:
+    def partition(self, run: Any, destination: Any, rules: Any) -> Any:
         """The only task whose result may be taken from an earlier run: the same file gives the same parts."""
-        task = self._task(components.partition, run=run, destination=destination)
+        task = self._task(components.partition, run=run, destination=destination, rules=rules)
         return self._sees_data(self._reads_objects(task)).set_caching_options(True)
 
     def start(self, run: Any, base: Any, names: Any, parted: Any) -> Any:
@@ -154,10 +154,12 @@ class Graph:
         return {"request_id": dsl.PIPELINE_JOB_ID_PLACEHOLDER}
 
     def _asking(self, function: Any, **given: Any) -> Any:
-        """A task that asks the aggregator, by its operator's certificate, and tries again."""
+        """A task that asks the aggregator, by its operator's certificate."""
         task = self._task(function, aggregator=self._place.aggregator, **given)
         kubernetes.use_secret_as_volume(task, self._place.tls_secret, TLS, optional=True)
-        return _retried(task, self._options, self._options.retries)
+        # what is refused is refused again, and an evaluation takes its time
+        again = function not in (components.evaluate, components.gate)
+        return _retried(task, self._options, self._options.retries) if again else task
 
     def _task(self, function: Any, **given: Any) -> Any:
         made = dsl.component(function, base_image=self._options.image, install_kfp_package=False)
@@ -207,7 +209,7 @@ def site_pod(options: CompileOptions) -> Any:
         _schedule(task, sites)
         _limited(task, options, sites.timeout_s)
 
-    return dsl.pipeline(pipeline, name="site")
+    return dsl.pipeline(pipeline, name="site-pod")
 
 
 def _site(image: str) -> Any:

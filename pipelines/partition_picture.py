@@ -24,18 +24,21 @@ def page(manifest: Mapping[str, Any]) -> str:
     """One self-contained HTML page."""
     title = f"Partition: {len(manifest['sites'])} sites"
     drawn = svg(manifest) if manifest["kind"] == "simulation" else ""
-    body = f"<h1>{title}</h1>\n<p>{escape(_said(manifest))}</p>\n{drawn}"
+    body = f"<h1>{title}</h1>\n<p>{escape(told(manifest))}</p>\n{drawn}"
     head = f'<meta charset="utf-8"><title>{title}</title><style>{STYLE}</style>'
     return f"<!DOCTYPE html>\n<html lang='en'><head>{head}</head><body>\n{body}</body></html>\n"
 
 
-def _said(manifest: Mapping[str, Any]) -> str:
+def told(manifest: Mapping[str, Any]) -> str:
+    """What is in the parts, as a sentence."""
     if manifest["kind"] == "consortium":
         return f"The data stay at the sites ({', '.join(manifest['sites'])}); nothing of them is known here."
-    examples = [site["examples"] for site in manifest["sites"].values()]
+    examples, test = [site["examples"] for site in manifest["sites"].values()], manifest["test"]
+    copies = test.get("copies", 0)
     return (
         f"{manifest['source']}, split by seed {manifest['seed']}: {sum(examples)} examples for training, "
-        f"{min(examples)} to {max(examples)} at a site, and {manifest['test']['examples']} for the test."
+        f"{min(examples)} to {max(examples)} at a site, and {test['examples']} for the test"
+        f"{f', without {copies} that are also trained on' if copies else ''}."
     )
 
 

@@ -171,14 +171,13 @@ def _conclude(verdict: "Verdict | None", promotion: "Promotion | None", as_json:
             registry_report.dumps(told if verdict is None else {"verdict": verdict.as_json(), "promotion": told})
         )
         return
-    for line in registry_report.refusals(verdict.failed if verdict is not None else ()):
-        typer.echo(line)
+    if verdict is not None and not verdict.passed:
+        typer.echo(f"refused by {', '.join(row.rule for row in verdict.failed)}")
     if promotion is None:
         typer.echo("dry run: the aggregator was told nothing")
     elif promotion.champion == promotion.previous:
-        typer.echo(f"{promotion.model}: version {promotion.champion or 'none'} stays the champion")
+        stays = f"version {promotion.champion} stays the champion" if promotion.champion else "there is no champion yet"
+        typer.echo(f"{promotion.model}: {stays}")
     else:
-        typer.echo(
-            f"{promotion.model}: version {promotion.champion} is the champion, before it was "
-            f"{promotion.previous or 'none'}"
-        )
+        before = f"before it was version {promotion.previous}" if promotion.previous else "the first one"
+        typer.echo(f"{promotion.model}: version {promotion.champion} is the champion, {before}")

@@ -9,7 +9,7 @@ from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
-from pipelines.gate.verdict import Row, Verdict, plain
+from pipelines.gate.verdict import Verdict, plain
 from pipelines.registry_view import PREVIOUS, Difference, Judged, Model, interval
 from pipelines.report import number
 
@@ -26,11 +26,6 @@ def verdict_table(verdict: Verdict) -> Table:
     for row in verdict.rules:
         table.add_row(row.rule, _word("passed" if row.passed else "refused"), escape(row.detail))
     return table
-
-
-def refusals(rows: Sequence[Row]) -> Iterator[str]:
-    """A line for each rule that was not kept."""
-    return (f"refused by {row.rule}: {row.detail}" for row in rows)
 
 
 def list_table(models: Sequence[Model]) -> Table:
@@ -56,7 +51,7 @@ def model_table(found: Sequence[Judged]) -> Table:
     metric = next((each.metric for each in found if each.metric), "metric")
     table = Table(box=SIMPLE_HEAD)
     for name in ("version", "alias", "verdict", metric, "epsilon", "registered", "run"):
-        table.add_column(escape(name), overflow="fold")
+        table.add_column(escape(name), no_wrap=name != "run", overflow="fold")
     for each in found:
         version, figure = each.version, each.metrics.get(each.metric)
         table.add_row(
@@ -139,7 +134,7 @@ def dumps(value: Any) -> str:
 
 def _word(verdict: str) -> str:
     colour = {"passed": "green", "refused": "red"}.get(verdict, "default")
-    return f"[{colour}]{verdict}[/]" if verdict else "–"
+    return f"[{colour}]{escape(verdict)}[/]" if verdict else "–"
 
 
 def _short(value: str) -> str:
@@ -147,7 +142,7 @@ def _short(value: str) -> str:
 
 
 def _date(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M")
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d")
 
 
 def _time(seconds: float) -> str:

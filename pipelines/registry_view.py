@@ -62,9 +62,9 @@ class Judged:
         return [str(row["rule"]) for row in self.verdict.get("rules", ()) if not row["passed"]]
 
     def _seen(self, *keys: str) -> Mapping[str, Any]:
-        found: Any = self.verdict.get("evidence", {})
-        for key in keys:
-            found = found.get(key) or {}
+        found: Any = self.verdict
+        for key in ("evidence", *keys):
+            found = found.get(key) if isinstance(found, Mapping) else None
         return found if isinstance(found, Mapping) else {}
 
 

@@ -49,17 +49,34 @@ class Scores:
         )
 
 
-def score(
-    models: Mapping[str, Model], source: Source, training: Path | None, folder: Path
-) -> tuple[dict[str, Scores], int]:
-    """Has a client process score all models on `source`; their scores, and how many examples of `training` it checked.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TestSet:
+    """What the models are scored on."""
+
+    source: Source
+    sha256: str  # that its file must have; empty: any
+    training: str | None  # where the fingerprints of training data are, which no example may be among
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """What a client process read, and the scores that it wrote."""
+
+    models: Mapping[str, Scores]
+    sha256: str  # of the test set
+    checked: int  # training examples that it was held against
+
+
+def score(models: Mapping[str, Model], test_set: TestSet, folder: Path) -> Found:
+    """Has a client process score all models on the test set.
 
     Raises:
-        InvalidInput: a model, its base or the data cannot be used, or an example is among those of `training`.
+        InvalidInput: a model, its base or the data cannot be used, or an example is among those of training.
     """
     request = {
-        "source": source.model_dump(),
-        "training": None if training is None else str(training),
+        "source": test_set.source.model_dump(),
+        "sha256": test_set.sha256,
+        "training": test_set.training,
         "models": {
             name: {"adapter": str(each.adapter), "base": each.base, "trained": each.trained}
             for name, each in models.items()
@@ -69,7 +86,8 @@ def score(
     out.mkdir()
     asked.write_text(json.dumps(request))
     said: dict[str, Any] = answer("score", ["--request", str(asked), "--out", str(out)], folder)
-    return {name: read(out / f"{name}.npz") for name in models}, int(said["checked"])
+    found = {name: read(out / f"{name}.npz") for name in models}
+    return Found(models=found, sha256=said["sha256"], checked=said["checked"])
 
 
 def read(path: Path) -> Scores:

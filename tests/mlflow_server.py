@@ -37,8 +37,8 @@ def add(uri: str, spec: RunSpec, adapter: Tensors, run: str, epsilon: float = 1.
     client = mlflow.MlflowClient(tracking_uri=uri)
     try:
         known = client.get_experiment_by_name(spec.name)
-        place = Path(uri.removeprefix("sqlite:///")).parent / "artifacts"
-        experiment = known.experiment_id if known else client.create_experiment(spec.name, str(place))
+        place = str(Path(uri.removeprefix("sqlite:///")).parent / "artifacts") if uri.startswith("sqlite:") else None
+        experiment = known.experiment_id if known else client.create_experiment(spec.name, place)
         mlflow_run = client.create_run(experiment, tags={RUN_TAG: run}).info.run_id
         epsilons = dict.fromkeys(spec.federation.sites, epsilon)
         release = Release(run=run, spec=spec, adapter=adapter, digest=digest(adapter), epsilon=epsilons)
@@ -54,14 +54,17 @@ def client(uri: str) -> Any:
 
 
 @contextmanager
-def serving(folder: Path, uri: str) -> Iterator[int]:
-    """A server of that registry on a loopback port, which lets in who calls it `localhost` and nobody else."""
+def serving(folder: Path, uri: str, *more: str, **environment: str) -> Iterator[int]:
+    """A server of that registry on a loopback port, which lets in who calls it `localhost` and nobody else.
+
+    `more` flags and `environment` say where it keeps artifacts.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--workers", "1"]
-    command += ["--host", "127.0.0.1", "--port", str(port), "--allowed-hosts", f"localhost:{port}"]
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
+    command += ["--host", "127.0.0.1", "--port", str(port), "--allowed-hosts", f"localhost:{port}", *more]
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")} | environment
     log = folder / "server.log"
     with log.open("wb") as out:
         process = subprocess.Popen(command, stdout=out, stderr=out, env=kept, start_new_session=True)
@@ -69,7 +72,7 @@ def serving(folder: Path, uri: str) -> Iterator[int]:
         _wait(process, port, log)
         yield port
     finally:
-        os.killpg(process.pid, signal.SIGTERM)
+        os.killpg(process.pid, signal.SIGKILL)  # it would wait for connections that are kept alive
         process.wait(30)
 
 

@@ -130,7 +130,7 @@ def evaluation(sites: tuple[str, ...] = SITES) -> dict[str, Any]:
             for index, site in enumerate(sites)
         },
         "reported": {},
-        "leakage": {"checked": 360, "overlap": 0},
+        "leakage": {"checked": 1440, "overlap": 0},
         "confidence": 0.95,
         "resamples": 2000,
     }

@@ -1,6 +1,6 @@
 """Sizes and times that both sides of the wire must agree on."""
 
-PROTOCOL = 3  # the version spoken here; 1 had no attestations, and 2 said nothing of an upload's turn
+PROTOCOL = 4  # the version spoken here; 1 had no attestations, 2 no turn of an upload, 3 no commitment to the data
 
 MESSAGE_BYTES = 8 << 20
 METADATA_BYTES = 16 << 10  # of one call, keys and values

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import isfinite, nan
 
 from deerfield.types import Unit
 
@@ -15,6 +16,11 @@ class Figure:
     value: float
     low: float
     high: float
+
+    @property
+    def known(self) -> bool:
+        """Whether all of it is."""
+        return isfinite(self.value) and isfinite(self.low) and isfinite(self.high)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,8 +72,9 @@ class Spent:
 
     @property
     def absent(self) -> frozenset[str]:
-        """The sites of the run that took a task, or may have, and delivered nothing."""
-        return frozenset(site for site in self.sites if site not in self.lifetime and self.epsilon.get(site) != 0)
+        """The sites of the run that took a task, or may have, and delivered nothing: nobody here knows their cost."""
+        unknown = (site for site in self.sites if not isfinite(self.epsilon.get(site, nan)))
+        return frozenset(site for site in unknown if site not in self.lifetime)
 
     @property
     def idle(self) -> frozenset[str]:

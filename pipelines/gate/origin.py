@@ -70,7 +70,7 @@ def _leakage(evidence: Evidence) -> Row:
         said = "the test set was not held against the training data, which the hub owns: evaluate it with the manifest"
         return row("leakage", False, None, 0, said)
     if found.checked <= 0:
-        said = "the hub owns no training data that its test set could overlap"
+        said = "there is no manifest of training data that the hub owns, and nothing to hold the test set against"
         return row("leakage", True, 0, 0, said)
     said = f"no example of the test set is among the {found.checked} training examples that the hub owns"
     return row("leakage", True, 0, 0, said)

@@ -46,8 +46,8 @@ def _spending(name: str, rules: Rules, spent: Spent, values: Mapping[str, float]
         said = _some([_excess(site, found[site], limit(site), site in spent.absent) for site in over])
     else:
         value, most = told(found[worst], limit(worst))
-        of = f"of {most} that it may" if isfinite(limit(worst)) else "and has no limit but to be finite"
-        said = f"all {len(judged)} sites are within their limits; {worst} comes nearest: {value} {of}"
+        of = f"of its {most}" if isfinite(limit(worst)) else "and has no limit but to be finite"
+        said = f"every site is within its limit; {worst} comes nearest: {value} {of}"
     beside = f"; not judged, because nothing came from there: {', '.join(sorted(left_out))}" if left_out else ""
     return row(name, not over, found[worst], limit(worst), said + beside)
 

@@ -28,8 +28,8 @@ def _minimum(rules: Rules, evidence: Evidence) -> Row:
     name = f"the lower bound of {rules.metric}" if rules.bound == "low" else rules.metric
     if rules.bound == "low" and (short := _not_confident(rules, evidence)):
         return row("minimum", False, reached, limit, short)
-    if isnan(reached):
-        return row("minimum", False, None, limit, f"{name} is not known, and it must be at least {limit:g}")
+    if not figure.known:
+        return row("minimum", False, reached, limit, f"{name} is not known, and it must be at least {limit:g}")
     value, low, high, at, least = told(figure.value, figure.low, figure.high, reached, limit)
     measured = f"; measured {value}, {low} to {high} at {_percent(evidence)}" if rules.bound == "low" else ""
     passed = reached >= limit
@@ -43,7 +43,7 @@ def _regression(rules: Rules, evidence: Evidence) -> Row:
         return row(name, True, None, limit, "there is no champion yet: a first version has nothing to be worse than")
     other = f"the champion, version {champion.version}"
     figure = evidence.evaluation.differences.get(rules.metric, UNKNOWN)
-    if isnan(figure.low):
+    if not figure.known:
         said = f"the evaluation has no difference in {rules.metric} from {other}: evaluate the version again"
         return row(name, False, None, limit, said)
     if short := _not_confident(rules, evidence):

@@ -108,6 +108,9 @@ class Rules(Section):
     )
 
 
+DEFAULT = Rules(minimum=0.0)  # what a pipeline asks for that was given no rules: no worse than the champion
+
+
 def load_rules(path: Path) -> Rules:
     """Reads and validates a rules file.
 
@@ -118,5 +121,7 @@ def load_rules(path: Path) -> Rules:
 
 
 def rules_of(text: str, where: str) -> Rules:
-    """As `load_rules`, of a rules file's text; `where` names it in errors."""
+    """As `load_rules`, of a rules file's text, empty for `DEFAULT`; `where` names it in errors."""
+    if not text.strip():
+        return DEFAULT
     return parse(Rules, read_mapping(text, where, WHAT, KEY), where)

@@ -1,6 +1,5 @@
 """What the candidate reached on the test set, beside the champion and the base model."""
 
-from pipelines.evaluation_page import pictures
 from pipelines.page import box, joined, pairs, paragraph, table
 from pipelines.report import number
 from pipelines.report_page import wording
@@ -16,6 +15,8 @@ UNCHECKED = (
 
 def evaluation(found: Found) -> str:
     """The section."""
+    from pipelines.evaluation_page import pictures  # which is made of this package
+
     document = found.evaluation
     if document is None:
         return joined(paragraph("There is no evaluation on a test set.", "gap"))
@@ -45,13 +46,12 @@ def _about(document: Evaluation) -> dict[str, str]:
 
 
 def _leakage(document: Evaluation) -> str:
-    leakage = document.leakage
+    leakage, examples = document.leakage, document.test_set.examples
     if leakage is None or not leakage.checked:
         return paragraph(UNCHECKED, "soft")
     if leakage.overlap == 0:
-        words = f"None of the {leakage.checked} test examples was trained on."
-        return paragraph(words)
-    words = f"{leakage.overlap} of {leakage.checked} test examples were trained on, so the numbers below are too good."
+        return paragraph(f"None of the {examples} test examples is among the {leakage.checked} that were trained on.")
+    words = f"{leakage.overlap} of {examples} test examples were trained on, so the numbers below are too good."
     return box("verdict bad", "Leakage.", paragraph(words))
 
 

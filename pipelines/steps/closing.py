@@ -24,8 +24,8 @@ def close(run: str, request_id: str, aggregator: str, tracking: str, failure: st
     with TemporaryDirectory() as folder:
         name, model = _named(run, request_id, aggregator)
         found = _kept(model, name, tracking, Path(folder), say) if name else {}
-        documents = (found.get(each) for each in (EVALUATION, VERDICT, MANIFEST))
-        report(name, aggregator, *documents, out, failure)
+        evaluation, verdict, manifest = (found.get(each) for each in (EVALUATION, VERDICT, MANIFEST))
+        report(name, aggregator, evaluation, verdict, manifest, out, failure)
 
 
 def _named(run: str, request_id: str, aggregator: str) -> tuple[str, str]:

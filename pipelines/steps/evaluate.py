@@ -5,63 +5,65 @@ report during the run.
 """
 
 import json
-from hashlib import file_digest, sha256
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from deerfield.errors import InvalidInput
-from deerfield.fingerprint import read_fingerprints
 from deerfield.runfile import Source, source_of
-from pipelines import scores
 from pipelines.evaluation_document import CANDIDATE, document, named, summary
 from pipelines.registry_reader import CHAMPION, RegistryReader, Version, open_registry
-from pipelines.scores import Model, Scores
+from pipelines.scores import Model, TestSet, score
 from pipelines.site_process import scratch
+from pipelines.steps.sites import read_manifest
 
 BASE = "base"
 TAG = "deerfield.base_digest"
 
 
 def evaluate(
-    model: str,
-    version: str,
-    tracking: str,
-    base: str,
-    test_set: str,
-    out: Path,
-    training: str = "",
+    model: str, version: str, tracking: str, base: str, test_set: str, out: Path, manifest: Path | None = None
 ) -> None:
     """Writes evaluation.json to `out`: candidate, champion, if there is one, and base, with their differences.
 
     `base` is the base model here, a folder, hub id or package:NAME, and empty for the name that the run has for it.
-    `test_set` is a path, or a YAML mapping of `source:` keys, which may name columns for the site and the patient.
-    `training` names a file of fingerprints of hub-owned training data, empty if the hub has none.
+    `test_set` is a path, or a YAML mapping of `source:` keys, which may name columns for the site and the patient; if
+    it is empty, it is the test set of the partition whose `manifest` is given. What that says of training data which
+    the hub owns, the test set must not share.
 
     Raises:
         InvalidInput: a model, the base or the test set cannot be used, they do not fit, or a test example is among the
             training data.
         Unreachable: MLflow does not answer.
     """
-    source = source_of(test_set, "the test set")
-    against = Path(training) if training else None
-    if against is not None:
-        read_fingerprints(against)  # before any model is fetched
+    tested = _tested(test_set, {} if manifest is None else read_manifest(manifest))
     registry = open_registry(tracking)
     candidate = registry.version(model, version)
     champion = registry.champion(model)
     with scratch("evaluate") as folder:
-        models = _models(registry, candidate, champion, base, folder)
-        found, checked = scores.score(models, source, against, folder)
-    judged = document(found, _about(candidate, champion))
-    judged["test_set"] = {
-        "source": source.path,
-        "sha256": _sha256(source, found[CANDIDATE]),
-        "examples": len(found[CANDIDATE].labels),
-    }
+        found = score(_models(registry, candidate, champion, base, folder), tested, folder)
+    judged = document(found.models, _about(candidate, champion))
+    examples = len(found.models[CANDIDATE].labels)
+    judged["test_set"] = {"source": tested.source.path, "sha256": found.sha256, "examples": examples}
     judged["reported"] = {site: named(told) for site, told in registry.reported(candidate).items()}
-    judged["leakage"] = {"checked": checked, "overlap": 0}
+    judged["leakage"] = {"checked": found.checked, "overlap": 0}
     print(*summary(judged), sep="\n", flush=True)
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(judged, sort_keys=True, separators=(",", ":"), allow_nan=False) + "\n")
+
+
+def _tested(test_set: str, manifest: Mapping[str, Any]) -> TestSet:
+    """The test set that was named, or the manifest's, and where the training data's fingerprints are."""
+    training = manifest.get("example_sha256") or None
+    if test_set:
+        return TestSet(source=source_of(test_set, "the test set"), sha256="", training=training)
+    part = manifest.get("test")
+    if not part:
+        raise InvalidInput(
+            "no test set is given, and the partition has none: name a file or folder of examples that belong to the hub"
+        )
+    source = Source(path=part["part"], **manifest.get("columns", {}))
+    return TestSet(source=source, sha256=part["sha256"], training=training)
 
 
 def _models(
@@ -98,15 +100,3 @@ def _about(candidate: Version, champion: Version | None) -> dict[str, dict[str, 
         BASE: {"version": "", "digest": candidate.tags.get(TAG, "")},
     }
     return about if champion is None else about | {CHAMPION: {"version": champion.version, "digest": champion.digest}}
-
-
-def _sha256(source: Source, found: Scores) -> str:
-    """Of the test set's file; where it is a folder, a hub id or chosen rows, of its examples and their labels."""
-    path = Path(source.path)
-    if path.is_file() and source.rows is None:
-        with path.open("rb") as file:
-            return file_digest(file, "sha256").hexdigest()
-    rows = (
-        f"{example} {found.classes[label]}\n" for example, label in zip(found.fingerprints, found.labels, strict=True)
-    )
-    return sha256("".join(rows).encode()).hexdigest()

@@ -30,8 +30,9 @@ def partition(run: str, destination: str, manifest: Path, picture: Path) -> None
     """
     fields = read_mapping(run, "run", "a run file", "name")
     found = _split(parse(RunFile, fields, "run"), destination) if "embedded" in fields else _validated(run)
+    print(partition_picture.told(found), flush=True)
     _write(picture, partition_picture.page(found))
-    _write(manifest, json.dumps(found, indent=2, sort_keys=True, allow_nan=False) + "\n")  # last: others wait for it
+    _write(manifest, json.dumps(found, indent=2, allow_nan=False) + "\n")  # last: others wait for it
 
 
 def _split(file: RunFile, destination: str) -> dict[str, Any]:

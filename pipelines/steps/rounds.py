@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from deerfield.errors import InvalidInput, RunAborted, RunFailed, TooFewSites, Unreachable
+from deerfield.errors import DeerfieldError, InvalidInput, RunAborted, RunFailed, TooFewSites, Unreachable
 from deerfield.exchange import LIVE, RunView
 from deerfield.runfile import spec_of
 from deerfield.runspec import RunSpec
@@ -137,13 +137,17 @@ def joined(aggregator: str, view: RunView, timeout_s: float) -> Iterator[None]:
     """
     over = threading.Event()
 
+    def pause(seconds: float) -> None:
+        if over.wait(seconds):
+            raise Unreachable("nobody waits for an answer any more")
+
     def watch() -> None:
         while not over.wait(timeout_s):
             try:
-                with runs_at(aggregator, Backoff(patience_s=MINUTE.patience_s, sleep=over.wait)) as runs:
+                with runs_at(aggregator, Backoff(patience_s=MINUTE.patience_s, sleep=pause)) as runs:
                     if _decided(runs, view.run, timeout_s):
                         return
-            except Unreachable:  # whoever follows the run says so
+            except DeerfieldError:  # whoever follows the run hears the same, and says so
                 continue
 
     thread = threading.Thread(target=watch, name="joined", daemon=True)

@@ -3,10 +3,13 @@
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from deerfield import __version__
 from deerfield.errors import DeerfieldError, InvalidInput
+
+EXIT_CODE = "DEERFIELD_EXIT_CODE"  # names a file for the exit code of the first task that fails: kfp.local tells none
 
 
 @contextmanager
@@ -22,6 +25,9 @@ def step(compiled_by: str) -> Iterator[None]:
         yield
     except DeerfieldError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
+        if named := os.environ.get(EXIT_CODE):
+            with suppress(FileExistsError), Path(named).open("x") as file:
+                file.write(str(error.exit_code))
         raise SystemExit(error.exit_code) from None
 
 

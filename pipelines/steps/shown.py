@@ -1,11 +1,12 @@
 """What KFP's pages show of an evaluation: metrics, the confusion matrix and ROC curve, and a page of its own."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
-from pipelines.page import document
+from pipelines.evaluation_page import pictures
+from pipelines.page import document, joined, section
 from pipelines.report_page.documents import Evaluation
 from pipelines.report_page.evaluation import evaluation
 from pipelines.report_page.found import Found
@@ -35,17 +36,23 @@ def show(path: Path, metrics: Metrics, classes: Classification, page: Path) -> N
     """Fills KFP's artifacts, and writes the HTML `page`, from the evaluation.json in `path`."""
     found = json.loads(path.read_text("utf-8"))
     candidate = found["models"][CANDIDATE]
-    for name, each in sorted(candidate["metrics"].items()):
-        for end, value in (("", each["value"]), (".low", each["low"]), (".high", each["high"])):
-            metrics.log_metric(f"{name}{end}", value)
-    for other, differences in sorted(found["differences"].items()):
-        for name, each in sorted(differences.items()):
-            metrics.log_metric(f"{name}.over_{other}", each["value"])
+    for name, value in _figures(found):
+        metrics.log_metric(name, value)
     classes.log_confusion_matrix(found["labels"], candidate["confusion"])
     if (curve := candidate.get("roc_micro")) is not None:  # KFP draws one; the page has one for each label
         classes.log_roc_curve(curve["fpr"], curve["tpr"], _probabilities(curve["thresholds"]))
-    read = Evaluation.model_validate(found)
-    page.write_text(document("Evaluation", [evaluation(Found(evaluation=read))], STYLE), "utf-8")
+    told = joined(evaluation(Found(evaluation=Evaluation.model_validate(found))), pictures(found))
+    page.write_text(document("Evaluation", [section("evaluation", "Evaluation", told)], STYLE), "utf-8")
+
+
+def _figures(found: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+    """What is known of the candidate: each metric with its interval, and by how much it is better than the others."""
+    for name, each in sorted(found["models"][CANDIDATE]["metrics"].items()):
+        if each["value"] is not None:
+            yield from ((name, each["value"]), (f"{name}.low", each["low"]), (f"{name}.high", each["high"]))
+    for other, differences in sorted(found["differences"].items()):
+        known = {name: each["value"] for name, each in sorted(differences.items()) if each["value"] is not None}
+        yield from ((f"{name}.over_{other}", value) for name, value in known.items())
 
 
 def _probabilities(thresholds: Sequence[float]) -> list[float]:

@@ -32,11 +32,6 @@ def members(manifest: Path) -> tuple[str, ...]:
     return tuple(read_manifest(manifest)["sites"])
 
 
-def fingerprints(manifest: Path) -> str:
-    """Where the hashes of hub-owned training examples are, which no test set may hold; empty where the hub has none."""
-    return str(read_manifest(manifest).get("example_sha256") or "")
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cluster:
     """What the sites' pods find there."""

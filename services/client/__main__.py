@@ -1,7 +1,7 @@
 """`python -m services.client`: the composition root of everything that needs torch.
 
 `site` answers tasks; `prepare` splits data and describes the model for an embedded run, `describe` the model alone;
-`partition` writes each site's part of data that the hub owns, `fetch` copies an object of an S3 server;
+`partition` writes each site's part of data that the hub owns;
 `follow` scores every phase of a run on data that belongs to the consortium; `evaluate` scores one adapter folder,
 `score` several, example by example;
 `register`, `plan` and `reconcile` serve an operator between runs, without torch.
@@ -50,9 +50,10 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_run(commands: Commands) -> None:
     """What takes part in a run, or prepares one."""
-    site = commands.add_parser("site", help="answer the tasks of a run until it ends")
-    for flag in ("--site", "--aggregator", "--run"):
+    site = commands.add_parser("site", help="answer the tasks of a run until it ends, or of any run")
+    for flag in ("--site", "--aggregator"):
         site.add_argument(flag, required=True)
+    site.add_argument("--run", default="", help="the run; default: any that this site is a member of")
     site.add_argument("--policy", type=Path, required=True)
     site.add_argument("--state", type=Path, required=True, help="folder of the ledgers, the key and the stored updates")
     _add_tls(site)
@@ -70,11 +71,6 @@ def _add_run(commands: Commands) -> None:
     partition.add_argument("--run", type=Path, required=True)
     partition.add_argument("--destination", required=True, help="a folder, or s3://BUCKET/PREFIX")
     partition.set_defaults(command=_partition)
-
-    fetch = commands.add_parser("fetch", help="copy an object of an S3 server to a file")
-    fetch.add_argument("--path", required=True)
-    fetch.add_argument("--out", type=Path, required=True)
-    fetch.set_defaults(command=_fetch)
 
     describe = commands.add_parser("describe", help="say what a run file leaves to its base model")
     describe.add_argument("--spec", type=Path, required=True)
@@ -148,7 +144,7 @@ def _site(arguments: argparse.Namespace) -> None:
     from services.client.site import Site
     from services.telemetry.exposition import exposed
 
-    structlog.contextvars.bind_contextvars(site=arguments.site, run=arguments.run)
+    structlog.contextvars.bind_contextvars(site=arguments.site, **({"run": arguments.run} if arguments.run else {}))
     structlog.get_logger().info("site starts", pid=os.getpid())
     rules, way = policy.load(arguments.policy), connection.way(arguments)
     with (
@@ -189,13 +185,6 @@ def _partition(arguments: argparse.Namespace) -> None:
 
     file = RunFile.model_validate_json(arguments.run.read_text())
     print(json.dumps(parts.partition(file, store.open_store(arguments.destination))), flush=True)
-
-
-def _fetch(arguments: argparse.Namespace) -> None:
-    from services.client import store
-
-    arguments.out.write_bytes(store.local(arguments.path).read_bytes())
-    print(json.dumps({"path": str(arguments.out)}), flush=True)
 
 
 def _describe(arguments: argparse.Namespace) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deerfield.errors import InvalidInput
-from deerfield.fingerprint import fingerprint
+from deerfield.fingerprint import fingerprint, overlap
 from deerfield.runfile import RunFile
 from deerfield.strategies import make
 from services.client import data, splitting
@@ -25,6 +25,8 @@ Rows = NDArray[np.int64]
 def partition(run: RunFile, store: Store) -> dict[str, Any]:
     """Writes each site's part, the test set and the fingerprints of all training examples; answers the manifest.
 
+    A held-out example whose like is trained on is in no part; the manifest counts such `copies`.
+
     Raises:
         InvalidInput: the source cannot be read or split, a label occurs nowhere, or nothing can be written.
     """
@@ -36,7 +38,9 @@ def partition(run: RunFile, store: Store) -> dict[str, Any]:
     _check_sites(run, tuple(split.sites))
     parts = Parts(run, table, store)
     sites = {name: parts.write(f"sites/{name}", rows) for name, rows in split.sites.items()}
-    test = parts.write("test", split.validation)
+    training = np.concatenate(list(split.sites.values()))
+    unseen = parts.unseen(split.validation, training)
+    test = {**parts.write("test", unseen), "copies": len(split.validation) - len(unseen)}
     return {
         "schema": SCHEMA,
         "kind": "simulation",
@@ -44,9 +48,10 @@ def partition(run: RunFile, store: Store) -> dict[str, Any]:
         "seed": run.seed,
         "unit": run.privacy.unit,
         "labels": list(run.labels),
+        "columns": source.model_dump(include={"input", "label", "patient", "site"}, exclude_none=True),
         "sites": sites,
         "test": test,
-        "example_sha256": parts.fingerprints(np.concatenate(list(split.sites.values()))),
+        "example_sha256": parts.keep_fingerprints(training),
     }
 
 
@@ -89,12 +94,27 @@ class Parts:
             "part": self._store.keep(f"{name}/{sha}.parquet", content),
         }
 
-    def fingerprints(self, rows: Rows) -> str:
+    def unseen(self, rows: Rows, training: Rows) -> Rows:
+        """The examples of `rows` whose like nobody trains on: held-out patients may have somebody else's very words.
+
+        Raises:
+            InvalidInput: none is left.
+        """
+        shared = overlap(self._fingerprints(rows), self._fingerprints(training))
+        if len(shared) == len(rows):
+            raise InvalidInput(
+                f"{self._run.embedded.source.path}: each of the {len(rows)} examples held out for the test set has its "
+                f"like among those of the sites; take repeated examples out of it"
+            )
+        return np.delete(rows, shared)
+
+    def keep_fingerprints(self, rows: Rows) -> str:
         """Keeps a line for each example, in the order of the lines: nothing says which example was whose."""
-        inputs = self._table.examples.inputs
-        lines = sorted(fingerprint(inputs[int(row)]) for row in rows)
-        content = "".join(f"{line}\n" for line in lines).encode()
+        content = "".join(f"{line}\n" for line in sorted(self._fingerprints(rows))).encode()
         return self._store.keep(f"training/{sha256(content).hexdigest()}.txt", content)
+
+    def _fingerprints(self, rows: Rows) -> list[str]:
+        return [fingerprint(self._table.examples.inputs[int(row)]) for row in rows]
 
     def _parquet(self, rows: Rows) -> bytes:
         """A file that `data.read` reads with the same columns; labels by their names, pictures as PNG."""

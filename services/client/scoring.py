@@ -6,6 +6,7 @@ A site never does this: what a model says of single patients stays with the hosp
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from deerfield.fingerprint import fingerprint, overlap, read_fingerprints
 from deerfield.runfile import Source, parse
 from deerfield.runspec import RunSpec, Section
 from deerfield.tensors import Tensors, Wide
-from services.client import backbones, data, models
+from services.client import backbones, data, models, store
 from services.client.cached import Cached
 from services.client.device import Device
 from services.client.trainer import predict
@@ -36,6 +37,7 @@ class Request(Section):
     """What to score on what; the document of `--request`."""
 
     source: Source
+    sha256: str = ""  # that the source must have; empty: any
     training: str | None = None  # file of the fingerprints of training data, which no test example may be among
     models: Mapping[str, Scored]  # by the name of their files
 
@@ -123,6 +125,7 @@ def score_all(path: Path, out: Path, hardware: Device) -> dict[str, Any]:
     spec = _common({name: spec for name, (spec, _) in opened.items()})
     table = data.read(request.source, spec.labels, spec.model.input)
     fingerprints = tuple(fingerprint(each) for each in table.examples.inputs)
+    sha = _check_sha256(request, sha256_of(request.source, table, spec.labels, fingerprints))
     checked = _refuse_overlap(request, fingerprints)
     scorer = Scorer(hardware, table.examples)
     for name, each in request.models.items():
@@ -133,7 +136,17 @@ def score_all(path: Path, out: Path, hardware: Device) -> dict[str, Any]:
         Scores(probabilities=in_order, examples=table, labels=spec.labels, fingerprints=fingerprints).write(
             out / f"{name}.npz"
         )
-    return {"examples": len(table.examples), "labels": spec.labels, "checked": checked}
+    return {"examples": len(table.examples), "labels": spec.labels, "checked": checked, "sha256": sha}
+
+
+def sha256_of(source: Source, table: data.Table, labels: Sequence[str], fingerprints: Sequence[str]) -> str:
+    """Of the file of a source; where it is a folder, a hub id or chosen rows, of its examples and their labels."""
+    path = store.local(source.path)
+    if path.is_file() and source.rows is None:
+        with path.open("rb") as file:
+            return file_digest(file, "sha256").hexdigest()
+    rows = zip(fingerprints, table.examples.labels, strict=True)
+    return sha256("".join(f"{example} {labels[label]}\n" for example, label in rows).encode()).hexdigest()
 
 
 def _common(specs: Mapping[str, RunSpec]) -> RunSpec:
@@ -153,11 +166,20 @@ def _common(specs: Mapping[str, RunSpec]) -> RunSpec:
     return spec
 
 
+def _check_sha256(request: Request, found: str) -> str:
+    if request.sha256 not in ("", found):
+        raise InvalidInput(
+            f"{request.source.path} has sha256 {found[:12]}, and its manifest says {request.sha256[:12]}: somebody has "
+            f"changed it; run the partition again"
+        )
+    return found
+
+
 def _refuse_overlap(request: Request, fingerprints: Sequence[str]) -> int:
     """How many training examples the test set was held against, which share none with it."""
     if request.training is None:
         return 0
-    training = read_fingerprints(Path(request.training))
+    training = read_fingerprints(store.local(request.training))
     if shared := overlap(fingerprints, training):
         raise InvalidInput(
             f"{request.source.path}: {len(shared)} of {len(fingerprints)} test examples are among the {len(training)} "

@@ -55,6 +55,11 @@ def test_the_policy_page_is_what_the_models_say():
     assert (ROOT / "docs/policy.md").read_text() == page, "run python docs/run_file.py policy > docs/policy.md"
 
 
+def test_the_page_on_compile_options_is_what_the_models_say():
+    page = module(ROOT / "docs/run_file.py").compile_markdown()
+    assert (ROOT / "docs/compile-options.md").read_text() == page, "run python docs/run_file.py compile > that page"
+
+
 def test_the_page_on_the_gate_is_what_the_models_say():
     page = module(ROOT / "docs/run_file.py").gate_markdown()
     assert (ROOT / "docs/gate.md").read_text() == page, "run python docs/run_file.py gate > docs/gate.md"

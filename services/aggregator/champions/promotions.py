@@ -124,7 +124,8 @@ class Promotions:
         except TooBusy:  # a call is at it
             return False
         except STAYS as error:
-            log.debug("an intent waits", model=record.model, number=record.number, error=str(error))
+            if not isinstance(error, Unreachable):  # which is told where it happened, once
+                log.warning("a promotion waits", model=record.model, number=record.number, error=str(error))
             return False
         return True
 
@@ -135,9 +136,8 @@ class Promotions:
         try:
             return intents.carry_out(record, verdict)
         except STAYS as error:
-            raise type(error)(
-                f"{error}; {record.kind} {record.number} of {record.model!r} is written down, done when that is over"
-            ) from error
+            kept = f"{record.kind} {record.number} of {record.model!r} is written down, and done when that is over"
+            raise type(error)(f"{error}; {kept}") from error
 
     @contextmanager
     def _alone(self, model: str) -> Iterator[None]:

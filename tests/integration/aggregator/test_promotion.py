@@ -19,15 +19,6 @@ from tests.integration.aggregator.test_tracking import finish
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
 
 
-@pytest.fixture(scope="module")
-def empty_database(tmp_path_factory):
-    import mlflow
-
-    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    mlflow.MlflowClient(f"sqlite:///{path}").search_experiments()
-    return path
-
-
 @pytest.fixture
 def database():
     """What is written to MLflow does not depend on our own database; test_promotion_crashes.py is over each kind."""
@@ -41,8 +32,8 @@ def place():
 
 
 @pytest.fixture
-def shop(aggregator, tmp_path, empty_database):
-    shutil.copy(empty_database, tmp_path / "mlflow.db")
+def shop(aggregator, tmp_path, empty_mlflow):
+    shutil.copy(empty_mlflow, tmp_path / "mlflow.db")
     return Shop.opened(aggregator, tmp_path)
 
 

@@ -1,20 +1,24 @@
 """The evaluation step: tiny models in a real MLflow registry, scored by a real client process."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from deerfield import peft_folder
 from deerfield.bootstrap import resample
 from deerfield.errors import InvalidInput
 from deerfield.fingerprint import fingerprint
 from deerfield.metrics import metrics, statistics
+from deerfield.runfile import load
 from deerfield.runspec import Federation
 from deerfield.tensors import digest
 from pipelines.evaluation_document import summary
 from pipelines.registry_reader import open_registry
 from pipelines.steps.evaluate import evaluate, moved
+from pipelines.steps.partition import partition
 from services.client import backbones, models
 from services.client.evaluator import evaluate_folder
 from services.client.scoring import Scorer
@@ -63,8 +67,16 @@ def evaluated(hub):
     test_set = f"{{path: {folder / 'notes.csv'}, site: hospital, patient: patient}}"
     training = folder / "examples.sha256"
     training.write_text("".join(f"{fingerprint(str(number))}\n" for number in range(5)))
-    evaluate(NAME, "2", uri, str(folder / "model"), test_set, folder / "out/evaluation.json", str(training))
+    manifest = manifest_in(folder, example_sha256=str(training))
+    evaluate(NAME, "2", uri, str(folder / "model"), test_set, folder / "out/evaluation.json", manifest)
     return json.loads((folder / "out/evaluation.json").read_text())
+
+
+def manifest_in(folder, **keys):
+    """A manifest of hub-owned data with these keys."""
+    path = folder / "manifest.json"
+    path.write_text(json.dumps({"schema": 1, "kind": "simulation", "sites": {}} | keys))
+    return path
 
 
 def scores_of(folder, version, trained=True):
@@ -140,35 +152,39 @@ def test_the_rest_says_what_was_done(hub, evaluated):
     assert any(line.startswith("macro_f1 of champion (version 1): 0.") for line in lines)
 
 
-def test_a_first_version_is_compared_with_the_base_alone_and_one_label_has_no_auc(hub, tmp_path, capsys):
-    folder, uri = hub
-    lines = (folder / "notes.csv").read_text().splitlines()
-    (tmp_path / "one.csv").write_text("\n".join([lines[0], *(line for line in lines if ",fever," in line)]) + "\n")
-    client = mlflow_server.client(uri)
-    client.delete_registered_model_alias(NAME, "champion")
-    try:
-        arguments = (str(folder / "model"), str(tmp_path / "one.csv"), tmp_path / "evaluation.json")
-        evaluate(NAME, "1", uri, *arguments)
-    finally:
-        client.set_registered_model_alias(NAME, "champion", "1")
-    found = json.loads((tmp_path / "evaluation.json").read_text())
-    assert sorted(found["models"]) == ["base", "candidate"]
-    assert sorted(found["differences"]) == ["base"]
-    assert found["models"]["candidate"]["metrics"]["macro_auc"] == {"value": None, "low": None, "high": None}
-    assert found["models"]["candidate"]["roc"] == dict.fromkeys(tiny.LABELS)
-    assert (found["by_site"], found["leakage"]["checked"]) == ({}, 0)
-    assert "every example of the test set has the label fever" in capsys.readouterr().out
-
-
 def test_a_test_set_that_was_trained_on_is_refused_in_the_words_of_the_client(hub, tmp_path):
     folder, uri = hub
     text = (folder / "notes.csv").read_text().splitlines()[3].split(",")[3]
     (tmp_path / "seen").write_text(f"{fingerprint(text.upper())}\n")
+    manifest = manifest_in(tmp_path, example_sha256=str(tmp_path / "seen"))
     with pytest.raises(InvalidInput, match=r"test examples are among the 1 training examples of .*seen"):
-        evaluate(
-            NAME, "2", uri, str(folder / "model"), str(folder / "notes.csv"), tmp_path / "e", str(tmp_path / "seen")
-        )
+        evaluate(NAME, "2", uri, str(folder / "model"), str(folder / "notes.csv"), tmp_path / "e", manifest)
     assert not (tmp_path / "e").exists()
+
+
+def test_a_first_version_has_no_champion_beside_it_and_a_partition_brings_its_test_set(hub, tmp_path, capsys):
+    """The partition step left out of it what the sites train on too."""
+    folder, uri = hub
+    text = yaml.safe_dump(load(folder / "run.yaml").model_dump(mode="json"))
+    partition(text, str(tmp_path / "parts"), tmp_path / "manifest.json", tmp_path / "page.html")
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    client = mlflow_server.client(uri)
+    client.delete_registered_model_alias(NAME, "champion")
+    try:
+        evaluate(NAME, "2", uri, str(folder / "model"), "", tmp_path / "e.json", tmp_path / "manifest.json")
+    finally:
+        client.set_registered_model_alias(NAME, "champion", "1")
+    found = json.loads((tmp_path / "e.json").read_text())
+    assert found["test_set"] == {
+        "source": manifest["test"]["part"],
+        "sha256": manifest["test"]["sha256"],
+        "examples": manifest["test"]["examples"],
+    }
+    assert sorted(found["models"]) == ["base", "candidate"]
+    assert sorted(found["differences"]) == ["base"]
+    assert found["leakage"]["checked"] == sum(part["examples"] for part in manifest["sites"].values())
+    assert sorted(found["by_site"]) == sorted(SITES)
+    assert "macro_f1 of candidate (version 2): 0." in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -179,12 +195,13 @@ def test_a_test_set_that_was_trained_on_is_refused_in_the_words_of_the_client(hu
         ({"tracking": "sqlite:////no/where.db"}, "/no/where.db is not there"),
         ({"test_set": "{path: x, column: y}"}, "the test set: unknown key 'column'"),
         ({"test_set": "label: y"}, "the test set: path is missing"),
-        ({"training": "/no/file"}, "/no/file, the fingerprints of the training data, cannot be read"),
+        ({"test_set": ""}, "no test set is given, and the partition has none"),
+        ({"manifest": Path("/no/manifest.json")}, "/no/manifest.json is no manifest of a partition"),
     ],
 )
 def test_what_is_not_there_is_said_before_anything_is_scored(hub, tmp_path, changes, words):
     _, uri = hub
-    given = {"model": NAME, "version": "2", "tracking": uri, "base": "", "test_set": "x", "training": ""} | changes
+    given = {"model": NAME, "version": "2", "tracking": uri, "base": "", "test_set": "x", "manifest": None} | changes
     with pytest.raises(InvalidInput, match=words):
         evaluate(**given, out=tmp_path / "evaluation.json")
 

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,13 @@ def test_every_example_is_in_one_part_as_the_manifest_says_and_a_second_try_writ
     every = {**found["sites"], "test": found["test"]}
     tables = {name: read(part, file) for name, part in every.items()}
     whole = data.read(file.embedded.source, file.labels, "text").examples
-    assert sorted(each for table in tables.values() for each in table.examples.inputs) == sorted(whole.inputs)
+    kept = Counter(each for table in tables.values() for each in table.examples.inputs)
+    trained = {fingerprint(each) for site in SITES for each in tables[site].examples.inputs}
+    left_out = Counter(whole.inputs) - kept  # of the test set, what a site trains on too
+    assert kept <= Counter(whole.inputs)
+    assert left_out.total() == found["test"]["copies"] > 0
+    assert {fingerprint(each) for each in left_out} <= trained
+    assert not {fingerprint(each) for each in tables["test"].examples.inputs} & trained
     for name, part in every.items():
         examples = tables[name].examples
         assert part["examples"] == part["units"] == len(examples)

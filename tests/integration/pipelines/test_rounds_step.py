@@ -112,8 +112,8 @@ def calm(tmp_path_factory):
 
 @pytest.mark.parametrize(
     ("operator", "points"),
-    [(Stepped, []), (Stepped, ["phase_published:after_commit#2"]), (Retried, [])],
-    ids=["step", "step-and-aggregator", "kfp-local"],
+    [(Stepped, ["phase_published:after_commit#2"]), (Retried, [])],
+    ids=["step-and-aggregator", "kfp-local"],
 )
 def test_a_killed_step_finds_its_run_again_and_nothing_is_trained_or_published_twice(tmp_path, calm, operator, points):
     url = f"sqlite:///{tmp_path / 'a.db'}"

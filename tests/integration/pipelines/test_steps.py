@@ -2,6 +2,7 @@
 
 import json
 import threading
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -10,6 +11,7 @@ from deerfield import __version__
 from deerfield.errors import InvalidInput, NotRegistered, RunAborted, RunFailed, TooFewSites, UnknownRun, Unreachable
 from deerfield.exchange import run_id
 from deerfield.wire.backoff import Backoff
+from pipelines import components
 from pipelines.steps.reach import runs_at, way
 from pipelines.steps.register import register
 from pipelines.steps.rounds import completed, rounds, start
@@ -20,14 +22,16 @@ from services.client import policy
 from tests.fakes import Clock, TeachingSite, adapter, run_spec
 from tests.integration.aggregator.conftest import open_aggregator, served
 from tests.integration.federation import wait_for
+from tests.registry import Tracked
 
 SITES = ("north", "south")
 
 
-class Registry:
+class Registry(Tracked):
     """Tracking that registers a run's model, or is away."""
 
     def __init__(self, trouble: str = "") -> None:
+        super().__init__()
         self.trouble = trouble
 
     def record(self, event):
@@ -212,6 +216,40 @@ def test_a_run_without_a_version_says_why(server, address):
     server.runs.abort(ended.run, "enough")
     with pytest.raises(NotRegistered, match="it is ABORTED"):
         register(ended.run, address)
+
+
+def given(path):
+    """An artifact as KFP hands it over."""
+    return SimpleNamespace(path=str(path))
+
+
+@pytest.mark.parametrize("tracking", [Registry()])
+def test_the_tasks_of_a_pipeline_keep_the_manifest_with_the_run_and_answer_for_those_behind(
+    server, address, tracking, tmp_path
+):
+    manifest = tmp_path / "manifest.json"
+    manifest.write_text(json.dumps({"schema": 1, "kind": "consortium", "sites": {site: {} for site in SITES}}))
+    where = {"compiled_by": __version__, "aggregator": address}
+    run = start(text(*SITES), "job-1", address).run
+    work(server, run, *SITES)
+    asked = {"run": text(), "request_id": "job-1", "join_timeout_s": 60, "manifest": given(manifest)}
+    assert components.rounds(**where, **asked) == run
+    wait_for(lambda: tracking.files)
+    (kept,) = tracking.files
+    assert (kept.run, kept.name) == (run, "manifest.json")
+    assert components.register(**where, run_id=run) == ("lung notes", "7")
+
+
+def test_a_run_that_nobody_would_register_is_aborted_at_once(server, address, tmp_path, capsys):
+    manifest = tmp_path / "manifest.json"
+    manifest.write_text(json.dumps({"schema": 1, "kind": "consortium", "sites": {}}))
+    asked = {"run": text(*SITES), "request_id": "job-1", "join_timeout_s": 60, "manifest": given(manifest)}
+    with pytest.raises(SystemExit, match="2"):
+        components.rounds(compiled_by=__version__, aggregator=address, **asked)
+    assert "--tracking" in capsys.readouterr().err
+    (view,) = server.runs.list()
+    assert view.state == "ABORTED"
+    assert view.reason.startswith("its manifest could not be kept: ")
 
 
 @pytest.mark.parametrize("tracking", [Registry("MLflow is away")])

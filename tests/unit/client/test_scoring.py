@@ -1,6 +1,8 @@
 """Several models on one test set, example by example."""
 
 import json
+from hashlib import sha256
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -44,10 +46,10 @@ def save(folder, base, family="bert", seed=1, **changes):
     return spec, adapter
 
 
-def ask(folder, source, training=None, **named):
+def ask(folder, source, training=None, sha="", **named):
     """Serves a request; what was printed, and the arrays of each model."""
     folder.mkdir(exist_ok=True)
-    request = {"source": source.model_dump(), "models": named, "training": training and str(training)}
+    request = {"source": source.model_dump(), "models": named, "training": training and str(training), "sha256": sha}
     (folder / "request.json").write_text(json.dumps(request))
     said = score_all(folder / "request.json", folder, Device())
     return said, {name: np.load(folder / f"{name}.npz") for name in named}
@@ -64,7 +66,8 @@ def test_every_model_is_scored_as_it_is_alone(saved, tmp_path, test_set):
         champion={"adapter": str(tmp_path / "second")},
         base={"adapter": str(tmp_path / "first"), "trained": False},
     )
-    assert said == {"examples": 6, "labels": spec.labels, "checked": 0}
+    sha = sha256(Path(test_set.path).read_bytes()).hexdigest()
+    assert said == {"examples": 6, "labels": spec.labels, "checked": 0, "sha256": sha}
     classifier = models.load(base, spec)
     examples = Cached(classifier, data.read(test_set, spec.labels, "text").examples)
     classifier.load("shared", first)
@@ -118,6 +121,28 @@ def test_a_test_set_that_overlaps_the_training_data_is_refused(saved, tmp_path, 
     seen.write_text(f"{fingerprint('another note')}\n")
     said, _ = ask(tmp_path / "out", test_set, training=seen, one=one)
     assert said["checked"] == 1
+
+
+def test_a_test_set_that_was_changed_is_refused(saved, tmp_path, test_set):
+    save(tmp_path / "one", saved("bert"))
+    one = {"adapter": str(tmp_path / "one")}
+    said, _ = ask(tmp_path / "out", test_set, one=one)
+    assert ask(tmp_path / "out", test_set, sha=said["sha256"], one=one)[0] == said
+    with Path(test_set.path).open("a") as file:
+        file.write("east,p9,fever,one more\n")
+    with pytest.raises(InvalidInput, match=r"has sha256 .*, and its manifest says .*: somebody has changed it"):
+        ask(tmp_path / "out", test_set, sha=said["sha256"], one=one)
+
+
+def test_chosen_rows_are_told_from_others_by_their_content(saved, tmp_path, test_set):
+    save(tmp_path / "one", saved("bert"))
+    found = set()
+    for rows in ([0, 1], [1, 2], [0, 1]):
+        np.save(tmp_path / "rows.npy", rows)
+        chosen = test_set.model_copy(update={"rows": str(tmp_path / "rows.npy")})
+        said, _ = ask(tmp_path / "out", chosen, one={"adapter": str(tmp_path / "one")})
+        found.add(said["sha256"])
+    assert len(found) == 2
 
 
 def test_models_that_cannot_be_compared_are_refused(saved, tmp_path, test_set):

@@ -6,10 +6,13 @@ from math import inf
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from hypothesis import given
+from hypothesis import strategies as st
 
 from deerfield import mirror
 from deerfield.attestation import public_key, sign, verify, verify_head
 from deerfield.errors import BadAttestation, InvalidInput
+from deerfield.exchange import Key
 from deerfield.mirror import Taker
 from deerfield.privacy import epsilon
 from deerfield.proof import prove
@@ -18,6 +21,7 @@ from deerfield.types import Spend
 from tests.attesting import key_of
 from tests.fakes import run_spec
 from tests.mirrored import AGGREGATOR, digest, phase_mirror, run_mirror
+from tests.unit.wire.test_signed import ATTESTATIONS
 
 PRIVACY = Privacy(unit="record", epsilon=3.0, clip=1.0, sample_rate=0.5)
 SPEC = run_spec("north", "south", rounds=2, privacy=PRIVACY)
@@ -59,6 +63,39 @@ def test_every_signature_verifies_again_from_the_file():
         for sealed in read.sealed:
             verify(sealed.attestation)
             verify_head(sealed.head, SPEC.population)
+
+
+@given(ATTESTATIONS, st.integers(0, 2**62))
+def test_whatever_a_site_signs_verifies_again_from_the_file(unsigned, restores):
+    signed = sign(key_of("north"), unsigned)
+    key = Key(run=signed.run, incarnation=signed.incarnation, round=signed.round, phase=signed.phase)
+    whole = phase_mirror(SPEC, key, [signed], restores=restores)
+    read = mirror.parse(json.loads(mirror.encode(whole)))
+    assert read == whole
+    mirror.verify(read)
+    verify(read.sealed[0].attestation)
+    verify_head(read.sealed[0].head, signed.population)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.data())
+def test_any_content_in_the_place_of_any_part_is_a_finding_and_no_crash(data):
+    found = documents()
+    *above, last = data.draw(st.sampled_from(list(leaves(found[1]))))
+    above = above[: data.draw(st.integers(0, len(above)))]
+    place = found[1]
+    for key in above:
+        place = place[key]
+    last = data.draw(st.sampled_from(list(place))) if isinstance(place, dict) else 0
+    was, place[last] = place[last], data.draw(JSON)
+    proof = prove(found, SPEC)
+    assert was == place[last] or not proof.verified  # 4 is 4.0
 
 
 def test_an_infinite_epsilon_and_clip_are_read_back():

@@ -1,7 +1,8 @@
 """The registry gate, rule by rule: both sides of each limit, and what is not known never passes."""
 
 import json
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass, replace
 from math import inf, nan
 
 import pytest
@@ -50,6 +51,28 @@ def test_a_verdict_is_json_whatever_is_infinite_or_unknown():
 def test_a_metric_that_was_not_computed_is_an_error_of_the_rules():
     with pytest.raises(InvalidInput, match=r"judge the metric 'auc'.*it has macro_f1"):
         judge(ruled(metric="auc"), evidence())
+
+
+def spoiled(value, path=""):
+    """Copies of a value with one number, by where it stands, that is not known."""
+    if isinstance(value, float):
+        yield path, nan
+    elif isinstance(value, Mapping):
+        for key, each in value.items():
+            yield from ((where, {**value, key: one}) for where, one in spoiled(each, f"{path}.{key}"))
+    elif is_dataclass(value):
+        for field in fields(value):
+            found = spoiled(getattr(value, field.name), f"{path}.{field.name}")
+            yield from ((where, replace(value, **{field.name: one})) for where, one in found)
+
+
+def test_no_number_that_is_not_known_passes():
+    rules = ruled(worst_site={"minimum": 0.5, "margin": 0.1}, calibration=0.1)
+    assert judge(rules, evidence()).passed
+    not_judged = (".time", "_limit", "champion.metrics", "champion.ece")
+    spoilt = [(where, found) for where, found in spoiled(evidence()) if not any(part in where for part in not_judged)]
+    assert len(spoilt) > 15
+    assert [where for where, found in spoilt if judge(rules, found).passed] == []
 
 
 # --- minimum ---
@@ -208,6 +231,8 @@ def test_a_site_that_took_no_task_spent_nothing_and_needs_no_rule():
     idle = spent(sites=("north", "south", "west"), epsilon={"north": 2.0, "south": 2.0, "west": 0.0})
     judged = judge(RULES, evidence(spent=idle, lineage=lineage(kind="consortium")))
     assert judged.passed, judged.failed
+    unproven = row("lifetime_epsilon", evidence(spent=spent(lifetime={})))
+    assert "delivered nothing" not in unproven.detail
     took = replace(idle, epsilon={**idle.epsilon, "west": inf})
     assert not judge(RULES, evidence(spent=took, lineage=lineage(kind="consortium"))).passed
 

@@ -29,7 +29,7 @@ RULES = "minimum: 0.7\n"
         (RULES + "delta: 1e-3\n", "delta is '1e-3': input should be less than or equal to 0.00001"),
         (RULES + "privacy: none\n", "privacy is 'none': input should be 'required' or 'none_allowed'"),
         (RULES + "proof: {aggregator_key: abc}\n", "proof.aggregator_key is 'abc'"),
-        ("", "a file of the gate's rules is a mapping of keys, such as minimum:, and this is empty"),
+        ("# no rules\n", "a file of the gate's rules is a mapping of keys, such as minimum:, and this is empty"),
         ("minimum: [", "not YAML"),
     ],
 )
@@ -42,6 +42,11 @@ def test_a_rules_file_that_is_wrong_is_one_sentence(tmp_path, text, said):
         assert str(caught.value).startswith(str(path))
         assert said in str(caught.value)
         assert "\n" not in str(caught.value)
+
+
+def test_a_pipeline_without_rules_asks_for_all_but_a_minimum():
+    rules = rules_of("", "rules")
+    assert rules == rules_of("minimum: 0\n", "rules")
 
 
 def test_rules_without_more_than_a_minimum_are_the_strict_ones():

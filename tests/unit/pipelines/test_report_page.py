@@ -56,7 +56,7 @@ def test_the_page_holds_epsilon_against_both_limits(page):
 def test_the_page_has_the_evaluation_with_its_intervals_and_the_verdict_with_its_rules(page):
     assert "0.840 (0.790 to 0.890)" in page
     assert "+0.030 (+0.010 to +0.050)" in page
-    assert "None of the 360 test examples was trained on" in page
+    assert "None of the 360 test examples is among the 1440 that were trained on" in page
     assert "Promotion: refused." in page
     assert re.search(
         r"worst site</td><td class=\"t\">NOT PASSED</td><td class=\"n\">0.78</td><td class=\"n\">0.8<", page
