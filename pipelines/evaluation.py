@@ -14,6 +14,7 @@ from deerfield.errors import InvalidInput
 from deerfield.metrics import statistics
 from pipelines import scores
 from pipelines.registry_reader import RegistryReader, Version, open_registry
+from pipelines.scores import Scores
 from pipelines.site_process import answer, scratch
 
 SCORES = "scores.npz"
@@ -43,21 +44,23 @@ def evaluate(request: Request, *, as_json: bool) -> None:
         raise InvalidInput(f"--rows {request.rows}: there is no such file")
     with scratch("evaluate") as folder:
         scored = _score(request, _adapter(request, folder), folder)
-        intervals = _intervals(folder / SCORES)
+        found = scores.read(folder / SCORES)
+    intervals = _intervals(found)
     if as_json:
         print(json.dumps({**scored, "intervals": intervals}, indent=2, sort_keys=True))
         return
-    grid = Table("metric", "value", f"{CONFIDENCE:.0%} interval")
-    grid.title = f"{request.model} on {request.data} ({scored['examples']} examples)"
+    over = f"{len(set(found.units.tolist()))} patients" if request.patient else "examples, each alone"
+    grid = Table("metric", "value", f"{CONFIDENCE:.0%} interval", caption=f"over {over}", caption_justify="left")
     for name, value in scored["metrics"].items():
         low, high = intervals[name]["low"], intervals[name]["high"]
         grid.add_row(name, f"{value:.4f}", "undefined" if low is None else f"{low:.4f} to {high:.4f}")
-    Console().print(grid)
+    console = Console()
+    console.print(f"{request.model} on {request.data} ({scored['examples']} examples)", highlight=False, soft_wrap=True)
+    console.print(grid)
 
 
-def _intervals(path: Path) -> dict[str, dict[str, float | None]]:
+def _intervals(found: Scores) -> dict[str, dict[str, float | None]]:
     """The bounds of every metric's confidence interval, over resampled patients where a column names them."""
-    found = scores.read(path)
     resampled = resample({"model": statistics(found.probabilities, found.labels)}, found.units)["model"]
     return {name: {"low": each.low, "high": each.high} for name, each in resampled.intervals().items()}
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:  # it takes a second to import, and only those who draw need i
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+DRAWN = 60  # labels up to which a confusion matrix is drawn: each cell is a shape, for pages show no embedded image
 COUNTED = 10  # labels up to which a confusion matrix has its counts written in
 NAMED = 24  # labels up to which its axes name them
 LONGEST = 18  # characters of a label along an axis
@@ -62,14 +63,16 @@ def _confusion(found: Mapping[str, Any]) -> str:
     models = {name: np.array(each["confusion"]) for name, each in _models(found).items() if name != "base"}
     labels = found["labels"]
     told = _mistaken(models["candidate"], labels)
+    if len(labels) > DRAWN:
+        return paragraph(told)
 
     def draw(figure: "Figure") -> None:
-        from matplotlib import colormaps
-
         axes = figure.subplots(1, len(models), squeeze=False, sharey=True)[0]
         for place, (name, counts) in enumerate(models.items()):
             shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-            axes[place].imshow(shares, vmin=0, vmax=1, cmap=colormaps["Blues"])
+            axes[place].pcolormesh(shares, vmin=0, vmax=1, cmap="Blues", edgecolors="face", linewidth=0.2)
+            axes[place].set_aspect("equal")
+            axes[place].set_ylim(len(labels), 0)  # the first label is above
             axes[place].set_title(name, fontsize=10)
             axes[place].set_xlabel("predicted", fontsize=9)
             _named(axes[place], labels, first=place == 0)
@@ -83,9 +86,7 @@ def _confusion(found: Mapping[str, Any]) -> str:
 
 def _mistaken(counts: Any, labels: Sequence[str]) -> str:
     right, total = int(np.trace(counts)), int(counts.sum())
-    said = (
-        f"The candidate is right in {right} of {total} examples; rows are actual labels, their shares are the colours."
-    )
+    said = f"The candidate is right in {right} of {total} examples; rows are actual labels, colours their shares."
     wrong = counts - np.diag(np.diag(counts))
     if not wrong.any():
         return said
@@ -100,17 +101,17 @@ def _named(axes: "Axes", labels: Sequence[str], *, first: bool) -> None:
         axes.set_yticks([])
         return
     names = [short(label, LONGEST) for label in labels]
-    axes.set_xticks(range(len(labels)), names, rotation=45, ha="right", rotation_mode="anchor", fontsize=8)
-    axes.set_yticks(range(len(labels)), names, fontsize=8)
+    at = [place + 0.5 for place in range(len(labels))]
+    axes.set_xticks(at, names, rotation=45, ha="right", rotation_mode="anchor", fontsize=8)
+    axes.set_yticks(at, names, fontsize=8)
     axes.tick_params(labelleft=first, length=0)
 
 
 def _write(axes: "Axes", counts: Any, shares: Any) -> None:
     for row, column in np.ndindex(counts.shape):
-        dark = shares[row, column] > 0.55
-        axes.text(
-            column, row, str(counts[row, column]), ha="center", va="center", fontsize=8, color="w" if dark else "k"
-        )
+        colour = "w" if shares[row, column] > 0.55 else "k"
+        middle = (column + 0.5, row + 0.5)
+        axes.text(*middle, str(counts[row, column]), ha="center", va="center", fontsize=8, color=colour)
 
 
 def _curves(found: Mapping[str, Any]) -> str:

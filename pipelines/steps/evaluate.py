@@ -49,7 +49,7 @@ def evaluate(
     judged["leakage"] = {"checked": found.checked, "overlap": 0}
     print(*summary(judged), sep="\n", flush=True)
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(judged, sort_keys=True, separators=(",", ":"), allow_nan=False) + "\n")
+    out.write_text(json.dumps(judged, separators=(",", ":"), allow_nan=False) + "\n")
 
 
 def _tested(test_set: str, manifest: Mapping[str, Any]) -> TestSet:

@@ -30,9 +30,9 @@ def scored(skill, classes=CLASSES, examples=120, seed=0, only=None):
     )
 
 
-def judged(**models):
+def judged(resamples=200, **models):
     about = {name: {"version": "" if name == "base" else "3", "digest": "d" * 64} for name in models}
-    found = document(models, about, resamples=200)
+    found = document(models, about, resamples=resamples)
     count = len(models["candidate"].labels)
     found["test_set"] = {"source": "notes.csv", "sha256": "0" * 64, "examples": count}
     return found | {"reported": {}, "leakage": {"checked": 0, "overlap": 0}}
@@ -94,10 +94,12 @@ def test_one_label_alone_is_a_whole_document_without_auc():
 
 def test_many_labels_stay_below_what_an_aggregator_takes():
     names = tuple(f"label {number}" for number in range(80))
-    found = judged(**{name: scored(1.0, names, 4000) for name in ("candidate", "champion", "base")})
+    found = judged(20, **{name: scored(1.0, names, 4000) for name in ("candidate", "champion", "base")})
     assert len(json.dumps(found)) < 1.5 * 2**20
     page = pictures(found)
     assert "Of 80 labels, the 6 hardest are drawn." in page
+    assert page.count("<svg") == 3
+    assert "Its commonest mistake: label " in page
 
 
 def test_the_pictures_say_in_words_what_they_show(three):
@@ -110,6 +112,7 @@ def test_the_pictures_say_in_words_what_they_show(three):
     assert "&lt;b&gt;fever&lt;/b&gt; &amp; rash" in page
     assert "<b>fever" not in page
     assert "http" not in page
+    assert "<image" not in page  # a page's policy shows none
     assert pictures(three) == page
 
 
