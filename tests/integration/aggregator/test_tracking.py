@@ -24,7 +24,6 @@ from services.aggregator.tracking import MlflowTracking
 from tests.fakes import TeachingSite, adapter, run_spec
 from tests.integration.aggregator.conftest import ANY, folder_in, sqlite_in
 from tests.integration.aggregator.processes import running, work
-from tests.integration.federation import environment
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:The ``noload`` loader strategy:DeprecationWarning",  # MLflow 3.17 on SQLAlchemy 2.1
@@ -182,6 +181,8 @@ def test_a_run_that_its_caller_has_open_is_adopted_and_stays_the_callers(aggrega
 
 def test_an_aggregator_writes_into_the_run_that_mlflow_run_id_names_while_its_caller_has_it_open(tmp_path):
     import mlflow
+
+    from tests.integration.federation import environment  # which imports torch: this module must not
 
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     mlflow.set_tracking_uri(uri)
