@@ -5,8 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from pipelines.evaluation_page import pictures
-from pipelines.page import document, joined, section
+from pipelines.page import document, section
 from pipelines.report_page.documents import Evaluation
 from pipelines.report_page.evaluation import evaluation
 from pipelines.report_page.found import Found
@@ -41,7 +40,7 @@ def show(path: Path, metrics: Metrics, classes: Classification, page: Path) -> N
     classes.log_confusion_matrix(found["labels"], candidate["confusion"])
     if (curve := candidate.get("roc_micro")) is not None:  # KFP draws one; the page has one for each label
         classes.log_roc_curve(curve["fpr"], curve["tpr"], _probabilities(curve["thresholds"]))
-    told = joined(evaluation(Found(evaluation=Evaluation.model_validate(found))), pictures(found))
+    told = evaluation(Found(evaluation=Evaluation.model_validate(found)))
     page.write_text(document("Evaluation", [section("evaluation", "Evaluation", told)], STYLE), "utf-8")
 
 

@@ -33,7 +33,8 @@ def test_the_page_has_what_was_kept_with_the_run_of_the_request(hub, tmp_path):
     version = hub.trained("lungs")
     manifest = tmp_path / "given.json"
     manifest.write_text(json.dumps(run_story.manifest()))
-    evaluation = hub.evaluated(version)
+    evaluation = tmp_path / "evaluated.json"
+    evaluation.write_text(json.dumps(run_story.evaluation()))
     assert version.run == run_id("lungs", "lungs 0")
     first = keep(version.run, hub.aggregator, MANIFEST, manifest)
     assert keep(version.run, hub.aggregator, MANIFEST, manifest) == first  # a second try
@@ -44,7 +45,7 @@ def test_the_page_has_what_was_kept_with_the_run_of_the_request(hub, tmp_path):
     spec = hub.server.runs.get(version.run).spec
     page, lines = closed(hub, text(spec), "lungs 0", tmp_path / "report.html", "evaluate failed")
     assert lines == []
-    for words in (version.run, "Finished", "held-out.csv", "evaluate failed", "verdict.json: none was written"):
+    for words in (version.run, "Finished", "lung-notes-test.csv", "evaluate failed", "verdict.json: none was written"):
         assert words in page
     assert "manifest.json: none was written" not in page
     assert "evaluation.json: none was written" not in page
