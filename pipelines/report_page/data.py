@@ -27,6 +27,9 @@ def data(found: Found) -> str:
         words = "There is no manifest of the partition. The data stay at the sites; nothing more is known of them here."
         return joined(paragraph(words, "gap"))
     labels = list(manifest.labels) or sorted({label for site in manifest.sites.values() for label in site.labels})
+    if not any(site.model_fields_set for site in manifest.sites.values()):
+        words = f"Who takes part: {wording.several(manifest.sites, NAMED)}. Nothing of their data is known here."
+        return joined(paragraph(KINDS[manifest.kind]), paragraph(words))
     counted = any(site.labels for site in manifest.sites.values())
     return joined(
         paragraph(KINDS[manifest.kind] + (f" Source: {manifest.source}." if manifest.source else "")),

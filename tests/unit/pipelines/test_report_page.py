@@ -10,6 +10,7 @@ from deerfield.runspec import Privacy
 from deerfield.strategies import STRATEGIES, make
 from deerfield.wire import limits
 from pipelines.report_page import Found, render
+from pipelines.report_page.data import data
 from pipelines.report_page.documents import Evaluation, Manifest, Verdict
 from pipelines.report_page.found import read
 from pipelines.report_page.plots import alike
@@ -165,6 +166,17 @@ def test_long_runs_and_many_sites_stay_below_what_an_aggregator_keeps():
     wide = found(story(many, phases=2), spec(*many))
     for each in (long, wide):
         assert len(render(each).encode()) < limits.ATTACHMENT_BYTES / 2
+
+
+def test_of_a_consortium_stands_there_what_its_sites_let_out():
+    told = {"schema": 1, "kind": "consortium", "labels": ["no", "yes"], "sites": {"north": {}, "south": {}}}
+    shut = data(Found(manifest=Manifest.model_validate(told)))
+    assert "north, south. Nothing of their data is known here" in shut
+    assert "<table" not in shut
+    told["sites"] = {"north": {"units": 40}, "south": {}}
+    rows = data(Found(manifest=Manifest.model_validate(told)))
+    assert ">40</td>" in rows
+    assert "<svg" not in rows
 
 
 def test_what_is_missing_is_said_at_the_top():
