@@ -5,6 +5,7 @@ is left running, however it ends.
 """
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from pipelines.gate.rules import load_rules
 from pipelines.local_log import Told
 from pipelines.local_sites import LocalSites
 from pipelines.processes import aggregator, preloader, worker
+from pipelines.registry_reader import open_registry
 from pipelines.run_pki import RunPki, run_pki
 from pipelines.run_start import described
 from pipelines.steps.running import EXIT_CODE
@@ -63,15 +65,18 @@ def execute(request: Request, say: Callable[[str], object]) -> Outcome:
 
     Raises:
         InvalidInput: the run file, its data, its model or the rules cannot be used.
+        Unreachable: the MLflow server does not answer.
         RunFailed: a task failed otherwise; the message is its own.
     """
     make(request.file.spec)  # refuses a bad strategy or unit before anything starts
     rules, tracking = _rules(request.rules), request.tracking or f"sqlite:///{request.folder / 'mlflow.db'}"
+    if not (on_file := tracking.startswith("sqlite:")):
+        open_registry(tracking).models()  # before anything is trained that nobody could keep
     embedded.claim(request.folder)
     say("describing the base model")
     file = _complete(request)
     (request.folder / "run.json").write_text(file.model_dump_json(indent=2))
-    artifacts = None if tracking.startswith("sqlite:") else ""
+    artifacts = None if on_file else ""  # the server knows where it keeps them
     where = embedded.Where(folder=request.folder, listen=LISTEN, tracking=tracking, artifacts=artifacts)
     logs = request.folder / "logs"
     with (
@@ -134,6 +139,7 @@ def _environment(pki: RunPki, folder: Path) -> dict[str, str]:
         "DEERFIELD_TLS_CERTIFICATE": str(files.certificate),
         "DEERFIELD_TLS_KEY": str(files.key),
         "DEERFIELD_TLS_CA": str(files.authority),
+        "OMP_NUM_THREADS": str(os.cpu_count() or 1),  # one task at a time computes, and then no site does
         "PYTHONUNBUFFERED": "1",
         "PYTHONWARNINGS": "ignore",
         EXIT_CODE: str(folder / "kfp" / "exit-code"),

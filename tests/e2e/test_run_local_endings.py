@@ -49,3 +49,10 @@ def test_what_a_site_cannot_use_ends_the_run_and_is_what_the_command_says(tmp_pa
     assert done.stderr.startswith("error: ")
     assert "ledgers/east cannot be used (Not a directory)" in done.stderr
     assert "run aborted" in done.stdout
+
+
+def test_an_mlflow_that_does_not_answer_is_said_before_anything_is_trained(tmp_path):
+    done = run_local(run_file(tmp_path), "--out", tmp_path / "out", "--tracking", "http://127.0.0.1:9")
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
+    assert "http://127.0.0.1:9" in done.stderr
+    assert not (tmp_path / "out").exists()
