@@ -16,8 +16,6 @@ UNCHECKED = (
 
 def evaluation(found: Found) -> str:
     """The section."""
-    from pipelines.evaluation_page import pictures  # which is made of this package
-
     document = found.evaluation
     if document is None:
         return joined(paragraph("There is no evaluation on a test set.", "gap"))
