@@ -79,16 +79,6 @@ def finish(aggregator, spec, request="once"):
     return run
 
 
-@pytest.fixture(scope="module")
-def empty_database(tmp_path_factory):
-    """MLflow's database as it is before anything is logged: it takes seconds to make, so one is copied."""
-    import mlflow
-
-    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    mlflow.MlflowClient(f"sqlite:///{path}").search_experiments()
-    return path
-
-
 @pytest.fixture(autouse=True)
 def _database(tmp_path, empty_database):
     shutil.copy(empty_database, tmp_path / "mlflow.db")
