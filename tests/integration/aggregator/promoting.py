@@ -10,6 +10,7 @@ from deerfield.wire.promoting import read_verdict
 from services.aggregator.assembly import Aggregator
 from services.aggregator.champions.models import Models
 from services.aggregator.champions.promotions import Promotions
+from services.aggregator.rounds.recorder import Recorder, Untracked
 from services.aggregator.tracking import MlflowTracking
 from tests.fakes import run_spec
 from tests.integration.aggregator.test_tracking import finish
@@ -101,8 +102,7 @@ def finished(aggregator: Aggregator, number: int, name: str = MODEL) -> str:
     """A run that has finished, and that the recorder has dealt with; no two have one model."""
     spec = run_spec("north", rounds=1, name=name).model_copy(update={"seed": number})
     run = finish(aggregator, spec, f"{name} {number}")
-    with aggregator.desk.store.edge() as edge:
-        edge.set_cursor("tracking", edge.newest_event(run))
+    Recorder(aggregator.desk.store, Untracked(), aggregator.desk.clock).drain()
     return run
 
 

@@ -199,10 +199,12 @@ def test_a_killed_aggregator_logs_its_files_and_ends_its_promotions(shop):
             mortal.start("attached:after_commit")
             attached = pool.submit(runs.attach, run, "report.html", b"a report")
             wait_for(lambda: mortal.died() is not None)
+            mortal.kill()  # closes what it left open
             mortal.start("champion:moved")
             assert attached.result(60) == sha256(b"a report").hexdigest()
             promoted = pool.submit(runs.promote, MODEL, second, first, verdict(MODEL, second, first))
             wait_for(lambda: mortal.died() is not None)
+            mortal.kill()  # closes what it left open
             assert shop.alias() == second
             mortal.start()
             assert promoted.result(90) == Promotion(model=MODEL, champion=second, previous=first)
