@@ -7,7 +7,7 @@ from services.aggregator.champions.promotions import Promotions
 from services.aggregator.threads import on_a_thread
 
 PERIOD_S = 5.0  # between two looks where nothing was open
-LONGEST_S = 60.0  # between two attempts while MLflow is away
+LONGEST_S = 15.0  # between two attempts while MLflow is away
 
 
 async def redoing(promotions: Promotions) -> None:

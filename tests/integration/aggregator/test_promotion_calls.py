@@ -275,5 +275,10 @@ def test_an_mlflow_that_lets_nobody_in_is_told_with_the_setting(aggregator, tmp_
 def test_an_operators_refusal_is_one_entry_in_the_audit_log(shop, server):
     with impatient(server) as runs, pytest.raises(InvalidInput, match="it is no JSON"):
         runs.promote(MODEL, "7", "", "{")
-    (entry,) = [entry for entry in logged(shop.aggregator.desk.store, "decision") if entry.what == "Promote"]
-    assert "INVALID_INPUT" in entry.detail or "InvalidInput" in entry.detail
+
+    def refused():
+        return [entry for entry in logged(shop.aggregator.desk.store, "decision") if entry.what == "Promote"]
+
+    wait_for(refused)
+    (entry,) = refused()
+    assert ('"answer":"allowed"' in entry.detail, '"reason":"InvalidInput"' in entry.detail) == (True, True)
