@@ -93,13 +93,13 @@ async def serving(
             recording = group.create_task(_until_over(recorder))
             collection = group.create_task(collecting(aggregator.collector))
             auditing = group.create_task(decisions.follow())
-            promoting = group.create_task(redoing(shared.promotions))
+            promoting = [group.create_task(redoing(shared.promotions))] if tracking.models else []
             warning = [group.create_task(gate.warning())] if gate else []
             with exposed(metrics.registry, asked.metrics) as fetched:
                 yield replace(ports, metrics=fetched)
                 await health.enter_graceful_shutdown()
                 await _drained(drain, pulse, shared.traffic.admission, driving, aggregator.drain_s)
-            for task in (driving, recording, collection, auditing, promoting, *warning):
+            for task in (driving, recording, collection, auditing, *promoting, *warning):
                 task.cancel()
     finally:
         await health.enter_graceful_shutdown()

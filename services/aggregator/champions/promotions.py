@@ -124,7 +124,8 @@ class Promotions:
         except TooBusy:  # a call is at it
             return False
         except STAYS as error:
-            log.debug("an intent waits", model=record.model, number=record.number, error=str(error))
+            if not isinstance(error, Unreachable):  # which is told where it happened, once
+                log.warning("a promotion waits", model=record.model, number=record.number, error=str(error))
             return False
         return True
 
