@@ -136,9 +136,8 @@ class Promotions:
         try:
             return intents.carry_out(record, verdict)
         except STAYS as error:
-            raise type(error)(
-                f"{error}; {record.kind} {record.number} of {record.model!r} is written down, done when that is over"
-            ) from error
+            kept = f"{record.kind} {record.number} of {record.model!r} is written down, and done when that is over"
+            raise type(error)(f"{error}; {kept}") from error
 
     @contextmanager
     def _alone(self, model: str) -> Iterator[None]:

@@ -6,18 +6,23 @@ from dataclasses import replace
 
 import pytest
 
+from deerfield.certificates import load
 from deerfield.errors import ChampionMoved
 from deerfield.promotion import Promotion
 from deerfield.strategies import make
 from services.aggregator.assembly import assemble_aggregator
+from services.aggregator.attaching import Attaching
 from services.aggregator.blobstore.blobs import MemoryBlobs
 from services.aggregator.champions.promotions import Promotions
 from services.aggregator.desk import Desk
 from services.aggregator.sql.database import open_database
 from services.aggregator.sql.store import Store
+from tests import pki
 from tests.attesting import key_of
 from tests.fakes import Clock
-from tests.integration.aggregator.promoting import Shop, ShopInMemory, course, judged
+from tests.integration.aggregator.conftest import folder_in
+from tests.integration.aggregator.promoting import MODEL, Shop, ShopInMemory, course, finished, judged
+from tests.integration.aggregator.test_backup import Place
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
 
@@ -181,3 +186,38 @@ def test_an_alias_that_is_moved_by_hand_while_the_aggregator_is_away_stays(world
     assert shop.promotions.redo()
     assert course(shop, name)[1:] == [("promotion", "REFUSED", "", ""), ("by_hand", "DONE", "1", "3")]
     assert "deerfield.previous_champion" not in shop.tags("2", name)
+
+
+# --- over each kind of database ---
+
+
+@pytest.fixture
+def place():
+    """Folders, which a backup is made of."""
+    return folder_in
+
+
+@pytest.fixture
+def pair(tmp_path, open_in, database):
+    """An aggregator in `a`, its backup, and what it is restored to in `b`."""
+    operator = pki.Peer(federation=pki.FEDERATION, role="operator", name="ada")
+    files = pki.files(pki.authority(tmp_path / "ca"), tmp_path / "ada", operator)
+    return Place(tmp_path, open_in, database, load(files, pki.NOW))
+
+
+def test_a_restored_aggregator_has_the_history_ends_what_was_open_and_keeps_waiting_files(pair):
+    shop = ShopInMemory(pair.open(pair.folder / "a"))
+    prepared(shop, "promotion", MODEL)
+    desk = shop.aggregator.desk
+    sha = Attaching(desk, tracked=True).attach(finished(shop.aggregator, 3, "another"), "report.html", b"a report")
+    with pytest.raises(Killed):
+        asked(Promotions(replace(desk, reached=killing("champion:moved")), shop.models), "promotion", MODEL)
+    done = pair.backup()
+    assert (done["rows"]["promotions"], done["rows"]["champions"], done["rows"]["attachments"]) == (2, 1, 1)
+    pair.restore()
+    restored = ShopInMemory(pair.open(pair.folder / "b"), shop.models)
+    assert restored.aggregator.desk.published.get(sha) == b"a report"
+    assert restored.promotions.redo()
+    assert course(restored) == [("promotion", "DONE", "", "1"), ("promotion", "DONE", "1", "2")]
+    restored.promotions.rollback(MODEL, "2", "it is worse")
+    assert [record.number for record in restored.promotions.history(MODEL)] == [1, 2, 3]
