@@ -13,7 +13,7 @@ def verdict(found: Found) -> str:
     """The section."""
     given = found.verdict
     if given is None:
-        words = "The gate has not judged this model: nothing was promoted, and the champion is what it was."
+        words = "No verdict of the gate was given to this report. deerfield models show says whether a version was promoted."
         return joined(paragraph(words, "gap"))
     rows = [_row(rule) for rule in given.rules]
     return joined(
