@@ -24,7 +24,7 @@ def accuracy(found: Found) -> str:
     phases = found.result.rounds if found.result else ()
     scored = [phase for phase in phases if phase.evaluation]
     if not scored:
-        return joined(paragraph("No phase was scored: nobody evaluated what was published.", "gap"))
+        return joined(paragraph("No scores of published phases are known.", "gap"))
     names = [name for name in KEPT if any(name in phase.evaluation for phase in scored)]
     rows, more = wording.cut([_row(phase, names) for phase in phases], ROWS)
     return joined(

@@ -24,7 +24,7 @@ def data(found: Found) -> str:
     """The section."""
     manifest = found.manifest
     if manifest is None:
-        words = "There is no manifest of the partition. The data stay at the sites; nothing more is known of them here."
+        words = "No manifest of the partition was given to this report: of the training data nothing is known here."
         return joined(paragraph(words, "gap"))
     labels = list(manifest.labels) or sorted({label for site in manifest.sites.values() for label in site.labels})
     if not any(site.model_fields_set for site in manifest.sites.values()):

@@ -18,7 +18,7 @@ def evaluation(found: Found) -> str:
     """The section."""
     document = found.evaluation
     if document is None:
-        return joined(paragraph("There is no evaluation on a test set.", "gap"))
+        return joined(paragraph("No evaluation on a test set was given to this report.", "gap"))
     return joined(
         _leakage(document),
         _metrics(document),

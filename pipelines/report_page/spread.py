@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 UNKNOWN = (
-    "Not known: no site's policy lets its own scores out, and there was no test set that says of each example "
-    "which site it is like."
+    "Not known: no site reported scores of its own, which is for its policy to allow, and no evaluation by site was "
+    "given to this report."
 )
 
 

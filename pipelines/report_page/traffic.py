@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def traffic(found: Found) -> str:
     """The section."""
     if found.result is None or not found.result.rounds:
-        return joined(paragraph("No phase was published.", "gap"))
+        return joined(paragraph("No published phase is known.", "gap"))
     phases = found.result.rounds
     up, down = sum(phase.bytes_up for phase in phases), sum(phase.bytes_down for phase in phases)
     exact = [phase.deviation for phase in phases if phase.deviation is not None]

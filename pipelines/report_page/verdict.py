@@ -6,6 +6,7 @@ from pipelines.report_page import wording
 from pipelines.report_page.documents import RuleVerdict, Verdict
 from pipelines.report_page.found import Found
 
+UNJUDGED = "No verdict of the gate was given to this report; deerfield models show says what was promoted."
 EVIDENCE = 80  # entries of the evidence
 
 
@@ -13,7 +14,7 @@ def verdict(found: Found) -> str:
     """The section."""
     given = found.verdict
     if given is None:
-        words = "The gate has not judged this model: nothing was promoted, and the champion is what it was."
+        words = UNJUDGED
         return joined(paragraph(words, "gap"))
     rows = [_row(rule) for rule in given.rules]
     return joined(

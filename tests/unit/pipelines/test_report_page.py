@@ -123,13 +123,13 @@ def test_a_run_that_did_not_finish_has_its_page_too(ending, word):
     if ending:
         assert "1 of 4 updates came, the quorum is 2" in page
         assert ">never<" in page
-    assert "The gate has not judged this model" in page
+    assert "No verdict of the gate was given to this report" in page
 
 
 def test_a_run_before_its_first_phase_has_its_page():
     page = render(found(story(phases=0, ending="")[:1], documents=False))
     assert "No site has taken a task" in page
-    assert "No phase was published" in page
+    assert "No phase was published, so nothing is counted here" in page
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
