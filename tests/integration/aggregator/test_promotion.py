@@ -32,8 +32,8 @@ def place():
 
 
 @pytest.fixture
-def shop(aggregator, tmp_path, empty_mlflow):
-    shutil.copy(empty_mlflow, tmp_path / "mlflow.db")
+def shop(aggregator, tmp_path, empty_database):
+    shutil.copy(empty_database, tmp_path / "mlflow.db")
     return Shop.opened(aggregator, tmp_path)
 
 
