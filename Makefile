@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 PROTO := protos/deerfield/wire/federation.proto
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test check e2e stores chaos format proto benchmarks
+.PHONY: help quickstart browser test check e2e stores chaos format proto benchmarks
 
 help:
 	@echo "make quickstart   three hospitals train together on this machine, about a minute after installation"
@@ -23,7 +23,17 @@ help:
 quickstart: .venv/.installed
 	$(BIN)/deerfield run examples/quickstart.yaml
 
-test: .venv/.installed
+# For the tests that look at pages: Debian's Chromium, where it is missing and may be installed. Without a browser they
+# are skipped, and say what to install; nothing here fails a build.
+browser:
+	@for each in chromium chromium-browser google-chrome; do command -v $$each > /dev/null && exit 0; done; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then \
+		echo "installing chromium, for the tests that look at pages"; \
+		{ timeout 120 apt-get update -qq && timeout 300 apt-get install -y -qq --no-install-recommends chromium; } \
+			> /dev/null 2>&1 || echo "chromium could not be installed; tests that need a browser are skipped"; \
+	fi; exit 0
+
+test: .venv/.installed browser
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder \
 		tests/unit tests/contract tests/integration tests/golden tests/chaos/test_short.py
 

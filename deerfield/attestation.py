@@ -2,7 +2,8 @@
 
 Signed is a line that names the context, then canonical JSON of every field but the signature: keys sorted, no spaces,
 ASCII, floats as the shortest text that reads back the same, an infinity as the string "infinity". Equal values have
-equal bytes on both sides of the wire, and no signature of one kind of statement passes for another.
+equal bytes on both sides of the wire, and no signature of one kind of statement passes for another. A data commitment
+that is empty is left out, so that what was signed before there was one still verifies.
 """
 
 import json
@@ -29,7 +30,10 @@ def public_key(key: Ed25519PrivateKey) -> str:
 
 def statement(attestation: Attestation) -> bytes:
     """The bytes that a site signs."""
-    return ATTESTATION + _canonical(asdict(attestation))
+    said = asdict(attestation)
+    if not attestation.data_commitment:
+        del said["data_commitment"]
+    return ATTESTATION + canonical(said)
 
 
 def sign(key: Ed25519PrivateKey, attestation: Attestation) -> Attestation:
@@ -40,7 +44,7 @@ def sign(key: Ed25519PrivateKey, attestation: Attestation) -> Attestation:
 
 def verify(attestation: Attestation) -> None:
     """Raises BadAttestation unless the signature is of exactly this, by the key that it names."""
-    if not _is_signed(statement(attestation), attestation.public_key, attestation.signature):
+    if not is_signed(statement(attestation), attestation.public_key, attestation.signature):
         raise BadAttestation(
             f"the attestation of site {attestation.site} for round {attestation.round}, phase {attestation.phase} "
             "is not signed by the key it names; sign it again after the last change"
@@ -49,7 +53,7 @@ def verify(attestation: Attestation) -> None:
 
 def head_statement(record: Countersigned) -> bytes:
     """The bytes that the aggregator signs."""
-    return HEAD + _canonical(asdict(record))
+    return HEAD + canonical(asdict(record))
 
 
 def countersign(key: Ed25519PrivateKey, attestation: Attestation) -> Countersigned:
@@ -62,7 +66,7 @@ def verify_head(record: Countersigned, population: str) -> None:
     """Raises BadAttestation unless the record is of `population` and signed by the key it names, whosever that is."""
     if record.population != population:
         raise BadAttestation(f"the aggregator answered for {record.population}, not {population}; ask its operator")
-    if not _is_signed(head_statement(record), record.aggregator_key, record.signature):
+    if not is_signed(head_statement(record), record.aggregator_key, record.signature):
         raise BadAttestation(
             f"the aggregator's record of the ledger of {population} at {record.site} is not signed by the key that it "
             "names; ask its operator"
@@ -99,7 +103,8 @@ def _record(attestation: Attestation) -> Countersigned:
     )
 
 
-def _is_signed(message: bytes, key: str, signature: str) -> bool:
+def is_signed(message: bytes, key: str, signature: str) -> bool:
+    """Whether `signature` is of these bytes by `key`, both in hex; False where they are no hex, or no key."""
     try:
         Ed25519PublicKey.from_public_bytes(bytes.fromhex(key)).verify(bytes.fromhex(signature), message)
     except (InvalidSignature, ValueError):  # ValueError: no hex, or no key
@@ -107,19 +112,20 @@ def _is_signed(message: bytes, key: str, signature: str) -> bool:
     return True
 
 
-def _canonical(value: Mapping[str, Any]) -> bytes:
-    plain = _plain({name: each for name, each in value.items() if name != "signature"})
-    return json.dumps(plain, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+def canonical(value: Mapping[str, Any]) -> bytes:
+    """The JSON that is signed: everything but the signature."""
+    said = plain({name: each for name, each in value.items() if name != "signature"})
+    return json.dumps(said, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
 
 
-def _plain(value: Mapping[str, Any]) -> dict[str, Any]:
-    """Numbers that travel as doubles as doubles, because 1 and 1.0 have different texts; infinities as a word."""
+def plain(value: Mapping[str, Any]) -> dict[str, Any]:
+    """As it stands in JSON: what travels as doubles as doubles, for 1 and 1.0 differ as texts; infinities as a word."""
     found: dict[str, Any] = {}
     for name, each in value.items():
         if isinstance(each, Mapping):
-            found[name] = _plain(each)
+            found[name] = plain(each)
         elif isinstance(each, tuple):
-            found[name] = [_plain(one) for one in each]
+            found[name] = [plain(one) for one in each]
         elif name in FLOATS:
             found[name] = "infinity" if each == inf else float(each)
         else:

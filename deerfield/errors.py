@@ -6,6 +6,7 @@ DeerfieldError                 exit code 1
 │   └── LedgerFault            a site's ledger cannot be used, so nothing is read; a person must act
 │       └── LedgerDamaged, LedgerBusy, LedgerUnwritable
 ├── RunFailed                  a run ended without its model: `reason` says why
+│   └── RunAborted, TooFewSites, NotRegistered
 ├── Unreachable                the other side does not answer: worth another try
 │   └── NoRoom                 its disk is full or read-only: worth another try once somebody has acted
 ├── Superseded                 another aggregator has the database: this one ends
@@ -16,7 +17,8 @@ DeerfieldError                 exit code 1
     ├── UnknownTensor, WrongShape, WrongDtype, NotFinite, NormTooLarge, TooLarge, DigestMismatch
     ├── TooBusy                worth another try, as Unreachable is: `AGAIN`
     ├── BudgetExhausted, NotMapped, EngineFault
-    └── LedgerBehind, PolicyRefused (NotRestored), BadAttestation
+    ├── LedgerBehind, PolicyRefused (NotRestored), BadAttestation
+    └── ChampionMoved          exit code 2: look at the champion that there is now
 """
 
 from typing import ClassVar
@@ -56,6 +58,18 @@ class LedgerUnwritable(LedgerFault):
 
 class RunFailed(DeerfieldError):
     """A run ended before its last round."""
+
+
+class RunAborted(RunFailed):
+    """Somebody ended the run before its last round."""
+
+
+class TooFewSites(RunFailed):
+    """Fewer sites than a phase needs had joined the run in the time that they were given."""
+
+
+class NotRegistered(RunFailed):
+    """The run has its model, and the registry does not."""
 
 
 class Unreachable(DeerfieldError):
@@ -236,6 +250,13 @@ class BadAttestation(Refusal):
     """What was signed about an update is missing, broken, or not about this update, key or ledger."""
 
     reason = "BAD_ATTESTATION"
+
+
+class ChampionMoved(Refusal):
+    """A model's champion is not the one that was expected, or somebody has moved the alias by hand."""
+
+    reason = "CHAMPION_MOVED"
+    exit_code: ClassVar[int] = 2
 
 
 AGAIN = (Unreachable, TooBusy)  # what a caller tries again

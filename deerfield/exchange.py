@@ -1,7 +1,9 @@
 """What the two sides of the wire tell each other, with tensors named by manifest instead of carried."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import Any, Literal, TypeAlias
 
 from deerfield.errors import BadAttestation
@@ -90,7 +92,13 @@ class RunView:
 
 ENDINGS = frozenset(
     {"run_finished", "run_failed", "run_aborted"}
-)  # the kinds of event that nothing but evaluated follows
+)  # the kinds of event that nothing but evaluated and attached follows
+
+
+def run_id(name: str, request_id: str) -> str:
+    """The name of the run that a request starts: whoever knows the request can look for its run."""
+    slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+    return f"{slug}-{sha256(request_id.encode()).hexdigest()[:10]}"
 
 
 def announce(update: Update) -> Announcement:

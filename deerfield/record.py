@@ -1,10 +1,12 @@
-"""The aggregator's countersigned record of a ledger's head as a small JSON file: what `ledger reconcile` reads."""
+"""The aggregator's countersigned record of a ledger's head as JSON: what `ledger reconcile` and a proof read."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from math import inf
+from typing import Any
 
-from deerfield.attestation import verify_head
+from deerfield.attestation import plain, verify_head
 from deerfield.errors import BadAttestation, InvalidInput
 from deerfield.types import Countersigned
 
@@ -22,9 +24,7 @@ FIELDS: dict[str, type | tuple[type, ...]] = {
 
 def encode(record: Countersigned) -> bytes:
     """The record as JSON; an infinite epsilon is the word "infinity"."""
-    values = asdict(record)
-    values["epsilon_after"] = "infinity" if record.epsilon_after == inf else float(record.epsilon_after)
-    return json.dumps(values, indent=2, sort_keys=True).encode() + b"\n"
+    return json.dumps(plain(asdict(record)), indent=2, sort_keys=True).encode() + b"\n"
 
 
 def decode(data: bytes, where: str) -> Countersigned:
@@ -34,17 +34,22 @@ def decode(data: bytes, where: str) -> Countersigned:
         InvalidInput: `where` holds no record.
     """
     try:
-        values = json.loads(data)
-        if values["epsilon_after"] == "infinity":
-            values["epsilon_after"] = inf
-        formed = set(values) == set(FIELDS) and all(isinstance(values[name], kind) for name, kind in FIELDS.items())
-        if not formed or not values["epsilon_after"] >= 0 <= values["delta_after"] < inf or values["sequence"] < 0:
-            raise ValueError("a field is missing or cannot be")
-        return Countersigned(**values)
+        return parse(json.loads(data))
     except (ValueError, TypeError, KeyError) as error:
         raise InvalidInput(
             f"{where} is no countersigned record of a ledger's head; ask the aggregator's operator for it again"
         ) from error
+
+
+def parse(document: Mapping[str, Any]) -> Countersigned:
+    """The record in a JSON object; raises ValueError, TypeError or KeyError where it is none."""
+    values = dict(document)
+    if values["epsilon_after"] == "infinity":
+        values["epsilon_after"] = inf
+    formed = set(values) == set(FIELDS) and all(isinstance(values[name], kind) for name, kind in FIELDS.items())
+    if not formed or not values["epsilon_after"] >= 0 <= values["delta_after"] < inf or values["sequence"] < 0:
+        raise ValueError("a field is missing or cannot be")
+    return Countersigned(**values)
 
 
 def check(record: Countersigned, site: str, population: str, known_key: str | None) -> None:

@@ -147,8 +147,16 @@ def load_spec(path: Path) -> RunSpec:
     Raises:
         InvalidInput: as in `load`.
     """
-    public = {key: value for key, value in _run(path).items() if key != "embedded"}
-    return parse(RunSpec, public, str(path))
+    return _public(_run(path), str(path))
+
+
+def spec_of(text: str, where: str) -> RunSpec:
+    """As `load_spec`, of a run file's text; `where` names it in errors."""
+    return _public(read_mapping(text, where, "a run file", "name"), where)
+
+
+def _public(run: dict[str, Any], where: str) -> RunSpec:
+    return parse(RunSpec, {key: value for key, value in run.items() if key != "embedded"}, where)
 
 
 def _run(path: Path) -> dict[str, Any]:
@@ -162,16 +170,23 @@ def mapping(path: Path, what: str, key: str) -> dict[str, Any]:
         InvalidInput: it cannot be read, or is no mapping; broken YAML is named by line and column.
     """
     try:
-        data = yaml.load(path.read_text("utf-8"), Loader=_Yaml)
+        text = path.read_text("utf-8")
     except OSError as error:
         raise InvalidInput(f"{path} cannot be read: {error.strerror}; it ought to be {what}") from error
     except UnicodeDecodeError as error:
         raise InvalidInput(f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8") from error
+    return read_mapping(text, str(path), what, key)
+
+
+def read_mapping(text: str, where: str, what: str, key: str) -> dict[str, Any]:
+    """As `mapping`, of the text itself; `where` names it in errors."""
+    try:
+        data = yaml.load(text, Loader=_Yaml)
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a date such as 2026-02-30
-        raise InvalidInput(f"{path}{_broken(error)}") from error
+        raise InvalidInput(f"{where}{_broken(error)}") from error
     if not isinstance(data, dict):
         found = "empty" if data is None else "a list" if isinstance(data, list) else f"{data!r}"
-        raise InvalidInput(f"{path}: {what} is a mapping of keys, such as {key}:, and this is {found}")
+        raise InvalidInput(f"{where}: {what} is a mapping of keys, such as {key}:, and this is {found}")
     return data
 
 
@@ -191,6 +206,19 @@ def parse(model: type[T], data: Any, where: str) -> T:
         return model.model_validate(data)
     except ValidationError as error:
         raise InvalidInput(f"{where}: {_sentence(model, error)}") from None
+
+
+def source_of(text: str, where: str) -> Source:
+    """A source as one argument says it: its path, or a mapping of `source:` keys in YAML or JSON.
+
+    Raises:
+        InvalidInput: as in `load`; `where` names the argument.
+    """
+    try:
+        data = yaml.load(text, Loader=_Yaml)
+    except (yaml.YAMLError, ValueError):
+        data = text  # no YAML is still a path
+    return parse(Source, data if isinstance(data, dict) else {"path": text}, where)
 
 
 def resolve(run: RunFile, folder: Path) -> RunFile:

@@ -52,6 +52,7 @@ class Attestation:
     delta_after: float  # that runs have used up; 0 under the filter `renyi`, whose epsilons are at the policy's delta
     ledger_sequence: int  # of the newest entry
     ledger_head: str  # its hash, hex
+    data_commitment: str = ""  # salted, to the population's data, hex; empty in what was signed before protocol 4
     public_key: str = ""  # of the site: Ed25519, hex; empty until it is signed
     signature: str = ""  # hex
 

@@ -1,6 +1,7 @@
 """Writes the pages on the files that people write, from the models that validate them.
 
-`python docs/run_file.py > docs/run-file.md` and `python docs/run_file.py policy > docs/policy.md`.
+`python docs/run_file.py > docs/run-file.md`, and `policy`, `gate` or `compile` beside it for docs/policy.md,
+docs/gate.md and docs/compile-options.md.
 """
 
 import sys
@@ -12,6 +13,8 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from deerfield.runfile import RunFile
+from pipelines.compile_options import CompileOptions
+from pipelines.gate import Rules
 from services.client.policy import Policy
 
 HEAD = """# The run file
@@ -59,6 +62,97 @@ with the budget that is left. A table of paths commits to the table alone, a hub
 is registered, what a person would be told goes to the site's log, and only a missing column stops the site.
 """
 
+GATE_HEAD = """# The registry gate
+
+`deerfield promote` holds one version of a registered model against the consortium's rules, and makes it the champion
+if it keeps every one. Nothing else moves the alias `champion`. A rule that cannot be shown to hold fails: a number
+that is missing, infinite or not a number never passes.
+
+```text
+deerfield promote MODEL[/VERSION] --rules gate.yaml --evaluation evaluation.json [--manifest manifest.json] [--dry-run]
+deerfield rollback MODEL --reason TEXT [--champion VERSION]
+deerfield models list | show MODEL | diff MODEL VERSION VERSION
+```
+
+They read MLflow (`--tracking`, MLFLOW_TRACKING_URI) and write nothing there: the verdict goes to the aggregator
+(`--aggregator`, DEERFIELD_AGGREGATOR), which keeps it and moves the alias. Without a version, the one with the alias
+`candidate` is judged. `promote` prints a row for each rule, and ends with exit code 0 if the version is champion, 3 if
+a rule refused it, 2 if something in the question is wrong, 1 if the aggregator or MLflow does not answer. A refused
+verdict is kept too: `deerfield models show` has it. In a pipeline the steps `gate` and `promote` do the same.
+
+## What is judged
+
+| rule | passes where | evidence |
+|---|---|---|
+| `minimum` | the lower bound of the metric's interval reaches `minimum` | evaluation |
+| `regression` | the lower bound of candidate minus champion is at least minus `regression: margin` | evaluation |
+| `worst_site` | the metric reaches `worst_site: minimum` where it is lowest | evaluation |
+| `worst_site_regression` | that site is not below the champion's worst by more than `worst_site: margin` | evaluation |
+| `calibration` | the expected calibration error is at most `calibration` | evaluation |
+| `epsilon` | what each site spent in the run is known, finite and within its limit | proof, tags |
+| `lifetime_epsilon` | so is what its population has spent in all runs so far | proof |
+| `delta` | the run's delta and that of each population's life are at most `delta` | run file, proof |
+| `proof` | every attestation and countersigned head of the run verifies, and none is missing | ledger mirror |
+| `lineage` | run file, code, base model, each site's data commitment, hub-owned data: all known | MLflow, manifest |
+| `leakage` | no example of the test set is among training data that the hub owns | evaluation |
+| `freshness` | the evidence is of this run, digest and version, against the champion that there is now | all |
+
+`proof`, `lineage`, `leakage` and `freshness` are judged whatever the rules file says; `worst_site` and `calibration`
+only where it asks for them.
+
+**Minimum.** The interval comes from resampling the test set; its lower bound is what the test set can vouch for. With
+`bound: value` the metric as measured is enough.
+
+**Regression** is a test of non-inferiority: candidate and champion answer the same examples, each resample counts both,
+and the lower bound of the difference must not be below minus the margin. With a margin of 0 the
+whole interval must be at 0 or above. The sentence says when the candidate is better with confidence. A first version
+has no champion, passes, and says so.
+
+**Confidence.** The gate takes the intervals as they were computed. An evaluation with less confidence than the rules
+ask for fails; more is stricter, and welcome.
+
+**Worst site.** The metrics by site come from the test set's site column, or else from what sites report under their
+policy. They are taken as measured: few examples make them noisy, so give the margin room.
+
+**Epsilon.** Every site of the run file is judged, each against the smallest of its limits: the rules' for all, or the
+rules' own for that site, and the run file's. Of what the registry says and what the proof recomputes, the larger
+counts. A site that took no task spent nothing and is left out. One that took a task and delivered nothing has spent
+what only its own ledger knows: it fails unless `epsilon: absent: allowed`.
+
+**Leakage.** Training data stay at the hospitals, and no hash of them leaves. Only where the hub owns the data, in a
+simulation, can the test set be held against them, and there it must have been. The manifest says which it is; without
+one, and where the run has kept none, the hub is taken to own no training data.
+
+**Proof.** Signatures prove who signed. Name the aggregator's key under `proof:`, and whoever can write to MLflow still
+cannot make up a mirror; without it, the key that signed the first phase is taken for the aggregator's.
+
+**Between the gate and the promotion** the champion may change. The verdict names the champion that it compared with;
+the aggregator refuses it if there is another one by then, says which, and moves nothing: evaluate again.
+
+## The verdict
+
+`verdict.json`, an artifact of the version's MLflow run, has `passed`, `model`, `version`, `expected_champion`, `time`,
+the rows (`rules`: `rule`, `passed`, `value`, `limit`, `detail`) and all that they were said on (`evidence`, with the
+rules themselves). A number that is not known, or infinite, is null there, and the `detail` says which. The version's
+tag `deerfield.verdict` is `passed` or `refused`. Judging a version again puts the new verdict in the place of the old
+one; the aggregator's history has both.
+
+## The rules file
+
+Unknown keys are refused. `examples/gate.yaml` is one to begin with. A pipeline that is given no rules judges by the
+defaults below, with a minimum of 0. What follows is generated from the models that
+validate the file (`pipelines/gate/rules.py`), and a test holds it against them.
+"""
+
+COMPILE_HEAD = """# Compile options
+
+What is decided when the pipelines are compiled ([pipelines.md](pipelines.md)), in a file for `deerfield pipelines
+compile --options FILE`: YAML, in which unknown keys are refused; without a file the defaults count. What is a default
+of a pipeline's parameter can be given another value for each run; the rest stands in the compiled pipeline. A
+toleration has the keys `key`, `operator` (`Exists` or `Equal`), `value` and `effect`. This page is generated from the
+models that validate the file (`pipelines/compile_options.py`), and a test holds it against them.
+"""
+
 
 def sections(model: type[BaseModel], title: str) -> Iterator[tuple[str, type[BaseModel]]]:
     """Every model inside `model`, with the key that leads to it."""
@@ -102,7 +196,9 @@ def _type(annotation: Any) -> str:
 
 def _plain(value: Any) -> str:
     if isinstance(value, BaseModel):
-        return "its defaults"
+        return str(value.model_dump(exclude_defaults=True) or "its defaults")
+    if isinstance(value, tuple) and value and isinstance(value[0], BaseModel):
+        return f"[{', '.join(str(each.model_dump(exclude_defaults=True)) for each in value)}]"
     if isinstance(value, tuple):
         return f"[{', '.join(map(str, value))}]"
     return "none" if value is None else str(value)
@@ -124,5 +220,17 @@ def policy_markdown() -> str:
     return markdown(POLICY_HEAD, Policy)
 
 
+def gate_markdown() -> str:
+    """The page on the registry gate."""
+    return markdown(GATE_HEAD, Rules)
+
+
+def compile_markdown() -> str:
+    """The page on compile options."""
+    return markdown(COMPILE_HEAD, CompileOptions)
+
+
+PAGES = {"policy": policy_markdown, "gate": gate_markdown, "compile": compile_markdown}
+
 if __name__ == "__main__":
-    print(policy_markdown() if sys.argv[1:] == ["policy"] else markdown(), end="")
+    print(PAGES.get("".join(sys.argv[1:]), markdown)(), end="")

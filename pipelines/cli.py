@@ -8,9 +8,18 @@ import typer
 
 from deerfield import __version__
 from deerfield.errors import DeerfieldError
-from pipelines import aggregator_commands, audit_log_commands, ledger_commands, pki_commands, register, runs_commands
-
-INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+from pipelines import (
+    aggregator_commands,
+    audit_log_commands,
+    ledger_commands,
+    pipelines_commands,
+    pki_commands,
+    register,
+    registry_commands,
+    report_commands,
+    runs_commands,
+)
+from pipelines.operator_options import INTERRUPTED
 
 app = typer.Typer(
     help="Federated LoRA fine-tuning for hospitals, under differential privacy.",
@@ -23,7 +32,12 @@ app.add_typer(pki_commands.app, name="pki")
 app.add_typer(runs_commands.app, name="runs")
 app.add_typer(aggregator_commands.app, name="aggregator")
 app.add_typer(audit_log_commands.app, name="audit-log")
+app.add_typer(pipelines_commands.app, name="pipelines")
+app.add_typer(registry_commands.models, name="models")
+app.command("promote")(registry_commands.promote)
+app.command("rollback")(registry_commands.rollback)
 app.command("register")(register.command)
+app.command("report")(report_commands.command)
 
 
 @app.command()
@@ -70,16 +84,19 @@ def evaluate(
     rows: Annotated[
         Path | None, typer.Option(help="npy file of the rows to use, such as a run's validation.npy.")
     ] = None,
+    patient: Annotated[
+        str | None, typer.Option(help="Column of the patient: intervals are over patients, not over examples.")
+    ] = None,
     tracking: Annotated[str | None, typer.Option(help="MLflow URI.", envvar="MLFLOW_TRACKING_URI")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Scores a registered version or an adapter folder on a data file."""
+    """Scores a registered version or an adapter folder on a data file, and says how sure the figures are."""
     from pipelines import evaluation
 
-    evaluation.evaluate(
-        evaluation.Request(model=model, data=data, base=base, input=text, label=label, rows=rows, tracking=tracking),
-        as_json=as_json,
+    request = evaluation.Request(
+        model=model, data=data, base=base, input=text, label=label, rows=rows, tracking=tracking, patient=patient
     )
+    evaluation.evaluate(request, as_json=as_json)
 
 
 @app.command()

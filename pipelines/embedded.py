@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from deerfield import keyfile
+from deerfield import __version__, keyfile
 from deerfield.errors import InvalidInput, RunFailed
 from deerfield.peft_folder import write as write_adapter
 from deerfield.plan import drowned
@@ -39,6 +39,7 @@ class Where:
     folder: Path
     listen: str
     tracking: str  # MLflow URI
+    artifacts: str | None = None  # where MLflow keeps models; empty: its server's own place; default: in `folder`
 
 
 def execute(file: RunFile, where: Where, live: Callable[[int, int], Live]) -> Result:
@@ -50,7 +51,7 @@ def execute(file: RunFile, where: Where, live: Callable[[int, int], Live]) -> Re
     """
     started = time.monotonic()
     strategy = make(file.spec)  # refuses a bad strategy or unit before anything starts
-    _claim(where.folder)
+    claim(where.folder)
     with (
         run_pki(where.folder) as pki,
         preloader(where.folder) as processes,
@@ -60,7 +61,7 @@ def execute(file: RunFile, where: Where, live: Callable[[int, int], Live]) -> Re
         runs = RunsClient(line)
         spec, prepared = prepare(file, where.folder, processes, pooled=strategy.declares.topology == "pooled")
         run = runs.start(spec, uuid.uuid4().hex)
-        result = Result(runs.get(run).spec, run)  # complete, as the sites will read it
+        result = Result(runs.get(run).spec, run, version=__version__)  # complete, as the sites will read it
         phases = strategy.declares.rounds * len(strategy.declares.phases)
         try:
             with live(phases, len(spec.federation.sites)) as screen:
@@ -73,6 +74,7 @@ def execute(file: RunFile, where: Where, live: Callable[[int, int], Live]) -> Re
         finally:
             result.seconds = time.monotonic() - started
             path = result.write(where.folder)
+            _report(where.folder)
     if result.state != "finished":
         raise RunFailed(f"run {run} {result.state}: {result.reason}; what was published is in {path}")
     return result
@@ -100,7 +102,7 @@ def served(file: RunFile, where: Where, pki: RunPki) -> list[str]:
         "--blobs": str(folder / "blobs"),
         "--key": str(aggregator_key(file, folder)),
         "--tracking": where.tracking,
-        "--artifacts": str(folder / "artifacts"),
+        "--artifacts": str(folder / "artifacts") if where.artifacts is None else where.artifacts,
         "--lost-after": str(file.embedded.lost_after_s),
         "--revoked": str(pki.revoked),
     }
@@ -119,7 +121,7 @@ def site_state(file: RunFile, folder: Path, site: str) -> Path:
     return Path(budget.ledgers) / site if budget else folder / "sites" / site / "state"
 
 
-def _claim(folder: Path) -> None:
+def claim(folder: Path) -> None:
     """Makes the folder, and refuses one that holds a run, finished or not: nothing is overwritten."""
     try:
         if (folder / "result.json").exists() or (folder / "run.json").exists():
@@ -190,6 +192,13 @@ def site_policy(file: RunFile, spec: RunSpec, rows: str, prepared: Mapping[str, 
         "precision": embedded.precision,
         "threads": embedded.threads,
     }
+
+
+def _report(folder: Path) -> None:
+    """Writes the run's page beside its figures, however it ended; drawing takes a second."""
+    from pipelines.reporting import NAME, in_folder, write
+
+    write(in_folder(folder), folder / NAME)
 
 
 def _keep(result: Result, folder: Path, runs: RunsClient) -> None:

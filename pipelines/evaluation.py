@@ -1,6 +1,7 @@
-"""`deerfield evaluate`: finds the model, lets a client process score it, prints the metrics."""
+"""`deerfield evaluate`: finds the model, lets a client process score it, prints the metrics and how sure they are."""
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,8 +9,15 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from deerfield.bootstrap import CONFIDENCE, resample
 from deerfield.errors import InvalidInput
+from deerfield.metrics import statistics
+from pipelines import scores
+from pipelines.registry_reader import RegistryReader, Version, open_registry
+from pipelines.scores import Scores
 from pipelines.site_process import answer, scratch
+
+SCORES = "scores.npz"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +31,7 @@ class Request:
     label: str
     rows: Path | None
     tracking: str | None
+    patient: str | None = None
 
 
 def evaluate(request: Request, *, as_json: bool) -> None:
@@ -35,13 +44,25 @@ def evaluate(request: Request, *, as_json: bool) -> None:
         raise InvalidInput(f"--rows {request.rows}: there is no such file")
     with scratch("evaluate") as folder:
         scored = _score(request, _adapter(request, folder), folder)
+        found = scores.read(folder / SCORES)
+    intervals = _intervals(found)
     if as_json:
-        print(json.dumps(scored, indent=2, sort_keys=True))
+        print(json.dumps({**scored, "intervals": intervals}, indent=2, sort_keys=True))
         return
-    grid = Table("metric", "value", title=f"{request.model} on {request.data} ({scored['examples']} examples)")
+    over = f"{len(set(found.units.tolist()))} patients" if request.patient else "examples, each alone"
+    grid = Table("metric", "value", f"{CONFIDENCE:.0%} interval", caption=f"over {over}", caption_justify="left")
     for name, value in scored["metrics"].items():
-        grid.add_row(name, f"{value:.4f}")
-    Console().print(grid)
+        low, high = intervals[name]["low"], intervals[name]["high"]
+        grid.add_row(name, f"{value:.4f}", "undefined" if low is None else f"{low:.4f} to {high:.4f}")
+    console = Console()
+    console.print(f"{request.model} on {request.data} ({scored['examples']} examples)", highlight=False, soft_wrap=True)
+    console.print(grid)
+
+
+def _intervals(found: Scores) -> dict[str, dict[str, float | None]]:
+    """The bounds of every metric's confidence interval, over resampled patients where a column names them."""
+    resampled = resample({"model": statistics(found.probabilities, found.labels)}, found.units)["model"]
+    return {name: {"low": each.low, "high": each.high} for name, each in resampled.intervals().items()}
 
 
 def _adapter(request: Request, into: Path) -> Path:
@@ -51,25 +72,34 @@ def _adapter(request: Request, into: Path) -> Path:
         if not (folder / "adapter_config.json").exists():
             raise InvalidInput(f"{folder} is no adapter folder (it has no adapter_config.json) and no models:/ URI")
         return folder
-    import mlflow
-    from mlflow.exceptions import MlflowException
-
     if request.tracking is None:
         raise InvalidInput(f"{request.model} is in a registry: say which with --tracking or MLFLOW_TRACKING_URI")
-    mlflow.set_tracking_uri(request.tracking)
-    try:
-        local = Path(mlflow.artifacts.download_artifacts(request.model, dst_path=str(into)))
-    except MlflowException as error:
-        raise InvalidInput(f"{request.model} is not in {request.tracking}: {error.message}") from error
-    found = next(local.rglob("adapter_config.json"), None)
+    registry = open_registry(request.tracking)
+    return registry.adapter(_version(registry, request.model), into)
+
+
+def _version(registry: RegistryReader, uri: str) -> Version:
+    """The version that models:/NAME/VERSION or models:/NAME@ALIAS stands for."""
+    named = re.fullmatch(r"models:/([^/@]+)(?:/(\d+)|@([^/@]+))", uri)
+    if named is None:
+        raise InvalidInput(f"{uri} names no version; write models:/NAME/VERSION or models:/NAME@ALIAS")
+    model, version, alias = named.groups()
+    if version is not None:
+        return registry.version(model, version)
+    found = registry.aliased(model, alias)
     if found is None:
-        raise InvalidInput(f"{request.model} holds no adapter; was it registered by deerfield?")
-    return found.parent
+        known = ", ".join(
+            f"{each.version} ({', '.join(each.aliases)})" for each in registry.versions(model) if each.aliases
+        )
+        raise InvalidInput(f"no version of {model} is its {alias}; with an alias are: {known or 'none'}")
+    return found
 
 
 def _score(request: Request, adapter: Path, folder: Path) -> dict[str, Any]:
     """Runs the scoring where torch is: in a process of services.client."""
     argv = ["--adapter", str(adapter), "--data", request.data, "--label", request.label]
-    for flag, value in (("--base", request.base), ("--input", request.input), ("--rows", request.rows)):
-        argv += [flag, str(value)] if value is not None else []
+    argv += ["--scores", str(folder / SCORES)]
+    optional = {"base": request.base, "input": request.input, "rows": request.rows, "patient": request.patient}
+    for flag, value in optional.items():
+        argv += [f"--{flag}", str(value)] if value is not None else []
     return answer("evaluate", argv, folder)

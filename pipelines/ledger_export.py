@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import asdict
-from io import StringIO
 from pathlib import Path
 from time import gmtime, strftime
 from typing import Any
@@ -94,19 +93,14 @@ def _updates(checked: Checked) -> list[dict[str, Any]]:
     return found
 
 
-def drawing(checked: Checked) -> str:
-    """The burn-down as SVG for a page: no declaration, metadata or namespaces, which are all addresses elsewhere."""
-    import re
-
-    from matplotlib import rc_context
-
+def burndown(checked: Checked) -> str:
+    """The burn-down as SVG for the page."""
     from pipelines.burndown import figure
+    from pipelines.inline_svg import drawing, inline
 
-    text = StringIO()
-    metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "deerfield", "font.family": "sans-serif"}):
-        figure(checked).savefig(text, format="svg", metadata=metadata)
-    svg = text.getvalue()
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    return re.sub(r'\s+xmlns(:\w+)?="[^"]*"', "", svg)
+    terms = checked.account.terms
+    title = f"Privacy budget of {terms.population} at {terms.site}"
+    with drawing("burndown"):
+        return inline(
+            figure(checked), "burndown", title, "What was left of epsilon after each entry of the table below."
+        )

@@ -8,35 +8,13 @@ from typing import Any
 
 from pipelines.ledger_report import what
 from pipelines.ledgers import Checked
+from pipelines.page import document, facts, table
 from pipelines.report import number
-
-STYLE = """
-:root { color-scheme: light; --ink: #1d232b; --soft: #5b6673; --line: #dfe4ea; --blue: #1f5fa8; }
-* { box-sizing: border-box; }
-body { font: 15px/1.5 system-ui, "Segoe UI", Helvetica, Arial, sans-serif; color: var(--ink); background: #fff;
-  margin: 0 auto; max-width: 60rem; padding: 2rem 1.5rem 4rem; }
-h1 { font-size: 1.6rem; margin: 0 0 .25rem; } h2 { font-size: 1.15rem; margin: 2.2rem 0 .6rem; }
-p { margin: .4rem 0; } .soft { color: var(--soft); }
-.verdict { border-left: 5px solid #1b7f4b; background: #eef8f2; padding: .7rem 1rem; margin: 1.2rem 0; }
-.verdict.bad { border-color: #b3261e; background: #fcefee; }
-.facts { display: grid; grid-template-columns: repeat(auto-fit, minmax(15rem, 1fr)); gap: .8rem; margin: 1rem 0; }
-.facts div { border: 1px solid var(--line); border-radius: 6px; padding: .6rem .8rem; }
-.facts b { display: block; font-size: 1.25rem; font-weight: 600; }
-.facts span { color: var(--soft); font-size: .85rem; }
-table { border-collapse: collapse; width: 100%; font-size: .86rem; }
-th { text-align: left; color: var(--soft); font-weight: 600; border-bottom: 2px solid var(--line); }
-th, td { padding: .28rem .6rem .28rem 0; vertical-align: top; } td { border-bottom: 1px solid var(--line); }
-.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; } .t { white-space: nowrap; }
-code { font: .82rem/1.45 ui-monospace, Consolas, Menlo, monospace; overflow-wrap: anywhere; }
-.h code { white-space: nowrap; } pre { background: #f6f8fa; border-radius: 6px; padding: .8rem 1rem; overflow-x: auto; }
-svg { width: 100%; height: auto; } li { margin: .25rem 0; } details > summary { cursor: pointer; color: var(--blue); }
-@media print { body { max-width: none; padding: 0; } tr, svg { break-inside: avoid; } }
-"""
 
 
 def page(export: Mapping[str, Any], checked: Checked) -> str:
     """The page; every entry stands in it, and in `export` byte for byte."""
-    from pipelines.ledger_export import drawing
+    from pipelines.ledger_export import burndown
 
     terms = checked.account.terms
     title = f"Privacy ledger of {terms.population} at {terms.site}"
@@ -46,17 +24,13 @@ def page(export: Mapping[str, Any], checked: Checked) -> str:
         f"{escape(export['made_by'])}</p>",
         _verdict(export["verification"], checked),
         _facts(checked),
-        drawing(checked),
+        burndown(checked),
         _runs(export["runs"]),
         _entries(checked),
         _identity(checked),
         _by_hand(checked),
     )
-    return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<style>{STYLE}</style></head>\n<body>\n" + "\n".join(parts) + "\n</body></html>\n"
-    )
+    return document(title, parts)
 
 
 def _verdict(verification: Mapping[str, Any], checked: Checked) -> str:
@@ -84,7 +58,7 @@ def _facts(checked: Checked) -> str:
     order = f" of order {terms.order:g}" if terms.order else ""
     known = checked.reading.is_usable
     left = number(0.0 if isinf(account.epsilon) else account.remaining, ".4g") if known else "not known"
-    facts = {
+    figures = {
         f"epsilon, for each {terms.unit}, over all runs": number(terms.epsilon, ".4g"),
         "epsilon spent" + ("" if known else ", at least"): number(account.epsilon, ".4g"),
         "epsilon remaining": left,
@@ -92,11 +66,7 @@ def _facts(checked: Checked) -> str:
         "runs": str(len(account.runs)),
         f"units, as declared; filter {terms.filter}{order}": f"{terms.units_low}–{terms.units_high}",
     }
-    return (
-        "<div class=facts>"
-        + "".join(f"<div><b>{escape(value)}</b><span>{escape(name)}</span></div>" for name, value in facts.items())
-        + "</div>"
-    )
+    return facts(figures)
 
 
 def _runs(runs: Iterable[Mapping[str, Any]]) -> str:
@@ -110,7 +80,7 @@ def _runs(runs: Iterable[Mapping[str, Any]]) -> str:
         for run in runs
     ]
     names = ("entry", "reserved (UTC)", "run", "unit", "noise", "q", "steps", "updates", "epsilon", "delta", "after")
-    return "<h2>Runs</h2>" + (_table(names, rows, "ntttnnnnnnn") if rows else "<p>None was reserved.</p>")
+    return "<h2>Runs</h2>" + (table(names, rows, "ntttnnnnnnn") if rows else "<p>None was reserved.</p>")
 
 
 def _entries(checked: Checked) -> str:
@@ -123,22 +93,8 @@ def _entries(checked: Checked) -> str:
     names = ("entry", "time (UTC)", "kind", "spent", "left", "what", "hash")
     return (
         "<h2>Entries</h2><p class=soft>Round 2.1 is the first phase of the second round. Spent and left are of the "
-        "population's epsilon, after the entry.</p>" + _table(names, rows, "nttnnwh")
+        "population's epsilon, after the entry.</p>" + table(names, rows, "nttnnwh")
     )
-
-
-def _table(names: Iterable[str], rows: Iterable[Iterable[str]], kinds: str) -> str:
-    """A table; `kinds` says of each column whether it is a number, a short text, a wide text or a hash."""
-    head = "".join(f'<th class="{kind}">{escape(name)}</th>' for name, kind in zip(names, kinds, strict=True))
-
-    def cell(text: str, kind: str) -> str:
-        inside = f"<code>{escape(text)}</code>" if kind == "h" else escape(text)
-        return f'<td class="{kind}">{inside}</td>'
-
-    body = "".join(
-        "<tr>" + "".join(cell(text, kind) for text, kind in zip(row, kinds, strict=True)) + "</tr>\n" for row in rows
-    )
-    return f"<table><thead><tr>{head}</tr></thead><tbody>\n{body}</tbody></table>"
 
 
 def _identity(checked: Checked) -> str:

@@ -1,4 +1,4 @@
-"""The options of commands that ask a running aggregator; imports nothing that takes time."""
+"""The options of commands that ask a running aggregator, and exit codes; imports nothing that takes time."""
 
 from pathlib import Path
 from typing import Annotated
@@ -16,3 +16,5 @@ Ca = Annotated[
     Path | None, typer.Option(envvar="DEERFIELD_TLS_CA", help="PEM file of the CA that the aggregator is checked by.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+INTERRUPTED = 130  # 128 + SIGINT, as shells have it

@@ -9,7 +9,7 @@ import queue
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -125,15 +125,27 @@ def aggregator(flags: Sequence[str], log: Path) -> Iterator[Aggregator]:
         yield Aggregator(str(json.loads(line)["listening"]), child.process, log)
 
 
+@contextmanager
+def worker(request: Path, log: Path, environment: Mapping[str, str]) -> Iterator["Child"]:
+    """A process that runs the pipeline of `request`; it ends, with its tasks, when the block is left.
+
+    Whoever reads its answers closes them.
+    """
+    with _process(["pipelines.local_worker", str(request)], log, environment) as child:
+        yield child
+
+
 @dataclass(frozen=True, slots=True)
-class _Child:
+class Child:
+    """A process, and the two ends of it that this one holds."""
+
     process: subprocess.Popen[bytes]
     requests: IO[bytes]
     answers: IO[bytes]
 
 
 @contextmanager
-def _process(module: Sequence[str], log: Path) -> Iterator[_Child]:
+def _process(module: Sequence[str], log: Path, more: Mapping[str, str] | None = None) -> Iterator[Child]:
     """`python -m module`, in a session of its own so that Ctrl-C reaches it through us alone."""
     environment = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     with log.open("ab") as errors:
@@ -142,12 +154,12 @@ def _process(module: Sequence[str], log: Path) -> Iterator[_Child]:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,
-            env=os.environ | environment,
+            env=os.environ | environment | dict(more or {}),
             start_new_session=True,
         )
     requests, answers = cast(IO[bytes], process.stdin), cast(IO[bytes], process.stdout)  # both are pipes
     try:
-        yield _Child(process, requests, answers)
+        yield Child(process, requests, answers)
     finally:
         with suppress(BrokenPipeError):  # it has ended already
             requests.close()

@@ -130,6 +130,7 @@ def epilogue(console: Console, result: Result, folder: Path, tracking: str, base
         )
     which = "one for each site" if result.personal else f"sha256 {result.digest[:12]}..."
     console.print(f"adapter:    {folder / 'adapter'} ({which})", highlight=False, soft_wrap=True)
+    console.print(f"report:     {folder / 'report.html'}, for people", highlight=False, soft_wrap=True)
     console.print(
         f"figures:    {folder / 'result.json'}; the whole run took {result.seconds:.0f} s",
         highlight=False,

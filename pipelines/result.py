@@ -7,10 +7,15 @@ from math import inf, isinf
 from pathlib import Path
 from typing import Any
 
-from deerfield.exchange import Event
+from deerfield.exchange import ENDINGS, Event
 from deerfield.runspec import RunSpec
+from pipelines.attendance import Attendance
 
 EPSILONS = ("epsilon", "epsilon_total")  # of this run, as the aggregator counts; of the site's population, as attested
+INCIDENTS = frozenset(
+    {"declined", "left", "lost", "update_refused", "tracking_failed", "run_paused", "run_resumed", "run_restored"}
+    | {"site_repinned"}
+)  # kinds of event that a reader of the run should know of
 
 
 @dataclass
@@ -28,13 +33,24 @@ class Result:
     personal: Mapping[str, str] = field(default_factory=dict)  # digests by site, where the strategy personalises
     events: int = 0  # number of the last one seen
     seconds: float = 0.0  # wall time of the whole run, from the command on
+    ended_s: float | None = None  # since the run began
+    version: str = ""  # of the deerfield that ran it, where that is known
+    attendance: Attendance = field(default_factory=Attendance)
+    incidents: list[dict[str, Any]] = field(default_factory=list)
 
     def seen(self, event: Event) -> None:
         """Takes one event in."""
         kind, detail = event.kind, event.detail
         self.events = max(self.events, event.number)
-        if kind == "phase_published":
-            self.phases.append({**_phase(detail), "evaluation": {}})
+        self.attendance.seen(event)
+        since = self.attendance.since(event.time)
+        if kind in INCIDENTS:
+            self.incidents.append({"kind": kind, "at_s": since, **detail})
+        if kind == "run_started":
+            self.attendance.began = event.time
+        elif kind == "phase_published":
+            came = self.attendance.close(self.spec.federation.sites, detail["sites"])
+            self.phases.append({**_phase(detail), **came, "published_s": since, "evaluation": {}})
             self.digest, self.personal = detail["digest"], detail["personal"]
             for name in EPSILONS:
                 for site, spent in detail[name].items():
@@ -45,8 +61,11 @@ class Result:
             self._evaluated(detail)
         elif kind == "registered":
             self.registered = {"name": detail["name"], "version": detail["version"]}
-        elif kind in ("run_finished", "run_failed", "run_aborted"):
+        elif kind in ("run_paused", "run_resumed"):
+            self.state = "paused" if kind == "run_paused" else "running"
+        elif kind in ENDINGS:
             self.state, self.reason = kind.removeprefix("run_"), detail.get("reason", "")
+            self.ended_s = since
 
     def _spent(self, site: str, spend: Mapping[str, Any]) -> None:
         known = self.sites.setdefault(site, {})
@@ -71,6 +90,9 @@ class Result:
             "schema": "deerfield.result/1",
             "run": self.run,
             "name": self.spec.name,
+            "version": self.version,
+            "started": self.attendance.began,
+            "ended_s": self.ended_s,
             "state": self.state,
             "reason": self.reason,
             "strategy": dict(self.spec.strategy),
@@ -78,6 +100,8 @@ class Result:
             "spec_sha256": self.spec.sha256,
             "seconds": round(self.seconds, 3),
             "rounds": self.phases,
+            "open": self.attendance.open() or None,
+            "incidents": self.incidents,
             "sites": self.sites,
             "final": self.final,
             "adapter_sha256": dict(self.personal) or self.digest,
@@ -97,7 +121,7 @@ def _phase(detail: Mapping[str, Any]) -> dict[str, Any]:
     keys = ("round", "phase", "factors", "deviation", "bytes_up", "bytes_down", "seconds", "digest")
     taken = {key: detail[key] for key in keys}
     spent = {name: {site: inf if each is None else each for site, each in detail[name].items()} for name in EPSILONS}
-    return taken | spent | {"metrics": _means(detail["metrics"].values())}
+    return taken | spent | {"metrics": _means(detail["metrics"].values()), "reported": dict(detail["metrics"])}
 
 
 def _means(each: Iterable[Mapping[str, float]]) -> dict[str, float]:

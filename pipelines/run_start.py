@@ -1,13 +1,15 @@
 """A run file for a cluster: what a person must have written, and what the base model completes."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import yaml
 
 from deerfield.errors import InvalidInput
-from deerfield.runfile import load_spec, parse
+from deerfield.runfile import load_spec, mapping, parse
 from deerfield.runspec import RunSpec
 from deerfield.strategies import make
 
@@ -73,11 +75,22 @@ def check_out(out: Path) -> None:
         raise InvalidInput(f"{out.parent} is no folder; make it first")
 
 
-def write(spec: RunSpec, out: Path) -> None:
-    """Writes a run file; raises InvalidInput where none can be written."""
+def text(spec: RunSpec) -> str:
+    """A run file."""
     document: dict[str, Any] = spec.model_dump(mode="json", exclude_defaults=True)
+    return yaml.safe_dump(document, sort_keys=False, default_flow_style=None, allow_unicode=True)
+
+
+def embedded(file: Path) -> dict[str, Any]:
+    """The `embedded:` section of a run file, if it has one: a simulation's sites are made by it."""
+    return {key: value for key, value in mapping(file, "a run file", "name").items() if key == "embedded"}
+
+
+def write(spec: RunSpec, out: Path, beside: Mapping[str, Any] = MappingProxyType({})) -> None:
+    """Writes a run file, and what is to stand `beside` the run; raises InvalidInput where none can be written."""
+    kept = yaml.safe_dump(dict(beside), sort_keys=False, allow_unicode=True) if beside else ""
     try:
         with out.open("x") as file:
-            yaml.safe_dump(document, file, sort_keys=False, default_flow_style=None, allow_unicode=True)
+            file.write(text(spec) + kept)
     except OSError as error:
         raise InvalidInput(f"{out} cannot be written ({error.strerror})") from error

@@ -64,7 +64,7 @@ def describe(
 
     run_start.check_out(out)
     spec = run_start.described(file, load_spec(file), base)
-    run_start.write(spec, out)
+    run_start.write(spec, out, run_start.embedded(file))
     typer.echo(f"wrote {out}: digest {spec.model.digest}, {len(spec.adapter)} tensors")
 
 

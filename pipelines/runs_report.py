@@ -90,11 +90,12 @@ def _where(detail: Detail) -> str:
 def _published(detail: Detail) -> str:
     epsilon = [value for value in detail["epsilon"].values() if value is not None]
     spent = f", epsilon so far {max(epsilon):.3g}" if epsilon else ""
-    up, sites = _size(detail["bytes_up"]), ", ".join(detail["sites"])
+    up, sites = size(detail["bytes_up"]), ", ".join(detail["sites"])
     return f"{_where(detail)}: {detail['factors']} from {sites}; {up} up, {detail['seconds']:.1f} s{spent}"
 
 
-def _size(count: int) -> str:
+def size(count: int) -> str:
+    """Bytes, in thousands or millions."""
     return f"{count / 1e6:.2f} MB" if count >= 1e5 else f"{count / 1e3:.2f} kB"
 
 
@@ -106,7 +107,7 @@ TOLD: dict[str, Callable[[Detail], str]] = {
     "run_started": lambda d: f"{d['name']}: {d['strategy']} over {', '.join(d['sites'])}",
     "task_taken": lambda d: f"{_where(d)}: {d['site']}",
     "progress": lambda d: f"{d['site']}: step {d['steps_done']} of {d['steps']}",
-    "update_sealed": lambda d: f"{_where(d)}: {d['site']}, {_size(d['bytes'])}",
+    "update_sealed": lambda d: f"{_where(d)}: {d['site']}, {size(d['bytes'])}",
     "declined": lambda d: f"{_where(d)}: {d['site']}: {d['reason']}: {d['detail']}",
     "left": lambda d: f"{_where(d)}: {d['site']}: {d['detail']}",
     "lost": lambda d: f"{_where(d)}: {d['site']}, silent for {d['silent_s']:g} s",

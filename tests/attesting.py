@@ -9,6 +9,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from deerfield.attestation import sign
 from deerfield.link import Assignment
 from deerfield.privacy import epsilon
+from deerfield.strategies import make
 from deerfield.tensors import digest
 from deerfield.types import Attestation, Spend, Update
 
@@ -26,11 +27,12 @@ def attested(assignment: Assignment, update: Update, spend: Spend, /, **changes:
 
 
 def attestation(assignment: Assignment, update: Update, spend: Spend, /, **changes: object) -> Attestation:
-    """An attestation of the first thing that a ledger was charged with, but for its number."""
-    number = next(ENTRIES)
+    """An attestation of the first run that a ledger was charged with, whole, but for the entry's number."""
+    number, spec = next(ENTRIES), assignment.spec
+    declares = make(spec).declares
     honest = Attestation(
         site=update.site,
-        population=assignment.spec.population,
+        population=spec.population,
         run=assignment.run,
         incarnation=assignment.incarnation,
         round=update.round,
@@ -39,10 +41,11 @@ def attestation(assignment: Assignment, update: Update, spend: Spend, /, **chang
         spend=spend,
         accountant="dp-accounting PLD",
         epsilon_before=0.0,
-        epsilon_after=epsilon([spend], assignment.spec.privacy.delta),
-        delta_after=assignment.spec.privacy.delta,
+        epsilon_after=epsilon([spend] * declares.rounds * len(declares.phases), spec.privacy.delta),
+        delta_after=spec.privacy.delta,
         ledger_sequence=number,
         ledger_head=sha256(f"entry {number}".encode()).hexdigest(),
+        data_commitment=sha256(f"the data of {update.site}".encode()).hexdigest(),
     )
     return sign(key_of(update.site), replace(honest, **changes))
 

@@ -10,7 +10,14 @@ import structlog
 
 from tests import s3
 
-LONG = {"test_embedded.py", "test_embedded_endings.py", "test_budget.py", "test_restore.py", "test_site_crash.py"}
+LONG = {
+    "test_embedded.py",
+    "test_embedded_endings.py",
+    "test_budget.py",
+    "test_restore.py",
+    "test_run_local.py",
+    "test_site_crash.py",
+}
 
 
 def pytest_configure() -> None:

@@ -19,6 +19,7 @@ from deerfield.wire.channel import connect
 from deerfield.wire.client import RunsClient, SiteClient
 from tests.fakes import TeachingSite, adapter, attested, run_spec, spend
 from tests.messages import faulty, scrambled
+from tests.registry import verdict
 
 Fault = Literal["none", "fields", "bytes", "noise", "huge", "empty"]
 FAULTS: tuple[Fault, ...] = ("none", "none", "none", "fields", "fields", "bytes", "noise", "huge", "empty")
@@ -108,7 +109,7 @@ def good_messages(address: str, number: int) -> dict[str, Sequence[Any]]:
         "Start": [
             pb.StartRequest(request_id=f"again {n}", spec=run_spec("north", name=f"r{n}").canonical()) for n in range(4)
         ],
-        "Watch": [pb.WatchRequest(run=run), pb.WatchRequest(run=run, after=3)],
+        "Watch": [pb.WatchRequest(run=run), pb.WatchRequest(run=run, after=3), pb.WatchRequest(run=run, past=True)],
         "Get": [pb.GetRequest(run=run), pb.GetRequest(run=run, published=pb.PhaseNumber(round=1))],
         "List": [pb.ListRequest()],
         "Abort": [pb.AbortRequest(run="another", reason="enough"), pb.AbortRequest(run=run, reason="enough")],
@@ -116,6 +117,13 @@ def good_messages(address: str, number: int) -> dict[str, Sequence[Any]]:
         "Resume": [pb.ResumeRequest(run="another"), pb.ResumeRequest(run=run)],
         "Repin": [pb.RepinRequest(site="nobody", public_key=bytes(32), reason="lost")],
         "Evaluated": [pb.EvaluatedRequest(run=run, round=0, phase=0, metrics={"accuracy": 0.5})],
+        "Promote": [pb.PromoteRequest(model="m", version="1", verdict=verdict("m", "1", ""))],
+        "Rollback": [pb.RollbackRequest(model="m", expected_champion="1", reason="worse")],
+        "Promotions": [pb.PromotionsRequest(model="m"), pb.PromotionsRequest(model="another")],
+        "Attach": [
+            pb.AttachRequest(run=run, name="report.html", content=b"a report"),
+            pb.AttachRequest(run="another", name="report.html", content=b"a report"),
+        ],
     }
 
 

@@ -14,10 +14,11 @@ from deerfield.errors import AGAIN, TooBusy, Unreachable
 from deerfield.exchange import Announcement, Event, Key, RunView, announce
 from deerfield.link import Assignment
 from deerfield.manifest import Manifest, pieces
+from deerfield.promotion import Promotion, PromotionRecord
 from deerfield.runspec import RunSpec
 from deerfield.tensors import Tensors
 from deerfield.types import Countersigned, Task, Update
-from deerfield.wire import codec, limits, signed
+from deerfield.wire import codec, limits, promoting, signed
 from deerfield.wire import federation_pb2 as pb
 from deerfield.wire.backoff import FOR_EVER, ONE_MINUTE, Backoff
 from deerfield.wire.calls import downstream, unary, upstream
@@ -199,6 +200,15 @@ class RunsClient:
             except AGAIN as error:
                 pause(error)
 
+    def past(self, run: str) -> tuple[Event, ...]:
+        """What has happened to a run so far, also while it goes on."""
+        request = pb.WatchRequest(run=run, past=True)
+
+        def told() -> tuple[Event, ...]:
+            return tuple(codec.decode_event(each) for each in downstream(self._stub.Watch, request, limits.IDLE_S))
+
+        return self._backoff.retry(told)
+
     def get(self, run: str) -> RunView:
         """One run with its newest state; raises UnknownRun."""
         return codec.decode_view(self._call(self._stub.Get, pb.GetRequest(run=run)))
@@ -239,6 +249,41 @@ class RunsClient:
         """Records metrics of a published phase, computed on data that is public or belongs to the consortium."""
         request = pb.EvaluatedRequest(run=run, round=round, phase=phase, metrics=metrics)
         self._call(self._stub.Evaluated, request)
+
+    def promote(self, model: str, version: str, expected_champion: str, verdict: str) -> Promotion:
+        """Hands a gate's verdict (JSON) in; one that passed makes the version the model's champion.
+
+        Raises:
+            ChampionMoved: the champion is another one than the verdict compares with.
+            InvalidInput: there is no such version of a run that finished there, or the verdict is about another one.
+        """
+        request = pb.PromoteRequest(model=model, version=version, expected_champion=expected_champion, verdict=verdict)
+        return promoting.decode_promotion(self._call(self._stub.Promote, request, limits.IDLE_S))
+
+    def rollback(self, model: str, expected_champion: str, reason: str) -> Promotion:
+        """Gives a model the champion back that it had before.
+
+        Raises:
+            ChampionMoved: the champion is another one than expected.
+            InvalidInput: there was none before, or it was deleted.
+        """
+        request = pb.RollbackRequest(model=model, expected_champion=expected_champion, reason=reason)
+        return promoting.decode_promotion(self._call(self._stub.Rollback, request, limits.IDLE_S))
+
+    def promotions(self, model: str) -> tuple[PromotionRecord, ...]:
+        """What has become of a model's champion so far: the newest `limits.PROMOTIONS`, oldest first."""
+        reply = self._call(self._stub.Promotions, pb.PromotionsRequest(model=model))
+        return tuple(promoting.decode_record(each) for each in reply.promotions)
+
+    def attach(self, run: str, name: str, content: bytes) -> str:
+        """Hands a file of at most 4 MiB in, which becomes the artifact `name` of the run's; answers its sha256.
+
+        Raises:
+            UnknownRun, TooLarge: the run or the file.
+            InvalidInput: the name, or the aggregator tracks nothing.
+        """
+        request = pb.AttachRequest(run=run, name=name, content=content)
+        return str(self._call(self._stub.Attach, request, limits.IDLE_S).sha256)
 
     def fetch(self, manifest: Manifest) -> Tensors:
         """The tensors of a `RunView` or of a published phase."""

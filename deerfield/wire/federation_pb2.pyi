@@ -37,6 +37,7 @@ class Reason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     NOT_AUTHENTICATED: _ClassVar[Reason]
     NO_ROOM: _ClassVar[Reason]
     TOO_BUSY: _ClassVar[Reason]
+    CHAMPION_MOVED: _ClassVar[Reason]
 
 class Dtype(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -70,6 +71,7 @@ NORM_TOO_LARGE: Reason
 NOT_AUTHENTICATED: Reason
 NO_ROOM: Reason
 TOO_BUSY: Reason
+CHAMPION_MOVED: Reason
 DTYPE_UNSPECIFIED: Dtype
 FLOAT32: Dtype
 
@@ -130,7 +132,7 @@ class Spend(_message.Message):
     def __init__(self, unit: _Optional[str] = ..., noise_multiplier: _Optional[float] = ..., sample_rate: _Optional[float] = ..., steps: _Optional[int] = ..., clip: _Optional[float] = ...) -> None: ...
 
 class Attestation(_message.Message):
-    __slots__ = ("site", "population", "key", "update", "spend", "beside", "accountant", "epsilon_before", "epsilon_after", "delta_after", "ledger_sequence", "ledger_head", "public_key", "signature")
+    __slots__ = ("site", "population", "key", "update", "spend", "beside", "accountant", "epsilon_before", "epsilon_after", "delta_after", "ledger_sequence", "ledger_head", "public_key", "signature", "data_commitment")
     SITE_FIELD_NUMBER: _ClassVar[int]
     POPULATION_FIELD_NUMBER: _ClassVar[int]
     KEY_FIELD_NUMBER: _ClassVar[int]
@@ -145,6 +147,7 @@ class Attestation(_message.Message):
     LEDGER_HEAD_FIELD_NUMBER: _ClassVar[int]
     PUBLIC_KEY_FIELD_NUMBER: _ClassVar[int]
     SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    DATA_COMMITMENT_FIELD_NUMBER: _ClassVar[int]
     site: str
     population: str
     key: TaskKey
@@ -159,7 +162,8 @@ class Attestation(_message.Message):
     ledger_head: bytes
     public_key: bytes
     signature: bytes
-    def __init__(self, site: _Optional[str] = ..., population: _Optional[str] = ..., key: _Optional[_Union[TaskKey, _Mapping]] = ..., update: _Optional[str] = ..., spend: _Optional[_Union[Spend, _Mapping]] = ..., beside: _Optional[_Iterable[_Union[Spend, _Mapping]]] = ..., accountant: _Optional[str] = ..., epsilon_before: _Optional[float] = ..., epsilon_after: _Optional[float] = ..., delta_after: _Optional[float] = ..., ledger_sequence: _Optional[int] = ..., ledger_head: _Optional[bytes] = ..., public_key: _Optional[bytes] = ..., signature: _Optional[bytes] = ...) -> None: ...
+    data_commitment: bytes
+    def __init__(self, site: _Optional[str] = ..., population: _Optional[str] = ..., key: _Optional[_Union[TaskKey, _Mapping]] = ..., update: _Optional[str] = ..., spend: _Optional[_Union[Spend, _Mapping]] = ..., beside: _Optional[_Iterable[_Union[Spend, _Mapping]]] = ..., accountant: _Optional[str] = ..., epsilon_before: _Optional[float] = ..., epsilon_after: _Optional[float] = ..., delta_after: _Optional[float] = ..., ledger_sequence: _Optional[int] = ..., ledger_head: _Optional[bytes] = ..., public_key: _Optional[bytes] = ..., signature: _Optional[bytes] = ..., data_commitment: _Optional[bytes] = ...) -> None: ...
 
 class CountersignedHead(_message.Message):
     __slots__ = ("site", "population", "sequence", "head", "epsilon_after", "delta_after", "aggregator_key", "signature")
@@ -385,12 +389,14 @@ class StartReply(_message.Message):
     def __init__(self, run: _Optional[str] = ...) -> None: ...
 
 class WatchRequest(_message.Message):
-    __slots__ = ("run", "after")
+    __slots__ = ("run", "after", "past")
     RUN_FIELD_NUMBER: _ClassVar[int]
     AFTER_FIELD_NUMBER: _ClassVar[int]
+    PAST_FIELD_NUMBER: _ClassVar[int]
     run: str
     after: int
-    def __init__(self, run: _Optional[str] = ..., after: _Optional[int] = ...) -> None: ...
+    past: bool
+    def __init__(self, run: _Optional[str] = ..., after: _Optional[int] = ..., past: _Optional[bool] = ...) -> None: ...
 
 class Event(_message.Message):
     __slots__ = ("number", "run", "kind", "detail", "time")
@@ -534,3 +540,97 @@ class EvaluatedRequest(_message.Message):
 class EvaluatedReply(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
+
+class PromoteRequest(_message.Message):
+    __slots__ = ("model", "version", "expected_champion", "verdict")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_CHAMPION_FIELD_NUMBER: _ClassVar[int]
+    VERDICT_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    version: str
+    expected_champion: str
+    verdict: str
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., expected_champion: _Optional[str] = ..., verdict: _Optional[str] = ...) -> None: ...
+
+class Promotion(_message.Message):
+    __slots__ = ("model", "champion", "previous")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    CHAMPION_FIELD_NUMBER: _ClassVar[int]
+    PREVIOUS_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    champion: str
+    previous: str
+    def __init__(self, model: _Optional[str] = ..., champion: _Optional[str] = ..., previous: _Optional[str] = ...) -> None: ...
+
+class RollbackRequest(_message.Message):
+    __slots__ = ("model", "expected_champion", "reason")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_CHAMPION_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    expected_champion: str
+    reason: str
+    def __init__(self, model: _Optional[str] = ..., expected_champion: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class PromotionsRequest(_message.Message):
+    __slots__ = ("model",)
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    def __init__(self, model: _Optional[str] = ...) -> None: ...
+
+class PromotionsReply(_message.Message):
+    __slots__ = ("promotions",)
+    PROMOTIONS_FIELD_NUMBER: _ClassVar[int]
+    promotions: _containers.RepeatedCompositeFieldContainer[PromotionRecord]
+    def __init__(self, promotions: _Optional[_Iterable[_Union[PromotionRecord, _Mapping]]] = ...) -> None: ...
+
+class PromotionRecord(_message.Message):
+    __slots__ = ("number", "model", "kind", "state", "version", "expected_champion", "previous", "champion", "passed", "verdict_sha256", "reason", "detail", "operator", "began_at", "ended_at")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_CHAMPION_FIELD_NUMBER: _ClassVar[int]
+    PREVIOUS_FIELD_NUMBER: _ClassVar[int]
+    CHAMPION_FIELD_NUMBER: _ClassVar[int]
+    PASSED_FIELD_NUMBER: _ClassVar[int]
+    VERDICT_SHA256_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    DETAIL_FIELD_NUMBER: _ClassVar[int]
+    OPERATOR_FIELD_NUMBER: _ClassVar[int]
+    BEGAN_AT_FIELD_NUMBER: _ClassVar[int]
+    ENDED_AT_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    model: str
+    kind: str
+    state: str
+    version: str
+    expected_champion: str
+    previous: str
+    champion: str
+    passed: bool
+    verdict_sha256: str
+    reason: str
+    detail: str
+    operator: str
+    began_at: float
+    ended_at: float
+    def __init__(self, number: _Optional[int] = ..., model: _Optional[str] = ..., kind: _Optional[str] = ..., state: _Optional[str] = ..., version: _Optional[str] = ..., expected_champion: _Optional[str] = ..., previous: _Optional[str] = ..., champion: _Optional[str] = ..., passed: _Optional[bool] = ..., verdict_sha256: _Optional[str] = ..., reason: _Optional[str] = ..., detail: _Optional[str] = ..., operator: _Optional[str] = ..., began_at: _Optional[float] = ..., ended_at: _Optional[float] = ...) -> None: ...
+
+class AttachRequest(_message.Message):
+    __slots__ = ("run", "name", "content")
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    CONTENT_FIELD_NUMBER: _ClassVar[int]
+    run: str
+    name: str
+    content: bytes
+    def __init__(self, run: _Optional[str] = ..., name: _Optional[str] = ..., content: _Optional[bytes] = ...) -> None: ...
+
+class AttachReply(_message.Message):
+    __slots__ = ("sha256",)
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    sha256: str
+    def __init__(self, sha256: _Optional[str] = ...) -> None: ...

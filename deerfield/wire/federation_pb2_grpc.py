@@ -596,6 +596,26 @@ class RunsStub:
                 request_serializer=deerfield_dot_wire_dot_federation__pb2.EvaluatedRequest.SerializeToString,
                 response_deserializer=deerfield_dot_wire_dot_federation__pb2.EvaluatedReply.FromString,
                 _registered_method=True)
+        self.Promote = channel.unary_unary(
+                '/deerfield.wire.v1.Runs/Promote',
+                request_serializer=deerfield_dot_wire_dot_federation__pb2.PromoteRequest.SerializeToString,
+                response_deserializer=deerfield_dot_wire_dot_federation__pb2.Promotion.FromString,
+                _registered_method=True)
+        self.Rollback = channel.unary_unary(
+                '/deerfield.wire.v1.Runs/Rollback',
+                request_serializer=deerfield_dot_wire_dot_federation__pb2.RollbackRequest.SerializeToString,
+                response_deserializer=deerfield_dot_wire_dot_federation__pb2.Promotion.FromString,
+                _registered_method=True)
+        self.Promotions = channel.unary_unary(
+                '/deerfield.wire.v1.Runs/Promotions',
+                request_serializer=deerfield_dot_wire_dot_federation__pb2.PromotionsRequest.SerializeToString,
+                response_deserializer=deerfield_dot_wire_dot_federation__pb2.PromotionsReply.FromString,
+                _registered_method=True)
+        self.Attach = channel.unary_unary(
+                '/deerfield.wire.v1.Runs/Attach',
+                request_serializer=deerfield_dot_wire_dot_federation__pb2.AttachRequest.SerializeToString,
+                response_deserializer=deerfield_dot_wire_dot_federation__pb2.AttachReply.FromString,
+                _registered_method=True)
 
 
 class RunsServicer:
@@ -662,6 +682,34 @@ class RunsServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Promote(self, request, context):
+        """Writes a gate's verdict to a model's version in MLflow; one that passed makes the version the champion.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Rollback(self, request, context):
+        """Gives a model its previous champion back.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Promotions(self, request, context):
+        """What has become of a model's champion so far.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Attach(self, request, context):
+        """Takes a small file about a run, which becomes an artifact of its MLflow run.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RunsServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -709,6 +757,26 @@ def add_RunsServicer_to_server(servicer, server):
                     servicer.Evaluated,
                     request_deserializer=deerfield_dot_wire_dot_federation__pb2.EvaluatedRequest.FromString,
                     response_serializer=deerfield_dot_wire_dot_federation__pb2.EvaluatedReply.SerializeToString,
+            ),
+            'Promote': grpc.unary_unary_rpc_method_handler(
+                    servicer.Promote,
+                    request_deserializer=deerfield_dot_wire_dot_federation__pb2.PromoteRequest.FromString,
+                    response_serializer=deerfield_dot_wire_dot_federation__pb2.Promotion.SerializeToString,
+            ),
+            'Rollback': grpc.unary_unary_rpc_method_handler(
+                    servicer.Rollback,
+                    request_deserializer=deerfield_dot_wire_dot_federation__pb2.RollbackRequest.FromString,
+                    response_serializer=deerfield_dot_wire_dot_federation__pb2.Promotion.SerializeToString,
+            ),
+            'Promotions': grpc.unary_unary_rpc_method_handler(
+                    servicer.Promotions,
+                    request_deserializer=deerfield_dot_wire_dot_federation__pb2.PromotionsRequest.FromString,
+                    response_serializer=deerfield_dot_wire_dot_federation__pb2.PromotionsReply.SerializeToString,
+            ),
+            'Attach': grpc.unary_unary_rpc_method_handler(
+                    servicer.Attach,
+                    request_deserializer=deerfield_dot_wire_dot_federation__pb2.AttachRequest.FromString,
+                    response_serializer=deerfield_dot_wire_dot_federation__pb2.AttachReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -955,6 +1023,114 @@ class Runs:
             '/deerfield.wire.v1.Runs/Evaluated',
             deerfield_dot_wire_dot_federation__pb2.EvaluatedRequest.SerializeToString,
             deerfield_dot_wire_dot_federation__pb2.EvaluatedReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Promote(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/deerfield.wire.v1.Runs/Promote',
+            deerfield_dot_wire_dot_federation__pb2.PromoteRequest.SerializeToString,
+            deerfield_dot_wire_dot_federation__pb2.Promotion.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Rollback(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/deerfield.wire.v1.Runs/Rollback',
+            deerfield_dot_wire_dot_federation__pb2.RollbackRequest.SerializeToString,
+            deerfield_dot_wire_dot_federation__pb2.Promotion.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Promotions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/deerfield.wire.v1.Runs/Promotions',
+            deerfield_dot_wire_dot_federation__pb2.PromotionsRequest.SerializeToString,
+            deerfield_dot_wire_dot_federation__pb2.PromotionsReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Attach(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/deerfield.wire.v1.Runs/Attach',
+            deerfield_dot_wire_dot_federation__pb2.AttachRequest.SerializeToString,
+            deerfield_dot_wire_dot_federation__pb2.AttachReply.FromString,
             options,
             channel_credentials,
             insecure,

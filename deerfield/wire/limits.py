@@ -1,6 +1,6 @@
 """Sizes and times that both sides of the wire must agree on."""
 
-PROTOCOL = 3  # the version spoken here; 1 had no attestations, and 2 said nothing of an upload's turn
+PROTOCOL = 4  # the version spoken here; 1 had no attestations, 2 no turn of an upload, 3 no commitment to the data
 
 MESSAGE_BYTES = 8 << 20
 METADATA_BYTES = 16 << 10  # of one call, keys and values
@@ -16,6 +16,11 @@ METRICS = 64  # in one update or evaluation
 RELEASES = 16  # of one run beside its updates
 NOISE = (0.01, 1e6)  # multipliers that an accountant can handle, in seconds; or 0, which costs infinity
 LEDGER_ENTRIES = 2**53  # no sequence is above it: every JSON reader and database can hold it
+VERDICT_BYTES = 1 << 20  # of a gate's verdict as JSON
+RULES = 64  # in a verdict
+ATTACHMENT_BYTES = 4 << 20  # of a file about a run
+ATTACHMENTS = 64  # of one run, by name
+PROMOTIONS = 1000  # of one model in an answer: the newest ones
 DETAIL_CHARS = 2000  # of a reason that a person reads
 
 UNREAD_BYTES = 512 << 10  # of a stream that the server does not read yet, HTTP/2's window: 17 MB/s at 30 ms and back

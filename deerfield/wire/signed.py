@@ -41,6 +41,7 @@ def encode_attestation(attestation: Attestation) -> pb.Attestation:
         delta_after=attestation.delta_after,
         ledger_sequence=attestation.ledger_sequence,
         ledger_head=bytes.fromhex(attestation.ledger_head),
+        data_commitment=bytes.fromhex(attestation.data_commitment),
         public_key=bytes.fromhex(attestation.public_key),
         signature=bytes.fromhex(attestation.signature),
     )
@@ -68,6 +69,9 @@ def decode_attestation(message: pb.Attestation) -> Attestation:
         delta_after=_delta(message.delta_after),
         ledger_sequence=_sequence(message.ledger_sequence),
         ledger_head=sha256_name(message.ledger_head),
+        data_commitment=exactly(KEY_BYTES, message.data_commitment, "a data commitment")
+        if message.data_commitment
+        else "",
         public_key=exactly(KEY_BYTES, message.public_key, "a public key"),
         signature=exactly(SIGNATURE_BYTES, message.signature, "a signature"),
     )

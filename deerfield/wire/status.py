@@ -41,6 +41,7 @@ TABLE: Mapping[type[errors.DeerfieldError], tuple[grpc.StatusCode, str]] = {  # 
     errors.LedgerBehind: (Code.FAILED_PRECONDITION, "the hospital reconciles its ledger: deerfield ledger reconcile"),
     errors.PolicyRefused: (Code.FAILED_PRECONDITION, "the hospital's policy decides; ask for what it allows"),
     errors.BadAttestation: (Code.FAILED_PRECONDITION, "compare the site's ledger and key with the aggregator's record"),
+    errors.ChampionMoved: (Code.ABORTED, "compare with the champion that there is now, and ask again"),
     errors.InvalidInput: (Code.INVALID_ARGUMENT, "mend the run file"),
     errors.NoRoom: (Code.UNAVAILABLE, "make room at the aggregator; until then the call is tried again"),
 }
@@ -52,7 +53,10 @@ REASONS: Mapping[str, type[errors.DeerfieldError]] = {
 _NAMES = {error: reason for reason, error in REASONS.items()}
 _AWAY: Mapping[type[errors.DeerfieldError], tuple[grpc.StatusCode, str]] = {  # no refusal: the caller asks again
     errors.Superseded: (Code.UNAVAILABLE, "another aggregator answers from here on"),
-    errors.Unreachable: (Code.UNAVAILABLE, "the aggregator cannot reach its database or its tensors; ask again"),
+    errors.Unreachable: (
+        Code.UNAVAILABLE,
+        "the aggregator cannot reach its database, tensors or MLflow; ask again",
+    ),
 }
 _CROWDED = "Concurrent RPC limit exceeded"  # gRPC's own words, without an ErrorInfo
 _AGAIN = {Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED, Code.CANCELLED}

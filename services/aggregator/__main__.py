@@ -110,6 +110,7 @@ def build(settings: Settings, reached: OnDurable = ignore) -> Aggregator:
         make=make,
         clock=clock,
         key=keyfile.load(settings.key),
+        reached=reached,
     )
     built = assemble_aggregator(desk, settings.lost_after_s, settings.retention, settings.bounds)
     return replace(built, drain_s=settings.drain_s)

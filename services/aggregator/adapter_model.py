@@ -1,15 +1,17 @@
 """A registered adapter as an MLflow model: code that travels with it and depends on nothing of deerfield.
 
 Input: a column `text`, or a column `image` with the bytes of image files. Output: the probability of each label. The
-base model is found by the name in the model's config (a folder, `package:NAME` or a hub id), which a caller may
-override: `mlflow.pyfunc.load_model(uri, model_config={"base": "/models/base"})`. Another base than the one the adapter
-was trained on is refused. What turns a base's output into features is what services.client does, said once more.
+base model is found by the name in the model's config (a folder, or `package:NAME`), which a caller may override:
+`mlflow.pyfunc.load_model(uri, model_config={"base": "/models/base"})`; where there is none of that name, by its digest
+among the folders in `DEERFIELD_BASES`, and last as a hub id. Another base than the one the adapter was trained on is
+refused. What turns a base's output into features is what services.client does, said once more.
 """
 
 import hashlib
 import importlib.util
 import io
 import json
+import os
 import warnings
 from functools import cached_property
 from pathlib import Path
@@ -29,6 +31,7 @@ DECISIVE = (  # the files of a base that its digest covers
     "pytorch_model*.bin",
 )
 LEARNT_POOLERS = ("bert", "roberta", "vit", "deit")  # left out: checkpoints may lack it
+BASES = "DEERFIELD_BASES"  # an environment variable: a folder of base models, one in each folder under it
 TWO_TOWERS = ("clip", "vision-text-dual-encoder")
 BATCH = 64
 
@@ -46,7 +49,7 @@ class AdapterModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]  # mlflow i
         folder = Path(context.artifacts["adapter"])
         spec = json.loads((folder / "deerfield.json").read_text())["spec"]
         self.labels, self.described = spec["labels"], spec["model"]
-        self.folder = _located(context.model_config["base"])
+        self.folder = _located(context.model_config["base"], self.described["digest"])
         _check_digest(self.folder, self.described["digest"])
         self.base = transformers.AutoModel.from_pretrained(self.folder, dtype=torch.float32).eval()
         if self.base.config.model_type in LEARNT_POOLERS:
@@ -146,27 +149,71 @@ def _pooled_image(outputs: Any, inputs: Any, pooling: str) -> Any:
     return hidden[:, 0] if pooling == "cls" or outputs.pooler_output is None else outputs.pooler_output.flatten(1)
 
 
-def _located(base: str) -> Path:
-    if base.startswith("package:"):
-        package = importlib.util.find_spec(base.removeprefix("package:"))
-        places = (package.submodule_search_locations if package else None) or []
-        found = (config for place in places for config in Path(place).rglob("config.json"))
-        configs = sorted(found, key=lambda config: (len(config.parts), config))
-        return next(config.parent for config in configs if "model_type" in json.loads(config.read_text("utf-8")))
+def _located(base: str, digest: str | None) -> Path:
+    """Where the base is: by its name, else by its digest, else on the hub; raises ValueError where it is nowhere."""
+    if (package := _packaged(base)) is not None:
+        return package
     if Path(base).is_dir():
         return Path(base)
-    from huggingface_hub import snapshot_download
+    if (held := _held(digest)) is not None:
+        return held
+    where = (
+        f"{BASES}={os.environ[BASES]} has none with digest {digest}" if os.environ.get(BASES) else f"{BASES} is not set"
+    )
+    try:
+        from huggingface_hub import snapshot_download
 
-    return Path(snapshot_download(base))
+        return Path(snapshot_download(base))
+    except Exception as error:  # no such id, no network, no permission: of many libraries
+        raise ValueError(
+            f"base model {base!r} is no folder or installed package, {where}, and it is not to be had as a hub id "
+            f"({type(error).__name__}); put it into a folder under {BASES}, or name its folder with model_config "
+            '{"base": FOLDER}'
+        ) from error
+
+
+def _packaged(base: str) -> Path | None:
+    """The first model in an installed package, if the name is one's."""
+    if not base.startswith("package:"):
+        return None
+    try:
+        package = importlib.util.find_spec(base.removeprefix("package:"))
+    except ModuleNotFoundError:  # of a name with dots
+        package = None
+    places = (package.submodule_search_locations if package else None) or []
+    found = (config for place in places for config in Path(place).rglob("config.json"))
+    configs = sorted(found, key=lambda config: (len(config.parts), config))
+    models = (config.parent for config in configs if "model_type" in json.loads(config.read_text("utf-8")))
+    return next(models, None)
+
+
+def _held(digest: str | None) -> Path | None:
+    """The folder under `DEERFIELD_BASES` whose content has the digest, whatever it is called."""
+    place = os.environ.get(BASES)
+    if digest is None or not place:
+        return None
+    if not Path(place).is_dir():
+        raise ValueError(f"{BASES} is {place}, which is no folder; name one that holds a folder for each base model")
+    # those that are called by their digest first: hashing gigabytes takes its time
+    folders = sorted(
+        (each for each in Path(place).iterdir() if each.is_dir()), key=lambda each: (each.name != digest, each)
+    )
+    return next((each for each in folders if (each / "config.json").is_file() and _digest(each) == digest), None)
 
 
 def _check_digest(folder: Path, expected: str | None) -> None:
+    found = _digest(folder)
+    if expected is not None and found != expected:
+        raise ValueError(f"base {folder} has digest {found}, the adapter was trained on {expected}")
+
+
+def _digest(folder: Path) -> str:
+    """sha256 over the files that decide what the base computes."""
     sha = hashlib.sha256()
     for path in sorted({path for pattern in DECISIVE for path in folder.glob(pattern)}, key=lambda path: path.name):
         with path.open("rb") as file:
             sha.update(f"{path.name}\0{hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
-    if expected is not None and sha.hexdigest() != expected:
-        raise ValueError(f"base {folder} has digest {sha.hexdigest()}, the adapter was trained on {expected}")
+    return sha.hexdigest()
 
 
 def _show_geometry(base: Any) -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from deerfield.durable import OnDurable, ignore
 from deerfield.runspec import RunSpec
 from deerfield.strategy import Strategy
 from services.aggregator.blobstore.blobs import Blobs
@@ -23,3 +24,4 @@ class Desk:
     clock: Callable[[], float]  # seconds since the epoch; nobody sets it while the aggregator runs
     key: Ed25519PrivateKey  # countersigns ledgers' heads
     presence: Presence = field(default_factory=Presence)
+    reached: OnDurable = ignore  # told each point at which a crash would be told apart, beside those of the stores

@@ -1,12 +1,9 @@
 """Closes phases as they fall due: decisions on the event loop, computation on a thread."""
 
 import asyncio
-import threading
 from collections.abc import Callable
-from concurrent.futures import Future
 from contextlib import AbstractContextManager, nullcontext
-from contextvars import copy_context
-from typing import TypeAlias, TypeVar
+from typing import TypeAlias
 
 import structlog
 
@@ -16,12 +13,12 @@ from services.aggregator.rounds.coordinator import Coordinator
 from services.aggregator.rpc.drain import Drain
 from services.aggregator.rpc.log_context import phase_context
 from services.aggregator.rpc.pulse import Pulse
+from services.aggregator.threads import on_a_thread
 
 TICK_S = 1.0  # how late a deadline or a lost site may be noticed
 LONGEST_S = 10.0  # between two attempts while the database is away or a disk is full
 LONGEST_PAUSE_S = 60.0  # between two attempts, while a phase's tensors cannot be read or written
 
-Answer = TypeVar("Answer")
 Timed: TypeAlias = Callable[[], AbstractContextManager[object]]
 
 log = structlog.get_logger()
@@ -57,7 +54,7 @@ async def _close_one(coordinator: Coordinator, pauses_s: dict[Key, float], timed
     with phase_context(closing.key):
         try:
             with timed():
-                closed = await _on_a_thread(closing.compute)
+                closed = await on_a_thread(closing.compute, "aggregation")
         except Unreachable:  # told where it happened: this phase's tensors are away, and other runs go on
             again_s = pauses_s[closing.key] = min(2 * pauses_s.get(closing.key, 0.5), LONGEST_PAUSE_S)
             log.info("aggregation waits for its tensors", again_s=again_s)
@@ -71,19 +68,3 @@ async def _close_one(coordinator: Coordinator, pauses_s: dict[Key, float], timed
             if coordinator.publish(closing, closed):
                 log.info("phase published", updates=len(closing.sealed), tasks=len(closing.tasks))
     return True
-
-
-async def _on_a_thread(compute: Callable[[], Answer]) -> Answer:
-    """As asyncio.to_thread, on a thread that the end of the process does not wait for."""
-    done: Future[Answer] = Future()
-    done.set_running_or_notify_cancel()  # whoever waits may be cancelled, this may not
-
-    def work() -> None:
-        try:
-            done.set_result(compute())
-        except BaseException as error:
-            done.set_exception(error)
-
-    here = copy_context()  # what the log says of the phase
-    threading.Thread(target=here.run, args=(work,), name="aggregation", daemon=True).start()
-    return await asyncio.wrap_future(done)

@@ -5,11 +5,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
 from services.aggregator.assembly import DRAIN_S, LOST_AFTER_S
-from services.aggregator.blobstore.bucket import ACCESS, FORM, SECRET
 from services.aggregator.bounds import Bounds
 from services.aggregator.clock import CLOCK_SKEW_S
 from services.aggregator.sql.address import FORMS
 from services.aggregator.sql.database import TAKEOVER_S
+from services.objects import ACCESS, FORM, SECRET
 
 ABOUT = (
     "Serves a federation: hands tasks to its sites, takes their updates in, and publishes what they have trained. "

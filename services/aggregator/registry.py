@@ -1,6 +1,8 @@
 """Registers a run's adapter: PEFT format, kilobytes, a pyfunc whose code is `adapter_model.py`; no torch is needed."""
 
+import struct
 import warnings
+import zlib
 from collections.abc import Mapping
 from contextlib import redirect_stderr
 from dataclasses import dataclass
@@ -17,7 +19,8 @@ from services.aggregator.rounds.recorder import Registered
 ALIAS = "candidate"
 MODEL_CODE = Path(__file__).with_name("adapter_model.py")
 REQUIREMENTS = ("mlflow==3.17.2", "torch==2.13.0", "transformers==5.23.0", "peft==0.21.2", "safetensors>=0.8", "pillow")
-EXAMPLES = {"text": "The scan shows no sign of disease.", "image": "(the bytes of a PNG or JPEG file)"}
+TEXT_EXAMPLE = "The scan shows no sign of disease."
+SIDE = 32  # pixels, of the example of an image
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +32,7 @@ class Release:
     adapter: Tensors
     digest: str
     epsilon: Mapping[str, float]  # of each site
+    step: int = 0  # of its last phase: MLflow copies the metrics of that step to the model
 
     @property
     def tags(self) -> Mapping[str, str]:
@@ -64,25 +68,59 @@ def _known(client: Any, release: Release) -> str | None:
 
 def _log_version(client: Any, mlflow_run: str, release: Release) -> str:
     import mlflow
+    import pandas as pd
 
     spec = release.spec
     with TemporaryDirectory() as folder:
         adapter = Path(folder) / "adapter"
         peft_folder.write(adapter, spec, release.adapter)
-        with mlflow.start_run(run_id=mlflow_run), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", ".*input example was not provided", UserWarning)  # it would be executed
+        with warnings.catch_warnings():
             warnings.filterwarnings("ignore", ".*Any type hint is inferred", UserWarning)  # MLflow, of its own code
-            info = mlflow.pyfunc.log_model(
+            warnings.filterwarnings("ignore", "Operation with range is deprecated")  # the same, on pandas 3
+            # what `pyfunc.log_model` calls, but for two things: no run is opened or ended in this process, whoever has
+            # opened it, and the example is held against the signature without the model, which needs torch
+            info = mlflow.models.Model.log(
+                artifact_path=None,
+                flavor=_Unexecuted,
+                flavor_name="pyfunc.ModelFromCode",
+                validate_serving_input=False,
+                run_id=mlflow_run,
+                step=release.step,
                 name="adapter",
                 python_model=str(MODEL_CODE),
                 artifacts={"adapter": str(adapter)},
                 model_config={"base": spec.model.base},
                 signature=_signature(spec),
+                input_example=pd.DataFrame({spec.model.input: [_example(spec)]}),
                 pip_requirements=list(REQUIREMENTS),
             )
-    client.log_dict(mlflow_run, {spec.model.input: [EXAMPLES[spec.model.input]]}, "input_example.json")
     with redirect_stderr(StringIO()):  # it prints what it did, in no form of a log, and turns that on again by itself
         return str(mlflow.register_model(info.model_uri, spec.name, tags=dict(release.tags)).version)
+
+
+class _Unexecuted:
+    """The pyfunc flavor as `Model.log` wants one; what is meant for `Model.log` alone goes no further."""
+
+    @staticmethod
+    def save_model(path: str, mlflow_model: Any, *, validate_serving_input: bool, **settings: Any) -> None:
+        """Writes the model's folder."""
+        import mlflow
+
+        mlflow.pyfunc.save_model(path=path, mlflow_model=mlflow_model, **settings)
+
+
+def _example(spec: RunSpec) -> str | bytes:
+    """One input: a sentence, or a grey PNG file."""
+    if spec.model.input == "text":
+        return TEXT_EXAMPLE
+    rows = b"".join(b"\0" + bytes(range(0, 8 * SIDE, 8)) for _ in range(SIDE))  # each after its filter, which is none
+    header = struct.pack(">IIBBBBB", SIDE, SIDE, 8, 0, 0, 0, 0)  # 8 bits of grey for each pixel
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(kind, content) for kind, content in chunks)
+
+
+def _chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
 
 def _signature(spec: RunSpec) -> Any:

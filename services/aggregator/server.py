@@ -16,8 +16,11 @@ from deerfield.errors import InvalidInput
 from deerfield.exchange import Event
 from deerfield.wire import federation_pb2_grpc as rpc
 from services.aggregator.assembly import Aggregator
+from services.aggregator.attaching import Attaching
 from services.aggregator.auditing.decisions import Decisions
 from services.aggregator.blobstore.collector import collecting
+from services.aggregator.champions.promotions import Promotions
+from services.aggregator.champions.redoing import redoing
 from services.aggregator.driver import drive
 from services.aggregator.metrics import Metrics
 from services.aggregator.rounds.recorder import Recorder, Tracking
@@ -40,6 +43,7 @@ from services.telemetry.exposition import exposed
 
 PROBES = 64  # calls at once on the probe port
 GRACE_S = 1.0  # for calls that are under way when the server stops; clients ask again
+PROMOTION_GRACE_S = 5.0  # its intent is written down: the next start does the rest
 RECORDER_GRACE_S = 30.0  # a model may be on its way to the registry
 
 
@@ -72,7 +76,7 @@ async def serving(
     """
     desk, loop, health = aggregator.desk, asyncio.get_running_loop(), HealthServicer()
     note_departed()
-    shared = _Shared(aggregator)
+    shared = _Shared(aggregator, tracking)
     pulse, drain, decisions, metrics = shared.pulse, shared.drain, shared.decisions, shared.metrics
     metrics.read(desk, shared.traffic.admission, aggregator.lost_after_s, gate.expires if gate else None)
     data = _data_server(aggregator, identify, gate, shared)
@@ -91,16 +95,18 @@ async def serving(
             recording = group.create_task(_until_over(recorder))
             collection = group.create_task(collecting(aggregator.collector))
             auditing = group.create_task(decisions.follow())
+            promoting = [group.create_task(redoing(shared.promotions))] if tracking.models else []
             warning = [group.create_task(gate.warning())] if gate else []
             with exposed(metrics.registry, asked.metrics) as fetched:
                 yield replace(ports, metrics=fetched)
                 await health.enter_graceful_shutdown()
                 await _drained(drain, pulse, shared.traffic.admission, driving, aggregator.drain_s)
-            for task in (driving, recording, collection, auditing, *warning):
+            for task in (driving, recording, collection, auditing, *promoting, *warning):
                 task.cancel()
     finally:
         await health.enter_graceful_shutdown()
         await asyncio.gather(data.stop(GRACE_S), probes.stop(GRACE_S))
+        await asyncio.to_thread(shared.promotions.stop, PROMOTION_GRACE_S)
         await asyncio.to_thread(recorder.stop, RECORDER_GRACE_S)
     decisions.flush()  # behind an orderly end only: what broke the server may have been the database
     decisions.process("ended")
@@ -109,7 +115,9 @@ async def serving(
 class _Shared:
     """What the data port and the tasks beside it have in common."""
 
-    def __init__(self, aggregator: Aggregator) -> None:
+    def __init__(self, aggregator: Aggregator, tracking: Tracking) -> None:
+        self.promotions = Promotions(aggregator.desk, tracking.models)
+        self.attaching = Attaching(aggregator.desk, tracked=tracking.models is not None)
         self.pulse, self.drain, self.metrics = Pulse(), Drain(), Metrics()
         self.traffic = Traffic(aggregator.bounds, self.metrics, aggregator.intake.hear)
         self.decisions = Decisions(aggregator.desk.store, aggregator.desk.clock)
@@ -126,7 +134,8 @@ def _data_server(aggregator: Aggregator, identify: Identify, gate: Gate | None, 
     data = grpc.aio.server(options=bounds.options(), interceptors=guards, maximum_concurrent_rpcs=most)
     federation = FederationServicer(aggregator, shared.pulse, identify, shared.traffic)
     rpc.add_FederationServicer_to_server(federation, data)
-    rpc.add_RunsServicer_to_server(RunsServicer(aggregator, shared.pulse, identify), data)
+    runs = RunsServicer(aggregator, shared.pulse, identify, shared.promotions, shared.attaching)
+    rpc.add_RunsServicer_to_server(runs, data)
     add_reflection(data)
     return data
 

@@ -1,19 +1,28 @@
 """MLflow, and its only writer: parameters when a run starts, one batch of metrics and one object for each phase.
 
-A phase is one step. Everything carries the time of its event, so that telling an event twice changes nothing.
+A phase is one step; what sites have spent is by round, once it is over. Everything carries the time of its event, so
+that telling an event twice changes nothing.
 """
 
 import logging
 import os
+import threading
 from collections.abc import Mapping
 from math import inf
+from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
 from typing import Any, cast
 
+from deerfield import mirror
 from deerfield.exchange import Event, Key
 from deerfield.manifest import assemble
+from services.aggregator import lineage
+from services.aggregator.champions.mlflow_models import MlflowModels
 from services.aggregator.desk import Desk
+from services.aggregator.ledger_mirror import artifact, keep, phase_mirror
 from services.aggregator.registry import Release, register
 from services.aggregator.rounds.recorder import Registered
+from services.aggregator.sql.attachments import Attachment
 from services.aggregator.sql.records import RunRow
 
 RUN_TAG = "deerfield.run"
@@ -23,6 +32,7 @@ EPSILONS = ("epsilon", "epsilon_total")  # of this run; of the site's population
 ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",  # a hospital's run is nobody else's business
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # one line of our own stands there, and nothing else
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # MLflow's own 7, with pauses that double, take minutes; 1 has no pause
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",  # seconds
 }
@@ -42,6 +52,8 @@ class MlflowTracking:
         self._artifacts = artifacts
         self._adopted = adopted
         self._runs: dict[str, str] = {}  # by our run id
+        self._registering = threading.Lock()  # the alias of a candidate is about to move
+        self.models = MlflowModels(self._client, uri, self._registering)
 
     def record(self, event: Event) -> Registered | None:
         """Writes an event down; after a run's last phase, registers its adapter."""
@@ -58,28 +70,56 @@ class MlflowTracking:
             self._client().set_terminated(self._run(row), status=STATUS[event.kind], end_time=_milliseconds(event))
         return None
 
+    def attach(self, file: Attachment) -> None:
+        """Logs a file as an artifact of the run's, in the place of one before it."""
+        with self._desk.store.edge() as edge:
+            row = edge.run(file.run)
+        content = self._desk.published.get(file.sha256)
+        mlflow_run, where = self._run(row), PurePosixPath(file.name)
+        with TemporaryDirectory() as folder:
+            path = Path(folder) / where.name
+            path.write_bytes(content)
+            self._client().log_artifact(mlflow_run, str(path), str(where.parent) if len(where.parts) > 1 else None)
+
     def _started(self, row: RunRow) -> None:
         from mlflow.entities import Param, RunTag
 
         parameters = _flat(row.spec.model_dump(mode="json", exclude=set(NOT_PARAMETERS)))
-        tags = {"deerfield.spec_sha256": row.spec.sha256, "deerfield.strategy": str(row.spec.strategy["name"])}
+        known = {"deerfield.spec_sha256": row.spec.sha256, "deerfield.strategy": str(row.spec.strategy["name"])}
+        tags = {**known, **lineage.tags(row)}
         self._client().log_batch(
             self._run(row),
             params=[Param(name, value) for name, value in parameters.items()],
             tags=[RunTag(name, value) for name, value in tags.items()],
         )
         self._client().log_text(self._run(row), row.spec.canonical(), "run.json")
+        self._client().log_dict(self._run(row), self._lineage(row), lineage.NAME)
 
     def _published(self, row: RunRow, event: Event) -> Registered | None:
         detail = event.detail
         numbers = {name: detail[name] for name in NUMBERS}
-        spent = {f"{name}/{site}": value for name in EPSILONS for site, value in detail[name].items()}
         told = {f"{name}/{site}": value for site, each in detail["metrics"].items() for name, value in each.items()}
-        self._log(row, event, {name: value for name, value in (numbers | spent | told).items() if value is not None})
+        self._log(row, event, numbers | told)
+        if detail["phase"] == len(self._desk.make(row.spec).declares.phases) - 1:
+            spent = {f"privacy/{name}/{site}": value for name in EPSILONS for site, value in detail[name].items()}
+            self._log(row, event, spent, step=detail["round"])
         path = f"phases/{self._step(row, event):06d}.json"
         self._client().log_dict(self._run(row), {"time": event.time, **detail}, path)
+        self._mirror(row, event)
+        if detail["last"]:
+            self._client().log_dict(self._run(row), self._lineage(row), lineage.NAME)
         # where sites keep models of their own, nobody trained the shared one
         return self._register(row, event) if detail["last"] and not detail["personal"] else None
+
+    def _mirror(self, row: RunRow, event: Event) -> None:
+        found = phase_mirror(self._desk, row, (event.detail["round"], event.detail["phase"]))
+        path = mirror.name(self._step(row, event), found.key.incarnation)
+        keep(self._client(), self._run(row), path, mirror.encode(found))
+
+    def _lineage(self, row: RunRow) -> Mapping[str, object]:
+        with self._desk.store.edge() as edge:
+            attested = edge.uploads.attested(row)
+        return lineage.lineage(row, attested, artifact(self._client(), self._run(row), lineage.MANIFEST))
 
     def _register(self, row: RunRow, event: Event) -> Registered:
         detail = event.detail
@@ -95,14 +135,18 @@ class MlflowTracking:
             adapter=assemble(state.shared, self._desk.published.get),
             digest=state.shared.digest,
             epsilon=epsilon,
+            step=self._step(row, event),
         )
-        return register(self._client(), self._run(row), release)
+        with self._registering:
+            return register(self._client(), self._run(row), release)
 
-    def _log(self, row: RunRow, event: Event, values: Mapping[str, float]) -> None:
+    def _log(self, row: RunRow, event: Event, values: Mapping[str, float | None], step: int | None = None) -> None:
+        """Logs what is known of `values`, by `step`, or else by that of the phase."""
         from mlflow.entities import Metric
 
-        time, step = _milliseconds(event), self._step(row, event)
-        metrics = [Metric(name, float(value), time, step) for name, value in values.items()]
+        time, step = _milliseconds(event), self._step(row, event) if step is None else step
+        known = {name: float(value) for name, value in values.items() if value is not None}
+        metrics = [Metric(name, value, time, step) for name, value in known.items()]
         self._client().log_batch(self._run(row), metrics=metrics)
 
     def _step(self, row: RunRow, event: Event) -> int:

@@ -1,7 +1,9 @@
 """`python -m services.client`: the composition root of everything that needs torch.
 
 `site` answers tasks; `prepare` splits data and describes the model for an embedded run, `describe` the model alone;
-`follow` scores every phase of a run on data that belongs to the consortium; `evaluate` scores one adapter folder;
+`partition` writes each site's part of data that the hub owns;
+`follow` scores every phase of a run on data that belongs to the consortium; `evaluate` scores one adapter folder,
+`score` several, example by example;
 `register`, `plan` and `reconcile` serve an operator between runs, without torch.
 """
 
@@ -48,9 +50,10 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_run(commands: Commands) -> None:
     """What takes part in a run, or prepares one."""
-    site = commands.add_parser("site", help="answer the tasks of a run until it ends")
-    for flag in ("--site", "--aggregator", "--run"):
+    site = commands.add_parser("site", help="answer the tasks of a run until it ends, or of any run")
+    for flag in ("--site", "--aggregator"):
         site.add_argument(flag, required=True)
+    site.add_argument("--run", default="", help="the run; default: any that this site is a member of")
     site.add_argument("--policy", type=Path, required=True)
     site.add_argument("--state", type=Path, required=True, help="folder of the ledgers, the key and the stored updates")
     _add_tls(site)
@@ -63,6 +66,11 @@ def _add_run(commands: Commands) -> None:
     prepare.add_argument("--out", type=Path, required=True)
     prepare.add_argument("--pooled", action="store_true")
     prepare.set_defaults(command=_prepare)
+
+    partition = commands.add_parser("partition", help="write each site's part of data that the hub owns")
+    partition.add_argument("--run", type=Path, required=True)
+    partition.add_argument("--destination", required=True, help="a folder, or s3://BUCKET/PREFIX")
+    partition.set_defaults(command=_partition)
 
     describe = commands.add_parser("describe", help="say what a run file leaves to its base model")
     describe.add_argument("--spec", type=Path, required=True)
@@ -80,9 +88,16 @@ def _add_run(commands: Commands) -> None:
     evaluate = commands.add_parser("evaluate", help="score an adapter folder on a data file")
     for flag in ("--adapter", "--data", "--label"):
         evaluate.add_argument(flag, required=True)
-    for flag in ("--base", "--input", "--rows"):
+    for flag in ("--base", "--input", "--rows", "--patient", "--site"):
         evaluate.add_argument(flag)
+    evaluate.add_argument("--scores", type=Path, help="npz for what the model says of each example")
+    evaluate.add_argument("--untrained", action="store_true", help="score the base under the state before training")
     evaluate.set_defaults(command=_evaluate)
+
+    score = commands.add_parser("score", help="what several models say of each example of one data file")
+    score.add_argument("--request", type=Path, required=True, help="JSON: source, training, models")
+    score.add_argument("--out", type=Path, required=True, help="folder of an npz for each model")
+    score.set_defaults(command=_score)
 
 
 def _add_between_runs(commands: Commands) -> None:
@@ -129,7 +144,7 @@ def _site(arguments: argparse.Namespace) -> None:
     from services.client.site import Site
     from services.telemetry.exposition import exposed
 
-    structlog.contextvars.bind_contextvars(site=arguments.site, run=arguments.run)
+    structlog.contextvars.bind_contextvars(site=arguments.site, **({"run": arguments.run} if arguments.run else {}))
     structlog.get_logger().info("site starts", pid=os.getpid())
     rules, way = policy.load(arguments.policy), connection.way(arguments)
     with (
@@ -164,6 +179,14 @@ def _prepare(arguments: argparse.Namespace) -> None:
     (arguments.out / "prepared.json").write_text(json.dumps(found, indent=2))
 
 
+def _partition(arguments: argparse.Namespace) -> None:
+    from deerfield.runfile import RunFile
+    from services.client import parts, store
+
+    file = RunFile.model_validate_json(arguments.run.read_text())
+    print(json.dumps(parts.partition(file, store.open_store(arguments.destination))), flush=True)
+
+
 def _describe(arguments: argparse.Namespace) -> None:
     from deerfield.runspec import RunSpec
     from services.client.describe import describe
@@ -190,9 +213,19 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     from deerfield.runfile import Source
     from services.client import evaluator
 
-    known = {"path": arguments.data, "label": arguments.label, "rows": arguments.rows, "input": arguments.input}
+    keys = ("label", "rows", "input", "patient", "site")
+    known = {"path": arguments.data, **{key: getattr(arguments, key) for key in keys}}
     source = Source.model_validate({key: value for key, value in known.items() if value is not None})
-    print(json.dumps(evaluator.evaluate_folder(Path(arguments.adapter), source, arguments.base)))
+    found = evaluator.evaluate_folder(
+        Path(arguments.adapter), source, arguments.base, scores=arguments.scores, trained=not arguments.untrained
+    )
+    print(json.dumps(found))
+
+
+def _score(arguments: argparse.Namespace) -> None:
+    from services.client import device, scoring
+
+    print(json.dumps(scoring.score_all(arguments.request, arguments.out, device.choose())))
 
 
 def _plan(arguments: argparse.Namespace) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from deerfield import durable
 from deerfield.errors import InvalidInput
 from deerfield.runfile import Source
+from services.client import store
 
 SALT = "commitment.salt"
 DOMAIN = b"deerfield data commitment v1\n"
@@ -36,7 +37,7 @@ def commitment(source: Source, salt: bytes) -> str:
         InvalidInput: they cannot be read.
     """
     try:
-        content = _content(Path(source.path))
+        content = _content(store.local(source.path))
         rows = None if source.rows is None else _file(Path(source.rows))
     except OSError as error:
         raise InvalidInput(f"{error.filename or source.path} cannot be read: {error.strerror}; mend it") from error

@@ -8,14 +8,15 @@ import numpy as np
 import structlog
 
 from deerfield import peft_folder
-from deerfield.errors import InvalidInput
+from deerfield.fingerprint import fingerprint
 from deerfield.metrics import metrics
 from deerfield.runfile import Embedded, Source
 from deerfield.runspec import RunSpec
 from deerfield.tensors import Tensors
 from deerfield.wire.client import RunsClient
-from services.client import backbones, data, device, models
+from services.client import data, device, models
 from services.client.cached import Cached
+from services.client.scoring import Scorer, Scores, classifier_of
 from services.client.trainer import predict
 
 log = structlog.get_logger()
@@ -29,13 +30,7 @@ def scorer(spec: RunSpec, base: str, source: Source, hardware: device.Device) ->
     Raises:
         InvalidInput: the base model is missing or another one than the run's, or the data cannot be read.
     """
-    folder = backbones.locate(base)
-    if (found := backbones.digest(folder)) != spec.model.digest:
-        raise InvalidInput(
-            f"base model {base!r} has digest {found[:12]}, the adapter was trained on {str(spec.model.digest)[:12]}; "
-            f"name that one with --base"
-        )
-    classifier = models.load(folder, spec, device=hardware)
+    classifier = classifier_of(spec, base, hardware)
     examples = Cached(classifier, data.read(source, spec.labels, spec.model.input).examples)
 
     def score(adapter: Tensors) -> Mapping[str, float]:
@@ -66,9 +61,17 @@ def validation(spec: RunSpec, embedded: Embedded, rows: str) -> Score:
     return scorer(spec, embedded.base or spec.model.base, source, device.choose(embedded.device, embedded.precision))
 
 
-def evaluate_folder(folder: Path, source: Source, base: str | None) -> dict[str, Any]:
-    """The metrics of an adapter folder on a data file."""
+def evaluate_folder(
+    folder: Path, source: Source, base: str | None, *, scores: Path | None = None, trained: bool = True
+) -> dict[str, Any]:
+    """The metrics of an adapter folder on a data file; what it says of each example goes to the npz `scores`.
+
+    Not `trained` stands for the base model under the state that training starts from.
+    """
     spec, adapter = peft_folder.read(folder)
-    score = scorer(spec, base or spec.model.base, source, device.choose())
     table = data.read(source, spec.labels, spec.model.input)
-    return {"metrics": dict(score(adapter)), "examples": len(table.examples)}
+    found = Scorer(device.choose(), table.examples).score(spec, base or spec.model.base, adapter if trained else None)
+    if scores is not None:
+        fingerprints = tuple(fingerprint(each) for each in table.examples.inputs)
+        Scores(probabilities=found, examples=table, labels=spec.labels, fingerprints=fingerprints).write(scores)
+    return {"metrics": metrics(found, table.examples.labels), "examples": len(table.examples)}

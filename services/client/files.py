@@ -11,7 +11,7 @@ import numpy as np
 
 from deerfield.errors import InvalidInput
 from deerfield.runfile import Source
-from services.client import hub
+from services.client import hub, store
 
 READERS = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet", ".npz": "npz"}
 NAMES = "class_names"  # npz: the names of integer labels, not a column
@@ -21,6 +21,8 @@ Invalid = Literal["refuse", "drop"]  # a row that cannot be used: named in an er
 
 def load(source: Source, invalid: Invalid) -> Any:
     """A dict of equally long arrays for npz, a `datasets.Dataset` for everything else."""
+    if store.is_object(source.path):
+        return load(source.model_copy(update={"path": str(store.local(source.path))}), invalid)
     path = Path(source.path)
     kind = "imagefolder" if path.is_dir() else READERS.get(_suffix(path)) if path.is_file() else None
     if path.exists() and kind is None:

@@ -206,6 +206,7 @@ class RunAccount:
             delta_after=account.delta_until(commit.sequence),
             ledger_sequence=commit.sequence,
             ledger_head=commit.hash,
+            data_commitment=account.terms.commitment or "",
         )
         return sign(self.key, unsigned)
 

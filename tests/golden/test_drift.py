@@ -12,7 +12,9 @@ import pytest
 from deerfield.errors import REFUSALS
 from deerfield.runfile import load
 from deerfield.strategies import make
+from pipelines.gate import judge, load_rules
 from services.client.policy import load as load_policy
+from tests.gating import evidence
 
 ROOT = Path(__file__).resolve().parents[2]
 PROTO = "deerfield/wire/federation.proto"
@@ -53,6 +55,29 @@ def test_the_policy_page_is_what_the_models_say():
     assert (ROOT / "docs/policy.md").read_text() == page, "run python docs/run_file.py policy > docs/policy.md"
 
 
+def test_the_page_on_compile_options_is_what_the_models_say():
+    page = module(ROOT / "docs/run_file.py").compile_markdown()
+    assert (ROOT / "docs/compile-options.md").read_text() == page, "run python docs/run_file.py compile > that page"
+
+
+def test_the_page_on_the_gate_is_what_the_models_say():
+    page = module(ROOT / "docs/run_file.py").gate_markdown()
+    assert (ROOT / "docs/gate.md").read_text() == page, "run python docs/run_file.py gate > docs/gate.md"
+
+
+def test_the_example_of_the_gates_rules_keeps_a_margin_and_judges_sites():
+    rules = load_rules(ROOT / "examples/gate.yaml")
+    assert rules.privacy == "required"
+    assert rules.worst_site.minimum is not None
+
+
+def test_the_page_on_the_gate_names_every_rule():
+    asked = load_rules(ROOT / "examples/gate.yaml")
+    page = (ROOT / "docs/gate.md").read_text()
+    for row in judge(asked, evidence()).rules:
+        assert f"| `{row.rule}` |" in page
+
+
 def test_the_example_of_a_policy_is_one():
     policy = load_policy(ROOT / "examples/site-policy.yaml")
     assert all(population.registration == "required" for population in policy.populations.values())
@@ -71,7 +96,9 @@ def test_the_triage_notes_are_what_their_generator_makes(tmp_path):
     assert out.read_bytes() == (ROOT / "examples/triage-notes.csv").read_bytes()
 
 
-RUNS = [path for path in sorted((ROOT / "examples").glob("*.yaml")) if path.name != "site-policy.yaml"]
+RUNS = [
+    path for path in sorted((ROOT / "examples").glob("*.yaml")) if path.name not in ("site-policy.yaml", "gate.yaml")
+]
 
 
 @pytest.mark.parametrize("path", RUNS, ids=lambda path: path.stem)

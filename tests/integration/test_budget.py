@@ -1,10 +1,13 @@
 """A budget that outlives a run: what `deerfield plan` says, the run charges, and the ledger's commands show."""
 
 import json
+from pathlib import Path
 
 import pytest
 import yaml
 
+from deerfield.proof import prove
+from deerfield.runspec import RunSpec
 from tests.integration.federation import SITES, deerfield, write
 
 
@@ -36,6 +39,8 @@ def test_the_plan_the_run_and_the_ledger_agree_and_the_next_run_is_refused(tmp_p
     total = sum(phase["bytes_up"] for phase in result["rounds"])
     assert total == pytest.approx(sum(told["bytes_up"] for told in sites.values()), rel=0.2)  # frames around tensors
 
+    assert_proven(tmp_path / "out", result)
+
     site = sorted(SITES)[0]
     verified = deerfield("ledger", "verify", tmp_path / "ledgers" / site)
     assert (verified.returncode, verified.stdout[:6]) == (0, "sound:"), verified.stdout
@@ -43,3 +48,18 @@ def test_the_plan_the_run_and_the_ledger_agree_and_the_next_run_is_refused(tmp_p
     again = deerfield("plan", file, "--policy", policy, "--state", tmp_path / "ledgers" / site)
     assert again.returncode == 3, again.stderr
     assert "this costs epsilon" in " ".join(again.stdout.split())
+
+
+def assert_proven(out, result):
+    """What the run left in MLflow is enough to verify what real ledgers were charged, and says where it comes from."""
+    (run,) = [path.parent for path in out.rglob("run.json") if (path.parent / "ledger").is_dir()]
+    spec = RunSpec.model_validate_json((run / "run.json").read_text())
+    mirrors = [json.loads(path.read_text()) for path in sorted(Path(run / "ledger").iterdir())]
+    proof = prove(mirrors, spec)
+    assert (proof.verified, proof.findings, proof.notes) == (True, (), ())
+    assert proof.epsilon == pytest.approx({name: site["epsilon"] for name, site in result["sites"].items()})
+    assert proof.total == pytest.approx({name: site["epsilon_total"] for name, site in result["sites"].items()})
+    lineage = json.loads((run / "lineage.json").read_text())
+    assert (lineage["run_file"], lineage["base_digest"]) == (spec.sha256, spec.model.digest)
+    assert sorted(lineage["commitments"]) == sorted(SITES)
+    assert len(set(lineage["commitments"].values())) == len(SITES)

@@ -51,6 +51,9 @@ def test_a_run_leaves_its_adapter_its_figures_and_a_registered_model(finished):
     assert not (folder / "out/pki").exists()  # the keys of a run end with it
     assert (folder / "out/adapter/adapter_config.json").exists()
     assert "models:/small/1" in done.stdout
+    assert f"report:     {folder / 'out/report.html'}" in done.stdout
+    assert f"<h1>Report of {found['run']}</h1>" in (folder / "out/report.html").read_text()
+    assert all(set(phase["sites"]) == set(SITES) and not phase["missing"] for phase in found["rounds"])
     assert len(done.stdout.splitlines()) <= 40
     assert "infinite" in done.stdout
 
@@ -105,7 +108,14 @@ def test_a_model_is_evaluated_by_folder_and_by_alias(finished):
     by_alias = deerfield("evaluate", "models:/small@candidate", folder / "notes.csv", *options, *registry)
     assert (by_folder.returncode, by_alias.returncode) == (0, 0), by_folder.stderr + by_alias.stderr
     assert json.loads(by_folder.stdout) == json.loads(by_alias.stdout)
-    assert json.loads(by_folder.stdout)["metrics"] == pytest.approx(result(folder / "out")["final"])
+    found = json.loads(by_folder.stdout)
+    assert found["metrics"] == pytest.approx(result(folder / "out")["final"])
+    assert all(
+        found["intervals"][name]["low"] <= value <= found["intervals"][name]["high"]
+        for name, value in found["metrics"].items()
+    )
+    by_nobody = deerfield("evaluate", "models:/small@champion", folder / "notes.csv", *options, *registry)
+    refused(by_nobody, "no version of small is its champion; with an alias are: 1 (candidate)")
 
 
 def test_central_trains_one_site_on_everybodys_examples(finished, tmp_path):

@@ -27,7 +27,9 @@ MOST = 4096  # callers x calls that are told apart in a minute, allowed and deni
 REST = {"role": "others"}
 SENTENCE_CHARS = 500
 DENIALS = (NotAuthenticated, NotMember)
-READS = frozenset({"Hello", "List", "Get", "Watch", "GetChunks", "Check", "ServerReflectionInfo"})  # of an operator
+READS = frozenset(  # of an operator
+    {"Hello", "List", "Get", "Watch", "Promotions", "GetChunks", "Check", "ServerReflectionInfo"}
+)
 
 log = structlog.get_logger()
 

@@ -23,6 +23,8 @@ from deerfield.errors import ChunksMissing, InvalidInput
 from services.aggregator.backups.archive import Writer, writing
 from services.aggregator.blobstore.blobs import Blobs
 from services.aggregator.sql.address import Address, read_address, sentence
+from services.aggregator.sql.attachments import Attachments
+from services.aggregator.sql.changes import Changes
 from services.aggregator.sql.records import StateRecord, manifest_of, state_of
 from services.aggregator.sql.schema import newest
 from services.aggregator.sql.tables import fence, heads, metadata, phases, runs, tasks
@@ -114,8 +116,9 @@ def _named(connection: Connection) -> tuple[set[str], set[str]]:
     for start in connection.execute(select(tasks.c.start).distinct(), execution_options={"yield_per": BATCH}).scalars():
         every |= manifest_of(start).chunks
     current = connection.execute(select(runs.c.run, runs.c.incarnation)).all()
-    needed = set[str]().union(*(_chunks(last[run, incarnation]) for run, incarnation in current))
-    return needed, every
+    needed = {each.sha256 for each in Attachments(connection, Changes()).waiting()}
+    needed = needed.union(*(_chunks(last[run, incarnation]) for run, incarnation in current))
+    return needed, every | needed
 
 
 def _chunks(state: StateRecord) -> set[str]:

@@ -84,7 +84,8 @@ class Collector:
     def _named(self) -> tuple[Set[str], Set[str]]:
         """What the rows name, of updates and of states; whatever is named from here on is too young to be deleted."""
         updates: set[str] = set()
-        states: set[str] = set()
+        with self._store.edge() as edge:
+            states = {each.sha256 for each in edge.attachments.waiting()}
         for run in self._runs():
             with self._store.edge() as edge:
                 updates |= edge.kept.updates(run)

@@ -1,6 +1,5 @@
 """Blobs in a bucket of any S3 server, two letters deep as in a folder: put, then stat; the database row publishes."""
 
-import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -10,25 +9,22 @@ from datetime import datetime
 from hashlib import sha256
 from io import BytesIO
 from typing import TypeVar
-from xml.etree.ElementTree import ParseError
 
 from minio import Minio
 from minio.commonconfig import REPLACE, CopySource
 from minio.datatypes import Object
-from minio.error import InvalidResponseError, MinioException, S3Error, ServerError
-from urllib3.exceptions import HTTPError, SSLError
+from minio.error import S3Error
 
-from deerfield.errors import ChunksMissing, InvalidInput, Unreachable
+from deerfield.errors import ChunksMissing, Unreachable
 from deerfield.wire.backoff import Backoff
 from services.aggregator.blobstore.blobs import GRACE_S, Blob, check_content
 from services.aggregator.outage import Outage
+from services.objects import CONNECTIONS, FAILURES, passes, sentence
 
 PART_BYTES = 16 << 20  # what is larger goes in parts of so much
-CONNECTIONS = 16  # at once
 LOCKS = 64
 # within a call: enough for a server that is busy or restarts a worker; then the caller asks again, later
 BACKOFF = Backoff(first_s=0.25, last_s=2.0, patience_s=8.0)
-FAILURES = (MinioException, HTTPError, OSError, ParseError, InvalidInput)  # the last: credentials that went away
 
 Answer = TypeVar("Answer")
 Asked = TypeVar("Asked")
@@ -96,7 +92,7 @@ class S3Blobs:
                 name = str(found.object_name).rpartition("/")[2]
                 yield Blob(sha=name, size_bytes=found.size or 0, at=_at(found))
         except FAILURES as error:
-            raise Unreachable(_sentence("list objects", error)) from error
+            raise Unreachable(sentence("list objects", error)) from error
 
     def drop(self, sha: str, before: float) -> bool:
         with self._lock(sha), suppress(Absent):
@@ -178,10 +174,10 @@ class S3Blobs:
             except FAILURES as error:
                 if isinstance(error, S3Error) and error.code == "NoSuchKey":
                     raise Absent from None
-                failed = Unreachable(_sentence(what, error))
+                failed = Unreachable(sentence(what, error))
                 failed.__cause__ = error
                 self._failed(failed)
-                if not _passes(error):
+                if not passes(error):
                     raise failed from error
                 pause(failed)
             else:
@@ -202,25 +198,3 @@ class S3Blobs:
 
 def _at(found: Object) -> float:
     return found.last_modified.timestamp() if isinstance(found.last_modified, datetime) else 0.0
-
-
-def _passes(error: Exception) -> bool:
-    """Whether the next attempt may succeed."""
-    if isinstance(error, S3Error):
-        return error.response is not None and _is_busy(error.response.status)
-    if isinstance(error, ServerError):
-        return _is_busy(error.status_code)
-    if isinstance(error, InvalidResponseError):  # of a proxy, perhaps
-        return bool(re.search(r"Response code: (429|5\d\d)", str(error)))
-    return not isinstance(error, SSLError | InvalidInput)
-
-
-def _is_busy(status: int) -> bool:
-    return status == 429 or status >= 500
-
-
-def _sentence(what: str, error: Exception) -> str:
-    if isinstance(error, S3Error):
-        return f"the S3 server does not {what} ({error.code}: {error.message})"
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return f"the S3 server does not {what} ({lines[0][:200]})"

@@ -10,10 +10,10 @@ aggregator that is, nor a change of the time of day, uses it up at once.
 from collections.abc import Sequence
 from dataclasses import replace
 
+from deerfield.budget import charged
 from deerfield.errors import RoundClosed, RunEnded, Unreachable
 from deerfield.exchange import LIVE, Key, Offer
 from services.aggregator.desk import Desk
-from services.aggregator.rounds.budget import charged
 from services.aggregator.rounds.membership import live, member, open_task
 from services.aggregator.rounds.phase import Closed, Closing, fresh_phase
 from services.aggregator.rounds.recorder import Recorder, Untracked

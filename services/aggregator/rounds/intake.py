@@ -5,17 +5,18 @@ from dataclasses import dataclass
 from itertools import takewhile
 
 from deerfield.attestation import countersign
+from deerfield.attested import check_attestation, check_follows
+from deerfield.budget import check_account, check_spend
 from deerfield.errors import AlreadySealed, BadAttestation, BadRequest, ChunksMissing, RoundClosed, StaleBase
 from deerfield.exchange import Announcement, Key, UploadStatus
 from deerfield.manifest import Manifest, check, verify
 from deerfield.types import Attestation, Countersigned
 from services.aggregator.blobstore.blobs import Blobs
 from services.aggregator.desk import Desk
-from services.aggregator.rounds.attested import check_attestation, check_ledger
-from services.aggregator.rounds.budget import check_account, check_spend
 from services.aggregator.rounds.membership import member, open_task
 from services.aggregator.rounds.norms import norm_limit
 from services.aggregator.rounds.refused import Refused
+from services.aggregator.sql.heads import Heads
 from services.aggregator.sql.records import TaskRow, UploadRow
 from services.aggregator.sql.store import Edge
 
@@ -91,7 +92,7 @@ class Intake:
                 raise StaleBase(f"the update was trained against {announcement.base}, not {task.start.digest}")
             check(announcement.manifest, task.schema)
             attestation, now = announcement.attestation, self._desk.clock()
-            check_ledger(edge.heads, attestation)
+            _check_ledger(edge.heads, attestation)
             edge.heads.pin(site, attestation.public_key, now)
             # from here on the site's bytes arrive: whatever becomes of them, its ledger has come so far
             edge.heads.record(countersign(self._desk.key, attestation), attestation, now)
@@ -189,7 +190,7 @@ class Intake:
             if row := self._sealed(edge, site, key, manifest.digest):
                 return self._receipt(row)
             row = self._announced(edge, site, key, manifest.digest)
-            check_ledger(edge.heads, row.announcement.attestation)
+            _check_ledger(edge.heads, row.announcement.attestation)
             edge.uploads.seal(key, site)
             edge.set_task(key, site, "SEALED")
             detail = {"round": key.round, "phase": key.phase, "site": site, "bytes": manifest.size_bytes}
@@ -256,6 +257,12 @@ def _unanswered(edge: Edge, key: Key, site: str) -> TaskRow:
             f"{site} has declined round {key.round}, phase {key.phase} ({task.detail}); ask NextTask for the next"
         )
     return task
+
+
+def _check_ledger(heads: Heads, attestation: Attestation) -> None:
+    """Holds an attestation against the key and the head that are on record for its site; raises BadAttestation."""
+    site = attestation.site
+    check_follows(attestation, heads.pinned(site), heads.newest(site, attestation.population))
 
 
 def _check_same(sealed: Attestation, told: Attestation) -> None:

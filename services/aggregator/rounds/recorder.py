@@ -2,23 +2,28 @@
 
 It reads the table of events behind a cursor, so nothing is lost over a restart and nothing is told twice for long: a
 crash between telling and moving the cursor repeats one event, which tracking must bear. Of a run that has lost one
-event nothing more is told: a tracking server that is away must not hold up the run's end.
+event nothing more is told: a tracking server that is away must not hold up the run's end. Files about a run are no
+events: each is logged sooner or later, also after the end, and its blob is kept until then.
 """
 
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass
+from time import monotonic
 from typing import Protocol
 
 import structlog
 
 from deerfield.errors import Unreachable
 from deerfield.exchange import Event
+from services.aggregator.champions.models import Models
+from services.aggregator.sql.attachments import Attachment
 from services.aggregator.sql.store import Store
 
 READER = "tracking"
-OWN = ("registered", "tracking_failed")  # the kinds of event that come from here, and need not be told
+OWN = ("registered", "tracking_failed", "attached")  # the kinds of event that need not be told, or not as events
+AGAIN_S = 60.0  # between two attempts to log a file
 IDLE_S = 1.0
 LONGEST_S = 10.0  # between two attempts while the database is away
 PAUSES_S = (1.0, 2.0, 4.0)  # between the attempts to tell one event; then it is written down as lost
@@ -35,18 +40,31 @@ class Registered:
 
 
 class Tracking(Protocol):
-    """Where the course of runs is kept for people. Telling it the same event twice changes nothing."""
+    """Where the course of runs is kept for people. Telling it the same thing twice changes nothing."""
+
+    @property
+    def models(self) -> Models | None:
+        """Where it registers models; None: nowhere."""
+        ...
 
     def record(self, event: Event) -> Registered | None:
         """Takes note of an event; answers the model it registered, if this was a run's last phase."""
         ...
 
+    def attach(self, file: Attachment) -> None:
+        """Keeps a file about a run, in the place of one before it; not asked for where nothing is registered."""
+
 
 class Untracked:
     """Keeps nothing."""
 
+    models = None
+
     def record(self, event: Event) -> Registered | None:
         return None
+
+    def attach(self, file: Attachment) -> None:
+        pass
 
 
 class Recorder:
@@ -66,6 +84,7 @@ class Recorder:
         self._clock = clock
         self._told = told  # called, on the recorder's thread, after each event
         self._pauses_s = pauses_s
+        self._attach_at: dict[Attachment, float] = {}  # those that failed: when they are tried again
         self._stop = threading.Event()
         self.over: Future[None] = Future()  # done when the thread has ended; holds what broke it
         self._thread = threading.Thread(target=self._follow, name="recorder", daemon=True)
@@ -81,7 +100,7 @@ class Recorder:
 
     def drain(self) -> None:
         """Tells everything there is to tell, right here."""
-        while self._step():
+        while self._step() or self._attach():
             pass
 
     def _follow(self) -> None:
@@ -89,7 +108,7 @@ class Recorder:
             pause_s = IDLE_S
             while not self._stop.is_set():
                 try:
-                    pause_s = 0.0 if self._step() else IDLE_S
+                    pause_s = 0.0 if self._step() or self._attach() else IDLE_S
                 except Unreachable:  # told where it happened; the cursor says where to go on
                     pause_s = min(2 * pause_s + IDLE_S, LONGEST_S)
                 self._stop.wait(pause_s)
@@ -118,6 +137,25 @@ class Recorder:
                 edge.set_cursor(READER, event.number)
             self._told(event)
         return bool(batch)
+
+    def _attach(self) -> bool:
+        """Logs one file that waits; one that could not be logged lets the others go first."""
+        with self._store.edge() as edge:
+            waiting = edge.attachments.waiting()
+        ready = [file for file in waiting if self._attach_at.get(file, 0.0) <= monotonic()]
+        if not ready or self._tracking.models is None:
+            return False
+        file = ready[0]
+        try:
+            self._tracking.attach(file)
+        except Exception as error:  # foreign code: whatever it raises, the file is kept
+            log.warning("a file waits for tracking", run=file.run, name=file.name, error=f"{error}", again_s=AGAIN_S)
+            self._attach_at[file] = monotonic() + AGAIN_S
+            return True
+        self._attach_at.pop(file, None)
+        with self._store.edge() as edge:
+            edge.attachments.logged(file)
+        return True
 
     def _tell(self, event: Event) -> tuple[Registered | None, str]:
         """What tracking answered, or why it could not be told."""

@@ -1,14 +1,12 @@
 """What an operator may do with runs: start, look at, follow, pause, abort, and hand in evaluations."""
 
-import re
 from collections.abc import Mapping, Sequence
-from hashlib import sha256
 from math import prod
 
 import structlog
 
 from deerfield.errors import BadRequest, InvalidInput, TooBusy
-from deerfield.exchange import LIVE, Event, Key, RunView
+from deerfield.exchange import LIVE, Event, Key, RunView, run_id
 from deerfield.manifest import FLOAT32_BYTES
 from deerfield.runspec import RunSpec
 from deerfield.strategy import Declaration, completed
@@ -56,7 +54,7 @@ class Runs:
         _check_run(spec, strategy.declares)
         state = strategy.init(draw_adapter(spec.adapter, spec.seed))
         opening = open_phase(strategy, state, spec.federation.sites, self._desk.published)
-        run, now = _run_id(spec.name, request_id), self._desk.clock()
+        run, now = run_id(spec.name, request_id), self._desk.clock()
         key = Key(run=run, incarnation=INCARNATION, round=opening.state.round, phase=opening.state.phase)
         with self._desk.store.edge() as edge:
             if known := edge.run_of_request(request_id):  # another Start came first
@@ -238,11 +236,6 @@ def _check_run(spec: RunSpec, declares: Declaration) -> None:
 def _has_rank(spec: RunSpec, layer: str) -> bool:
     A, B = (spec.adapter.get(f"{layer}.lora_{which}.weight", ()) for which in "AB")
     return len(A) == len(B) == 2 and A[0] == B[1] == spec.model.lora.rank
-
-
-def _run_id(name: str, request_id: str) -> str:
-    slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
-    return f"{slug}-{sha256(request_id.encode()).hexdigest()[:10]}"
 
 
 def _started(spec: RunSpec, digest: str) -> Mapping[str, object]:

@@ -2,23 +2,31 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
+from functools import partial
 
 from deerfield.exchange import Event
-from deerfield.wire import checks, codec, limits, signed
+from deerfield.wire import checks, codec, limits, promoting, signed
 from deerfield.wire import federation_pb2 as pb
 from deerfield.wire import federation_pb2_grpc as rpc
 from services.aggregator.assembly import Aggregator
+from services.aggregator.attaching import Attaching
+from services.aggregator.champions.promotions import Promotions
 from services.aggregator.rounds.runs import Runs
 from services.aggregator.rpc.identity import Context, Identify, caller
 from services.aggregator.rpc.pulse import Pulse
 from services.aggregator.rpc.translation import refuses, refuses_stream
+from services.aggregator.threads import on_a_thread
 
 
 class RunsServicer(rpc.RunsServicer):
     """What an operator may say."""
 
-    def __init__(self, aggregator: Aggregator, pulse: Pulse, identify: Identify) -> None:
+    def __init__(
+        self, aggregator: Aggregator, pulse: Pulse, identify: Identify, promotions: Promotions, attaching: Attaching
+    ) -> None:
         self._runs = aggregator.runs
+        self._promotions = promotions
+        self._attaching = attaching
         self._pulse = pulse
         self._identify = identify
 
@@ -34,7 +42,8 @@ class RunsServicer(rpc.RunsServicer):
     async def Watch(self, request: pb.WatchRequest, context: Context) -> AsyncIterator[pb.Event]:
         """Streams what happens to a run until it has ended."""
         self._onlooker(context)
-        async for event in follow(self._runs, self._pulse, checks.run_id(request.run), request.after):
+        told = past if request.past else follow
+        async for event in told(self._runs, self._pulse, checks.run_id(request.run), request.after):
             yield codec.encode_event(event)
 
     @refuses
@@ -91,11 +100,50 @@ class RunsServicer(rpc.RunsServicer):
         self._pulse.beat()
         return pb.EvaluatedReply()
 
+    @refuses
+    async def Promote(self, request: pb.PromoteRequest, context: Context) -> pb.Promotion:
+        """Writes a verdict, and makes a version champion."""
+        self._operator(context)
+        verdict = promoting.decode_verdict(request)
+        return promoting.encode_promotion(await on_a_thread(partial(self._promotions.promote, verdict), "promotion"))
+
+    @refuses
+    async def Rollback(self, request: pb.RollbackRequest, context: Context) -> pb.Promotion:
+        """Makes the champion before this one champion again."""
+        self._operator(context)
+        model = promoting.model_name(request.model)
+        expected = promoting.version_or_none(request.expected_champion, "expected_champion")
+        back = partial(self._promotions.rollback, model, expected, checks.detail(request.reason))
+        return promoting.encode_promotion(await on_a_thread(back, "rollback"))
+
+    @refuses
+    async def Promotions(self, request: pb.PromotionsRequest, context: Context) -> pb.PromotionsReply:
+        """Shows what has become of a model's champion."""
+        self._onlooker(context)
+        found = self._promotions.history(promoting.model_name(request.model))
+        return pb.PromotionsReply(promotions=[promoting.encode_record(each) for each in found])
+
+    @refuses
+    async def Attach(self, request: pb.AttachRequest, context: Context) -> pb.AttachReply:
+        """Takes a file about a run."""
+        self._operator(context)
+        checks.at_most(len(request.content), limits.ATTACHMENT_BYTES, "bytes in a file")
+        run, name = checks.run_id(request.run), promoting.attachment_name(request.name)
+        attached = await asyncio.to_thread(self._attaching.attach, run, name, request.content)
+        self._pulse.beat()
+        return pb.AttachReply(sha256=attached)
+
     def _operator(self, context: Context) -> None:
         caller(self._identify, context, "operator")
 
     def _onlooker(self, context: Context) -> None:
         caller(self._identify, context, "operator", "observer")
+
+
+async def past(runs: Runs, _: Pulse, run: str, after: int) -> AsyncIterator[Event]:
+    """What has happened to a run since the event `after`, up to now; raises UnknownRun."""
+    for event in runs.events(run, min(after, runs.newest(run))):
+        yield event
 
 
 async def follow(runs: Runs, pulse: Pulse, run: str, after: int) -> AsyncIterator[Event]:

@@ -44,9 +44,11 @@ class Operations:
             return None
         return Restoration(statement=row.statement, certificates=row.certificates, signature=row.signature)
 
-    def restores(self, run: str) -> int:
-        """How many times a run was restored."""
+    def restores(self, run: str, until: int | None = None) -> int:
+        """How many times a run was restored, in all or up to its incarnation `until`."""
         query = select(func.count()).where(restorations.c.run == run)
+        if until is not None:
+            query = query.where(restorations.c.incarnation <= until)
         return self._connection.execute(query).scalar_one()
 
     def restored(self, incarnations: Mapping[str, int], signed: Restoration) -> None:

@@ -4,16 +4,17 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, case, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Row, and_, case, func, insert, or_, select, update
 from sqlalchemy.exc import DBAPIError
 
 from deerfield.errors import UnknownRun
 from deerfield.exchange import ENDINGS, Event, Key, RunState
 from deerfield.manifest import Manifest
 from services.aggregator.auditing.trail import CALL, Trail
+from services.aggregator.sql.attachments import Attachments
 from services.aggregator.sql.census import Census
 from services.aggregator.sql.changes import Changes
 from services.aggregator.sql.database import Database
@@ -21,6 +22,7 @@ from services.aggregator.sql.failures import failure
 from services.aggregator.sql.heads import Heads
 from services.aggregator.sql.kept import Kept
 from services.aggregator.sql.operations import Operations
+from services.aggregator.sql.promoting import Promoting
 from services.aggregator.sql.records import (
     Away,
     PhaseRow,
@@ -102,6 +104,8 @@ class Edge:
         self.heads = Heads(connection, self.changes)
         self.kept = Kept(connection, self.changes)
         self.operations = Operations(connection, self.changes)
+        self.promoting = Promoting(connection, self.changes)
+        self.attachments = Attachments(connection, self.changes)
         self.trail = Trail(connection, time.time)
         self.census = Census(connection)
 
@@ -142,11 +146,18 @@ class Edge:
 
     def published(self, key: Key) -> StateRecord | None:
         """The state that a phase published, under the key's incarnation or, before a restore, under an earlier one."""
+        if (found := self.published_key(key)) is None:
+            return None
+        query = select(phases.c.after).where(*of_phase(phases, found))
+        return state_of(self._connection.execute(query).scalar_one())
+
+    def published_key(self, key: Key) -> Key | None:
+        """Under which incarnation, the key's own or an earlier one, a phase was published."""
         where = (phases.c.run == key.run, phases.c.round == key.round, phases.c.phase == key.phase)
         until = (phases.c.incarnation <= key.incarnation, phases.c.after.is_not(None))
-        query = select(phases.c.after).where(*where, *until).order_by(phases.c.incarnation.desc()).limit(1)
-        after = self._connection.execute(query).scalar_one_or_none()
-        return state_of(after) if after else None
+        query = select(func.max(phases.c.incarnation)).where(*where, *until)
+        incarnation = self._connection.execute(query).scalar_one_or_none()
+        return None if incarnation is None else replace(key, incarnation=incarnation)
 
     def add_phase(self, row: PhaseRow, planned: Sequence[TaskRow]) -> None:
         """Opens a phase with its tasks."""
@@ -204,12 +215,15 @@ class Edge:
 
     def taken(self, run: RunRow) -> Sequence[tuple[str, int]]:
         """(site, epochs) of each task of a run's incarnation that a site took and may have trained, by phase."""
-        untrained = or_(*(tasks.c.detail.startswith(f"{reason}:", autoescape=True) for reason in UNTRAINED))
-        trained = or_(tasks.c.state.in_(("TAKEN", "SEALED")), and_(tasks.c.state == "DECLINED", ~untrained))
         same = (tasks.c.run == run.run, tasks.c.incarnation == run.incarnation)
-        query = select(tasks.c.site, tasks.c.epochs).where(*same, trained)
+        query = select(tasks.c.site, tasks.c.epochs).where(*same, _trained())
         found = self._connection.execute(query.order_by(tasks.c.round, tasks.c.phase))
         return [(row.site, row.epochs) for row in found]
+
+    def took(self, key: Key) -> Sequence[tuple[str, int]]:
+        """(site, epochs) of each task of a phase that a site took and may have trained, by site."""
+        query = select(tasks.c.site, tasks.c.epochs).where(*of_phase(tasks, key), _trained()).order_by(tasks.c.site)
+        return [(row.site, row.epochs) for row in self._connection.execute(query)]
 
     def add_event(self, run: str, kind: str, detail: Mapping[str, object], time: float) -> None:
         """Appends to what has happened."""
@@ -261,6 +275,12 @@ class Edge:
         self._connection.execute(cursors.delete().where(cursors.c.reader == reader))
         self._connection.execute(insert(cursors).values(reader=reader, number=number))
         self.changes.note("cursor_moved")
+
+
+def _trained() -> ColumnElement[bool]:
+    """Whether a task may have been trained, whatever became of it."""
+    untrained = or_(*(tasks.c.detail.startswith(f"{reason}:", autoescape=True) for reason in UNTRAINED))
+    return or_(tasks.c.state.in_(("TAKEN", "SEALED")), and_(tasks.c.state == "DECLINED", ~untrained))
 
 
 def _fields(row: RunRow | TaskRow) -> dict[str, object]:

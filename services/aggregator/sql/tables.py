@@ -16,6 +16,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    text,
     true,
 )
 
@@ -167,6 +168,54 @@ audit = Table(  # triggers refuse to change or delete a row: sql/migrations/vers
     Column("detail", Text, nullable=False),
     Column("previous", String(64), nullable=False, unique=True),  # two that follow one entry would be a fork
     Column("hash", String(64), nullable=False),
+)
+
+champions = Table(  # a model's row: who holds it promotes
+    "champions",
+    metadata,
+    Column("model", _name(256), primary_key=True),
+    Column("champion", String(32)),  # the version that we have made it, empty: none; null: we have not touched it yet
+)
+
+promotions = Table(
+    "promotions",
+    metadata,
+    Column("number", Whole, primary_key=True, autoincrement=True),
+    Column("model", _name(256), nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("version", String(32), nullable=False),
+    Column("expected_champion", String(32), nullable=False),
+    Column("previous", String(32), nullable=False),
+    Column("champion", String(32), nullable=False),
+    Column("passed", Boolean, nullable=False),
+    Column("verdict", Text, nullable=False),  # JSON, as it came
+    Column("verdict_sha256", String(64), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("detail", Text, nullable=False),
+    Column("operator", Text, nullable=False),
+    Column("began_at", Float, nullable=False),
+    Column("ended_at", Float, nullable=False),
+    ForeignKeyConstraint(["model"], ["champions.model"]),
+    Index("promotions_of_a_model", "model", "number"),
+    Index(
+        "one_promotion_at_a_time",
+        "model",
+        unique=True,
+        sqlite_where=text("state IN ('OPEN', 'MOVING')"),
+        postgresql_where=text("state IN ('OPEN', 'MOVING')"),
+    ),
+    sqlite_autoincrement=True,
+)
+
+attachments = Table(
+    "attachments",
+    metadata,
+    Column("run", _name(128), primary_key=True),
+    Column("name", _name(256), primary_key=True),
+    Column("sha256", String(64), nullable=False),  # of a published blob, which is kept until it is logged
+    Column("logged", Boolean, nullable=False),
+    ForeignKeyConstraint(["run"], ["runs.run"]),
 )
 
 cursors = Table(

@@ -58,13 +58,13 @@ def command(folder: Path, *flags: str, database: str = "") -> list[str]:
 
 
 @contextmanager
-def running(folder: Path, *flags: str, database: str = "") -> Iterator[Running]:
-    """An aggregator that is gone after the block, whatever happens."""
+def running(folder: Path, *flags: str, database: str = "", env: dict[str, str] | None = None) -> Iterator[Running]:
+    """An aggregator that is gone after the block, whatever happens; `env` is its environment, if not this process'."""
     log = folder / "aggregator.log"
     with ExitStack() as stack:
         errors = stack.enter_context(log.open("ab"))
         process = subprocess.Popen(
-            command(folder, *flags, database=database), stdout=subprocess.PIPE, stderr=errors, text=True
+            command(folder, *flags, database=database), stdout=subprocess.PIPE, stderr=errors, text=True, env=env
         )
         stack.enter_context(process)
         stack.callback(process.kill)

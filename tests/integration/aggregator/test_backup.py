@@ -1,6 +1,7 @@
 """Backup of a database that an aggregator holds, and restore into an empty one; over both kinds of database."""
 
 import json
+import shutil
 import threading
 import zipfile
 from datetime import timedelta
@@ -8,10 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from deerfield import mirror
 from deerfield.certificates import load
 from deerfield.errors import InvalidInput, RoundClosed
 from deerfield.identity import Peer
 from deerfield.privacy import epsilon
+from deerfield.proof import prove
 from deerfield.restoration import Trust, check
 from deerfield.runspec import Privacy
 from services.aggregator.auditing.audit_chain import Walk
@@ -20,6 +23,7 @@ from services.aggregator.backups import archive
 from services.aggregator.backups.backup import backup
 from services.aggregator.backups.restore import restore
 from services.aggregator.blobstore.folder_blobs import FolderBlobs
+from services.aggregator.ledger_mirror import phase_mirror
 from tests import pki
 from tests.fakes import run_spec
 from tests.integration.aggregator.conftest import folder_in
@@ -113,6 +117,31 @@ def test_a_run_goes_on_from_a_backup_under_a_new_incarnation(pair, ca):
     spend = both[0].update(late).attestation.spend
     told = last(second, run, "phase_published")["epsilon"]["north"]
     assert told == pytest.approx(epsilon([spend] * (4 + 3), RECORD.delta))
+
+
+def test_the_mirror_of_a_restored_run_proves_what_both_incarnations_cost(pair):
+    first = pair.open(pair.folder / "a")
+    run = first.runs.start(run_spec(*NAMES, rounds=1, privacy=RECORD), "once")
+    both = sites(first, run, *NAMES, noise_multiplier=4.0)
+    step(first, both)
+    pair.backup()
+    step(first, both)  # what is lost
+    known = [(0, 0), (0, 1)]
+    with first.desk.store.edge() as edge:
+        row = edge.run(run)
+    old = [phase_mirror(first.desk, row, place) for place in known]
+    pair.restore()
+    shutil.copy(pair.folder / "a" / "aggregator.key", pair.folder / "b")
+    second = pair.open(pair.folder / "b")
+    step(second, sites(second, run, *NAMES, noise_multiplier=4.0))
+    with second.desk.store.edge() as edge:
+        row = edge.run(run)
+    new = [phase_mirror(second.desk, row, place) for place in known]
+    assert new[0] == old[0]  # told again after the restore, it is the same object
+    assert new[1].key.incarnation == row.incarnation
+    proof = prove([json.loads(mirror.encode(each)) for each in (*old, new[1])], row.spec)
+    assert proof.findings == ()
+    assert proof.epsilon == pytest.approx(last(second, run, "phase_published")["epsilon"])
 
 
 def test_heads_keys_events_and_ended_runs_stay_as_they_were(pair):

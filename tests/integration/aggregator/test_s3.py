@@ -17,9 +17,10 @@ import pytest
 from deerfield.errors import InvalidInput, RunEnded
 from deerfield.wire.channel import connect as connect_wire
 from deerfield.wire.client import RunsClient, SiteClient
-from services.aggregator.blobstore.bucket import Bucket, EnvironmentProvider, open_blobs, read_place
+from services.aggregator.blobstore.bucket import open_blobs, read_place
 from services.aggregator.blobstore.s3_blobs import PART_BYTES
 from services.aggregator.settings import read_settings
+from services.objects import Bucket, EnvironmentProvider
 from tests import s3
 from tests.fakes import TeachingSite, adapter, run_spec
 

@@ -20,13 +20,14 @@ from deerfield.wire.channel import connect as connect_wire
 from deerfield.wire.federation_pb2_grpc import FederationStub
 from pipelines.simulation import LocalLink
 from services.aggregator.assembly import assemble_aggregator
-from services.aggregator.blobstore.bucket import EnvironmentProvider, connect, read_place
+from services.aggregator.blobstore.bucket import read_place
 from services.aggregator.blobstore.collector import Collector, collecting
 from services.aggregator.blobstore.retention import KEEP
 from services.aggregator.blobstore.s3_blobs import S3Blobs
 from services.aggregator.rounds.recorder import Recorder, Registered
 from services.aggregator.sql.database import Database
 from services.aggregator.sql.store import Store
+from services.objects import EnvironmentProvider, connect
 from tests import s3
 from tests.cut_link import CutLink
 from tests.fakes import Clock, TeachingSite, adapter, run_spec

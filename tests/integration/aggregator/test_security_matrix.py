@@ -42,6 +42,8 @@ from tests import pki
 from tests.fakes import Clock, TeachingSite, adapter, run_spec
 from tests.integration.aggregator.conftest import open_aggregator, served
 from tests.integration.aggregator.security import NOW, OLD, Consortium, channel_of, without_certificate
+from tests.integration.aggregator.test_tracking import finish
+from tests.registry import Tracked, verdict
 
 Code = grpc.StatusCode
 MEANING = {
@@ -74,6 +76,10 @@ Pause                 none   none    none    out     no         no        no   n
 Resume                none   none    none    out     no         no        no   no       ok
 Repin                 none   none    none    out     no         no        no   no       ok
 Evaluated             none   none    none    out     no         no        no   no       ok
+Promote               none   none    none    out     no         no        no   no       ok
+Rollback              none   none    none    out     no         no        no   no       ok
+Promotions            none   none    none    out     no         no        no   ok       ok
+Attach                none   none    none    out     no         no        no   no       ok
 Health/Check          none   none    none    out     ok         ok        ok   ok       ok
 Health/Watch          none   none    none    out     ok         ok        ok   ok       ok
 ServerReflectionInfo  none   none    none    out     ok         ok        ok   ok       ok
@@ -179,7 +185,13 @@ def world(tmp_path_factory):
     folder = tmp_path_factory.mktemp("matrix")
     consortium = Consortium.found(folder / "consortium")
     aggregator = open_aggregator(folder / "aggregator", Clock())
-    with served(aggregator, gate=consortium.gate()) as found:
+    tracking = Tracked()
+    run = finish(aggregator, run_spec("north", rounds=1, name="promoted"))
+    tracking.models.add("promoted", "1", run=run, digest=aggregator.runs.get(run).model.digest)
+    tracking.models.add("back", "1")
+    tracking.models.add("back", "2", previous="1")
+    tracking.models.named["back"]["champion"] = "2"
+    with served(aggregator, tracking, gate=consortium.gate()) as found:
         found_world = World(found.ports.listening, consortium, {}, None)
         channels = {
             name: found.stack.enter_context(found_world.channel(caller, "Hello"))
@@ -227,6 +239,12 @@ REQUESTS: dict[str, Callable[[World, Part, Part], Any]] = {  # (the world, the r
     "Resume": lambda world, it, other: pb.ResumeRequest(run=it.run),
     "Repin": lambda world, it, other: pb.RepinRequest(site="nobody", public_key=bytes(32), reason="lost"),
     "Evaluated": lambda world, it, other: pb.EvaluatedRequest(run=it.run, metrics={"accuracy": 0.5}),
+    "Promote": lambda world, it, other: pb.PromoteRequest(
+        model="promoted", version="1", verdict=verdict("promoted", "1", "")
+    ),
+    "Rollback": lambda world, it, other: pb.RollbackRequest(model="back", expected_champion="2", reason="it is worse"),
+    "Promotions": lambda world, it, other: pb.PromotionsRequest(model="promoted"),
+    "Attach": lambda world, it, other: pb.AttachRequest(run=it.run, name="report.html", content=b"a report"),
     "Health/Check": lambda world, it, other: health_pb2.HealthCheckRequest(),
     "Health/Watch": lambda world, it, other: health_pb2.HealthCheckRequest(),
     "ServerReflectionInfo": lambda world, it, other: reflection_pb2.ServerReflectionRequest(list_services=""),

@@ -23,6 +23,7 @@ from services.aggregator.server import serving
 from services.aggregator.tracking import MlflowTracking
 from tests.fakes import TeachingSite, adapter, run_spec
 from tests.integration.aggregator.conftest import ANY, folder_in, sqlite_in
+from tests.integration.aggregator.processes import running, work
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:The ``noload`` loader strategy:DeprecationWarning",  # MLflow 3.17 on SQLAlchemy 2.1
@@ -79,16 +80,6 @@ def finish(aggregator, spec, request="once"):
     return run
 
 
-@pytest.fixture(scope="module")
-def empty_database(tmp_path_factory):
-    """MLflow's database as it is before anything is logged: it takes seconds to make, so one is copied."""
-    import mlflow
-
-    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    mlflow.MlflowClient(f"sqlite:///{path}").search_experiments()
-    return path
-
-
 @pytest.fixture(autouse=True)
 def _database(tmp_path, empty_database):
     shutil.copy(empty_database, tmp_path / "mlflow.db")
@@ -126,11 +117,14 @@ def test_a_run_leaves_parameters_metrics_phases_and_one_version(aggregator, tmp_
     assert tracked.data.params["federation.sites"] == "north, south"
     assert tracked.data.metrics["evaluation/accuracy"] == 0.75
     assert tracked.data.metrics["bytes_up"] > 0
-    spent = [metric.value for metric in client.get_metric_history(version.run_id, "epsilon/south")]
-    assert len(spent) == 4
+    spent = [
+        (metric.step, metric.value) for metric in client.get_metric_history(version.run_id, "privacy/epsilon/south")
+    ]
+    assert [step for step, _ in spent] == [0, 1]  # by round, though deer has two phases
     assert spent == sorted(spent)
-    assert len(client.get_metric_history(version.run_id, "epsilon_total/south")) == 4
-    assert tracked.data.metrics["epsilon_total/north"] > 0
+    assert len(client.get_metric_history(version.run_id, "privacy/epsilon_total/south")) == 2
+    assert tracked.data.metrics["privacy/epsilon_total/north"] > 0
+    assert tracked.data.metrics["privacy/epsilon/south"] == spent[-1][1]
     assert len(client.list_artifacts(version.run_id, "phases")) == 4
 
 
@@ -159,6 +153,52 @@ def test_a_run_that_somebody_opened_is_adopted_once(aggregator, tmp_path, clock)
     assert (found.data.tags["deerfield.run"], found.info.status) == (first, "KILLED")
     (other,) = client.search_runs([client.get_experiment_by_name("second").experiment_id])
     assert other.data.tags["deerfield.run"] == second
+
+
+def test_a_run_that_its_caller_has_open_is_adopted_and_stays_the_callers(aggregator, tmp_path, clock):
+    """As the aggregator does with MLFLOW_RUN_ID; here even in the very process that has the run open."""
+    import mlflow
+
+    record, client = recorder(aggregator, tmp_path, clock)
+    theirs = client.create_experiment("a pipeline", str(tmp_path / "artifacts"))
+    with mlflow.start_run(experiment_id=theirs) as opened:
+        mlflow.log_metric("theirs", 1.0)
+        run = finish(aggregator, run_spec("north", rounds=1))
+        record, _ = recorder(aggregator, tmp_path, clock, adopted=opened.info.run_id)
+        record.drain()
+        assert mlflow.active_run().info.run_id == opened.info.run_id
+        mlflow.log_metric("theirs", 2.0)
+    events = {event.kind: event.detail for event in aggregator.runs.events(run, 0)}
+    assert "tracking_failed" not in events
+    found = client.get_run(opened.info.run_id)
+    assert (found.data.tags["deerfield.run"], found.info.status) == (run, "FINISHED")
+    assert found.data.metrics["theirs"] == 2.0
+    assert found.data.metrics["bytes_up"] > 0
+    version = client.get_model_version("teaching run", events["registered"]["version"])
+    assert version.run_id == opened.info.run_id
+    assert {each.path for each in client.list_artifacts(opened.info.run_id)} >= {"ledger", "phases", "lineage.json"}
+
+
+def test_an_aggregator_writes_into_the_run_that_mlflow_run_id_names_while_its_caller_has_it_open(tmp_path):
+    import mlflow
+
+    from tests.integration.federation import environment  # which imports torch: this module must not
+
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    mlflow.set_tracking_uri(uri)
+    theirs = mlflow.create_experiment("a pipeline", str(tmp_path / "artifacts"))
+    with mlflow.start_run(experiment_id=theirs) as opened:
+        told = environment() | {"MLFLOW_RUN_ID": opened.info.run_id}
+        with running(tmp_path, "--tracking", uri, env=told) as aggregator, aggregator.runs() as runs:
+            run = runs.start(run_spec("north", rounds=1), "once")
+            with aggregator.site("north", run) as site:
+                work(site)
+            kinds = [event.kind for event in runs.watch(run)]
+        assert ("registered" in kinds, "tracking_failed" in kinds) == (True, False)
+        mlflow.log_metric("theirs", 2.0)
+    found = mlflow.MlflowClient(uri).get_run(opened.info.run_id)
+    assert (found.data.tags["deerfield.run"], found.data.metrics["theirs"]) == (run, 2.0)
+    assert (found.info.status, found.data.metrics["bytes_up"] > 0) == ("FINISHED", True)
 
 
 def test_a_tracking_server_that_is_away_costs_the_run_nothing(aggregator, clock):

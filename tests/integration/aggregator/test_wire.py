@@ -89,6 +89,17 @@ def test_two_sites_finish_a_run_that_can_be_watched_from_any_event(server, run):
     assert [each.run for each in server.runs.list()] == [run]
 
 
+def test_the_past_of_a_run_is_told_without_waiting_for_its_end(server, run, north):
+    assert [event.kind for event in server.runs.past(run)] == ["run_started"]
+    assignment = north.link.next_task()
+    assert north.link.heartbeat(assignment, 3, 8)  # progress is not past
+    assert [event.kind for event in server.runs.past(run)] == ["run_started", "task_taken"]
+    server.runs.abort(run, "seen enough")
+    assert server.runs.past(run) == tuple(server.runs.watch(run))
+    with pytest.raises(UnknownRun):
+        server.runs.past("no-such-run")
+
+
 def test_progress_is_watched_while_it_happens_and_is_not_kept(server, run, north):
     assignment = north.link.next_task()
     watching = server.runs.watch(run)

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from deerfield.errors import InvalidInput, NotMapped, PolicyRefused
 from deerfield.runfile import RunFile, load
 from deerfield.runspec import RunSpec
-from services.client import backbones, data, device, hub, models, policy, prepare
+from services.client import backbones, data, device, hub, models, policy, prepare, splitting
 from tests.integration.federation import SITES, write
 from tests.unit.client import tiny
 
@@ -37,7 +37,7 @@ def partitioned(kind: str, **more) -> dict:
 def test_every_row_is_in_one_place_and_no_patient_in_two(tmp_path, kind):
     run = file(tmp_path, **partitioned(kind, minimum=2))
     rows = table(run)
-    parts = prepare.split(run, rows, pooled=False)
+    parts = splitting.split(run, rows, pooled=False)
     places = [*parts.sites.values(), parts.validation]
     assert sorted(np.concatenate(places)) == list(range(len(rows.examples)))
     units = [set(rows.examples.units[place]) for place in places]
@@ -48,21 +48,21 @@ def test_every_row_is_in_one_place_and_no_patient_in_two(tmp_path, kind):
 def test_natural_sites_are_those_of_the_column(tmp_path):
     run = file(tmp_path)
     rows = table(run)
-    parts = prepare.split(run, rows, pooled=False)
+    parts = splitting.split(run, rows, pooled=False)
     assert tuple(parts.sites) == SITES
     assert all(set(rows.sites[place]) == {site} for site, place in parts.sites.items())
 
 
 def test_a_pooled_run_has_one_site_with_everything(tmp_path):
     run = file(tmp_path)
-    parts = prepare.split(run, table(run), pooled=True)
+    parts = splitting.split(run, table(run), pooled=True)
     assert list(parts.sites) == ["central"]
     assert len(parts.sites["central"]) + len(parts.validation) == 120
 
 
 def test_a_site_keeps_at_most_what_it_may(tmp_path):
     run = file(tmp_path, **partitioned("column", minimum=2, at_most=10))
-    parts = prepare.split(run, table(run), pooled=False)
+    parts = splitting.split(run, table(run), pooled=False)
     assert {len(rows) for rows in parts.sites.values()} == {10}
 
 
@@ -70,7 +70,7 @@ def test_a_site_keeps_at_most_what_it_may(tmp_path):
 def test_a_site_with_too_few_patients_is_refused_by_name(tmp_path, privacy, noun):
     run = file(tmp_path, **partitioned("column", minimum=39), privacy=privacy)
     with pytest.raises(InvalidInput, match=rf"(east|north|west) would have \d+ {noun}s, the minimum is 39"):
-        prepare.split(run, table(run), pooled=False)
+        splitting.split(run, table(run), pooled=False)
 
 
 def test_bounds_are_public_and_hold_for_every_site():
@@ -264,7 +264,7 @@ def test_the_sites_device_is_part_of_what_is_prepared(tmp_path):
 @pytest.mark.parametrize("name", ["Saint-Étienne", "../x", "a/b", ".hidden", "x" * 64, "two\nlines", "Validation"])
 def test_a_name_that_cannot_name_a_site_is_refused_with_the_place_to_mend_it(name):
     with pytest.raises(InvalidInput, match=r"column 'hospital' names a site .*: rename it in that column"):
-        prepare.check_names(["north", name], "notes.csv: column 'hospital'")
+        splitting.check_names(["north", name], "notes.csv: column 'hospital'")
 
 
 def test_a_foreign_site_name_is_refused_before_anything_is_written(tmp_path):
@@ -286,13 +286,13 @@ def grouped(folder, at_most, minimum=2):
 
 def test_a_site_keeps_whole_patients_whoever_else_is_there(tmp_path):
     run, rows = grouped(tmp_path, at_most=12)
-    kept = prepare.split(run, rows, pooled=False).sites
+    kept = splitting.split(run, rows, pooled=False).sites
     units = {name: sorted(set(rows.examples.units[place])) for name, place in kept.items()}
     assert [len(place) for place in kept.values()] == [10] * 3
     assert all(len(names) == 2 for names in units.values())
     gone = np.flatnonzero(rows.examples.units != units["north"][0])
     rest = data.Table(rows.examples.take(gone), rows.sites[gone])
-    after = prepare.split(run, rest, pooled=False).sites
+    after = splitting.split(run, rest, pooled=False).sites
     assert units["north"][1] in rest.examples.units[after["north"]]
     assert np.array_equal(gone[after["east"]], kept["east"])
 
@@ -300,7 +300,7 @@ def test_a_site_keeps_whole_patients_whoever_else_is_there(tmp_path):
 def test_a_cap_that_leaves_too_few_patients_is_refused_by_name(tmp_path):
     run, rows = grouped(tmp_path, at_most=12, minimum=3)
     with pytest.raises(InvalidInput, match=r"(east|north|west) would keep 2 patients at at_most: 12 examples, the min"):
-        prepare.split(run, rows, pooled=False)
+        splitting.split(run, rows, pooled=False)
 
 
 def images(folder, labels, each):

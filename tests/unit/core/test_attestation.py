@@ -37,6 +37,7 @@ UNSIGNED = Attestation(
     delta_after=1e-6,
     ledger_sequence=7,
     ledger_head="cd" * 32,
+    data_commitment="0e" * 32,
 )
 SIGNED = sign(key_of("north"), UNSIGNED)
 HEAD = countersign(key_of("the aggregator"), SIGNED)
@@ -45,7 +46,10 @@ HEAD = countersign(key_of("the aggregator"), SIGNED)
 def test_the_statement_is_these_very_bytes():
     assert statement(replace(UNSIGNED, public_key="ef" * 32, epsilon_after=inf)) == (
         b'deerfield attestation v1\n{"accountant":"dp-accounting PLD","beside":[{"clip":1.0,"noise_multiplier":4.0,'
-        b'"sample_rate":1.0,"steps":3,"unit":"record"}],"delta_after":1e-06,"epsilon_after":"infinity",'
+        b'"sample_rate":1.0,"steps":3,"unit":"record"}],"data_commitment":"'
+        + b"0e"
+        * 32
+        + b'","delta_after":1e-06,"epsilon_after":"infinity",'
         b'"epsilon_before":0.5,"incarnation":1,"ledger_head":"' + b"cd" * 32 + b'",'
         b'"ledger_sequence":7,"phase":1,"population":"patients",'
         b'"public_key":"' + b"ef" * 32 + b'","round":2,"run":"run-1","site":"north","spend":{"clip":1.0,'
@@ -57,6 +61,14 @@ def test_the_statement_is_these_very_bytes():
         + b'","delta_after":1e-06,"epsilon_after":1.0,'
         b'"head":"' + b"cd" * 32 + b'","population":"patients","sequence":7,"site":"north"}'
     )
+
+
+def test_without_a_data_commitment_the_bytes_are_those_from_before_there_was_one():
+    older = replace(UNSIGNED, data_commitment="")
+    assert statement(older) == statement(UNSIGNED).replace(b'"data_commitment":"' + b"0e" * 32 + b'",', b"")
+    verify(sign(key_of("north"), older))
+    with pytest.raises(BadAttestation):
+        verify(replace(SIGNED, data_commitment=""))
 
 
 def test_a_number_has_one_text_whether_it_was_whole_or_not():

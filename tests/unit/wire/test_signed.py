@@ -48,6 +48,7 @@ ATTESTATIONS = st.builds(
     delta_after=DELTAS,
     ledger_sequence=st.integers(0, limits.LEDGER_ENTRIES),
     ledger_head=HASHES,
+    data_commitment=st.just("") | HASHES,
 )
 
 
@@ -158,6 +159,7 @@ def changed(**values):
         (changed(delta_after=inf), "delta inf"),
         (changed(ledger_sequence=2**64 - 1), "ledger sequence"),
         (changed(ledger_head=b"short"), "sha256 has 32 bytes"),
+        (changed(data_commitment=b"short"), "data commitment has 32 bytes"),
         (changed(public_key=b""), "public key has 32 bytes"),
         (changed(signature=b"0" * 65), "signature has 64 bytes"),
     ],

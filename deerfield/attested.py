@@ -1,11 +1,13 @@
-"""Whether an attestation is about the update that it comes with, and goes on where the site's ledger was last seen."""
+"""Whether an attestation is about the update that it comes with, and goes on where its site's ledger was last seen.
+
+The aggregator asks before it takes an update, and a proof asks again of what was kept.
+"""
 
 from deerfield.attestation import verify
+from deerfield.budget import ROUNDING
 from deerfield.errors import BadAttestation
 from deerfield.exchange import Key
-from deerfield.types import Attestation
-from services.aggregator.rounds.budget import ROUNDING
-from services.aggregator.sql.heads import Heads
+from deerfield.types import Attestation, Countersigned
 
 SHOWN = 16  # characters of a key in a message
 
@@ -36,15 +38,14 @@ def check_attestation(attestation: Attestation, site: str, population: str, key:
         raise BadAttestation(f"the attested epsilon falls from {before:g} to {after:g}; what is spent stays spent")
 
 
-def check_ledger(heads: Heads, attestation: Attestation) -> None:
-    """Holds an attestation against the key and the head that are on record for its site.
+def check_follows(attestation: Attestation, pinned: str | None, known: Countersigned | None) -> None:
+    """Holds an attestation against the key that is `pinned` for its site, and the newest head `known` of its ledger.
 
     Raises:
         BadAttestation: another key, a ledger entry that is neither the newest one attested before nor after it, or
             less spent than before.
     """
     site, population = attestation.site, attestation.population
-    pinned, known = heads.pinned(site), heads.newest(site, population)
     if pinned not in (None, attestation.public_key):
         raise BadAttestation(
             f"site {site} signed with key {attestation.public_key[:SHOWN]}..., its first attestation was by "

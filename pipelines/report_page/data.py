@@ -1,0 +1,101 @@
+"""Whose data the run was trained on: the manifest of the partition, or what the sites let out of theirs."""
+
+from typing import TYPE_CHECKING
+
+from pipelines.page import joined, pairs, paragraph, table
+from pipelines.report_page import wording
+from pipelines.report_page.documents import Manifest
+from pipelines.report_page.found import Found
+from pipelines.report_page.plots import NAMED, picture
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+SITES = 200  # rows of the table
+LONGEST = 18  # characters of a label along the axis
+KINDS = {
+    "simulation": "A simulation: data that the hub owns, divided over the sites.",
+    "consortium": "A consortium: the data belong to the sites, and here stands no more than their policies allow.",
+}
+
+
+def data(found: Found) -> str:
+    """The section."""
+    manifest = found.manifest
+    if manifest is None:
+        words = "No manifest of the partition was given to this report: of the training data nothing is known here."
+        return joined(paragraph(words, "gap"))
+    labels = list(manifest.labels) or sorted({label for site in manifest.sites.values() for label in site.labels})
+    if not any(site.model_fields_set for site in manifest.sites.values()):
+        words = f"Who takes part: {wording.several(manifest.sites, NAMED)}. Nothing of their data is known here."
+        return joined(paragraph(KINDS[manifest.kind]), paragraph(words))
+    counted = any(site.labels for site in manifest.sites.values())
+    return joined(
+        paragraph(KINDS[manifest.kind] + (f" Source: {manifest.source}." if manifest.source else "")),
+        _map(manifest, labels) if counted and len(labels) <= NAMED else "",
+        _table(manifest, labels if counted and len(labels) <= 6 else []),
+        _test(manifest),
+    )
+
+
+def _test(manifest: Manifest) -> str:
+    if manifest.test is None:
+        return ""
+    rows = {"kept apart for testing": wording.count(manifest.test.examples, "example"), "sha256": manifest.test.sha256}
+    return pairs(rows)
+
+
+def _table(manifest: Manifest, labels: list[str]) -> str:
+    rows = [
+        (
+            name,
+            *("–" if count is None else str(count) for count in (site.units, site.examples)),
+            *(str(site.labels.get(label, 0)) if site.labels else "–" for label in labels),
+            site.sha256[:16],
+        )
+        for name, site in manifest.sites.items()
+    ]
+    rows, more = wording.cut(rows, SITES)
+    head = ("site", "units", "examples", *(wording.short(label, LONGEST) for label in labels), "sha256 of its part")
+    return table(head, rows, "tnn" + "n" * len(labels) + "h") + (paragraph(more, "soft") if more else "")
+
+
+def _map(manifest: Manifest, labels: list[str]) -> str:
+    shown = [(name, site.labels) for name, site in manifest.sites.items() if site.labels][:NAMED]
+    sites, counts = [name for name, _ in shown], [[found.get(label, 0) for label in labels] for _, found in shown]
+    words = f"Examples of each label at each site; the largest cell has {max(map(max, counts))}."
+    if len(shown) < len(manifest.sites):
+        words += f" Drawn: {len(shown)} of {len(manifest.sites)} sites."
+
+    def draw(figure: "Figure") -> None:
+        axes = figure.subplots()
+        _cells(axes, counts, max(1, *map(max, counts)))
+        _named(axes, sites, labels)
+
+    height = 1.0 + 0.3 * len(shown) + (1.0 if _slanted(labels) else 0.2)
+    return picture("partition", "Examples by site and label", words, draw, height)
+
+
+def _slanted(labels: list[str]) -> bool:
+    return sum(min(len(label), LONGEST) for label in labels) > 70
+
+
+def _named(axes: "Axes", sites: list[str], labels: list[str]) -> None:
+    along = [wording.short(label, LONGEST) for label in labels]
+    turn, side = (40, "right") if _slanted(labels) else (0, "center")
+    axes.set_xticks([place + 0.5 for place in range(len(labels))], along, fontsize=9, rotation=turn, ha=side)
+    down = [wording.short(site) for site in sites]
+    axes.set_yticks([place + 0.5 for place in range(len(sites))], down, fontsize=9)
+
+
+def _cells(axes: "Axes", counts: list[list[int]], most: int) -> None:
+    axes.pcolormesh(counts, cmap="Blues", vmin=0, vmax=most, edgecolors="white", linewidth=1)
+    axes.invert_yaxis()
+    axes.tick_params(length=0)
+    for side in axes.spines.values():
+        side.set_visible(False)
+    for row, cells in enumerate(counts):
+        for column, count in enumerate(cells):
+            ink = "white" if count > 0.55 * most else "#1d232b"
+            axes.text(column + 0.5, row + 0.5, str(count), ha="center", va="center", fontsize=9, color=ink)

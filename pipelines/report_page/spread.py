@@ -1,0 +1,84 @@
+"""How the model does from site to site, as far as anybody may know it."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from pipelines.page import joined, paragraph, table
+from pipelines.report import number
+from pipelines.report_page import wording
+from pipelines.report_page.documents import Evaluation
+from pipelines.report_page.found import Found
+from pipelines.report_page.plots import NAMED, intervals, picture
+from pipelines.report_page.rounds import ROWS
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+UNKNOWN = (
+    "Not known: no site reported scores of its own, which is for its policy to allow, and no evaluation by site was "
+    "given to this report."
+)
+
+
+def spread(found: Found) -> str:
+    """The section."""
+    evaluation = found.evaluation
+    parts = [_by_site(evaluation)] if evaluation and evaluation.by_site else []
+    reported = _reported(found)
+    if reported:
+        names = sorted({name for row in reported.values() for name in row})
+        rows = [(site, *(number(row.get(name), ".3f") for name in names)) for site, row in sorted(reported.items())]
+        rows, more = wording.cut(rows, ROWS)
+        head = ("site", *map(wording.metric, names))
+        parts.append(
+            "<h3>What the sites report themselves, as far as their policies allow</h3>"
+            + table(head, rows, "t" + "n" * len(names))
+            + (paragraph(more, "soft") if more else "")
+        )
+    if not parts:
+        parts = [paragraph(UNKNOWN, "gap")]
+    return joined(*parts)
+
+
+def _reported(found: Found) -> Mapping[str, Mapping[str, float]]:
+    """What each site reported last, by the evaluation or with its updates."""
+    if found.evaluation and found.evaluation.reported:
+        return found.evaluation.reported
+    told: dict[str, Mapping[str, float]] = {}
+    for phase in found.result.rounds if found.result else ():
+        told |= phase.reported
+    return told
+
+
+def _by_site(evaluation: Evaluation) -> str:
+    name = wording.metric(evaluation.primary)
+    each = {site: scores.metrics.get(evaluation.primary) for site, scores in evaluation.by_site.items()}
+    known = {site: found for site, found in each.items() if found is not None and found.value is not None}
+    metrics = sorted({metric for scores in evaluation.by_site.values() for metric in scores.metrics})
+    rows, more = wording.cut(
+        [
+            (site, str(scores.examples), *(wording.estimate(scores.metrics.get(metric)) for metric in metrics))
+            for site, scores in sorted(evaluation.by_site.items())
+        ],
+        ROWS,
+    )
+    shown = table(("site", "examples", *map(wording.metric, metrics)), rows, "tn" + "n" * len(metrics))
+    told = paragraph(more, "soft") if more else ""
+    if not known:
+        return shown + told
+    ranked = sorted(known.items(), key=lambda item: (item[1].value or 0.0, item[0]))
+    worst, best = ranked[0], ranked[-1]
+    words = (
+        f"The candidate's {name} is lowest at {worst[0]}, {wording.estimate(worst[1])}, and highest at {best[0]}, "
+        f"{wording.estimate(best[1])}; bars are {evaluation.confidence:.0%} intervals."
+    )
+    drawn = dict(ranked[:NAMED])
+    if len(ranked) > NAMED:
+        words += f" The {NAMED} lowest of {len(ranked)} sites are drawn."
+
+    def draw(figure: "Figure") -> None:
+        axes = figure.subplots()
+        intervals(axes, drawn, flat=True)
+        axes.set_xlabel(f"{name} on the site's part of the test set", fontsize=9)
+
+    return picture("sites", f"{name} from site to site", words, draw, 1.1 + 0.28 * len(drawn)) + shown + told

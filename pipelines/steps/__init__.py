@@ -1,0 +1,1 @@
+"""What each task of a pipeline does, as plain functions over plain arguments; nothing here knows KFP."""

@@ -1,0 +1,105 @@
+"""The sites of a partition, and what the pod of each is given where they are pods beside the rounds."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from deerfield.errors import InvalidInput
+from deerfield.runfile import RunFile, parse, read_mapping
+from pipelines.steps.rounds import Started
+
+POLICIES = "policies"  # folder of the data claim
+
+
+def read_manifest(path: Path) -> Mapping[str, Any]:
+    """What the partition wrote; raises InvalidInput if it is something else."""
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise InvalidInput(f"{path} is no manifest of a partition ({error}); run the partition again") from error
+    if not isinstance(found, dict) or found.get("schema") != 1 or not isinstance(found.get("sites"), dict):
+        raise InvalidInput(f"{path} is no manifest of a partition that this version reads; run the partition again")
+    return found
+
+
+def members(manifest: Path) -> tuple[str, ...]:
+    """The names of the sites of a partition."""
+    return tuple(read_manifest(manifest)["sites"])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cluster:
+    """What the sites' pods find there."""
+
+    base: str  # where each has the base model: folder, hub id or package:NAME
+    names: str  # begins the names of each site's secret and volume claim
+    data: Path  # the data claim, where it is mounted
+
+
+def pods(started: Started, run: str, manifest: Path, cluster: Cluster) -> list[dict[str, str]]:
+    """What the pod of each site is given; writes its policy to the data claim, as a hospital would have.
+
+    `run` is the run file's text, with an `embedded:` section.
+
+    Raises:
+        InvalidInput: the parts are no simulation's, or two sites' names differ in nothing that Kubernetes can name.
+    """
+    file, parts = parse(RunFile, read_mapping(run, "run", "a run file", "name"), "run"), read_manifest(manifest)
+    if parts["kind"] != "simulation":
+        raise InvalidInput("run: simulated-consortium starts sites over parts of one data set; add embedded: source:")
+    slugs = _slugs(started.sites)
+    folder = cluster.data / POLICIES / started.run
+    folder.mkdir(parents=True, exist_ok=True)
+    given = []
+    for site, slug in slugs.items():
+        path, own = folder / f"{slug}.yaml", cluster.names + slug
+        models = {started.base_digest: cluster.base}
+        _write(path, {"models": models, **policy(file, site, parts["sites"])})
+        given.append({"site": site, "secret": own, "claim": own, "policy": str(path)})
+    return given
+
+
+def policy(file: RunFile, site: str, parts: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The policy of a simulated site but for its models: its part of the data, with the run's own budget."""
+    embedded, privacy = file.embedded, file.privacy
+    units = [part["units"] for part in parts.values()]
+    spends = {} if privacy.unit == "none" else {"epsilon": privacy.epsilon, "delta": privacy.delta}
+    low, high = (1, 1) if privacy.unit == "site" else (embedded.units_low or min(units), max(units))
+    source = embedded.source.model_copy(update={"path": parts[site]["part"], "rows": None})
+    population = {
+        "source": source.model_dump(),
+        "unit": privacy.unit,
+        **(embedded.budget.model_dump(exclude={"ledgers"}) if embedded.budget else spends),
+        "units_low": low,
+        "units_high": high,
+        "validation": embedded.site_validation,
+        "registration": "on_start",
+    }
+    return {
+        "populations": {file.population: population},
+        "metrics": embedded.metrics,
+        "device": embedded.device,
+        "precision": embedded.precision,
+        "threads": embedded.threads,
+    }
+
+
+def _slugs(sites: Sequence[str]) -> dict[str, str]:
+    """Each site's name as Kubernetes takes names."""
+    slugs = {site: re.sub(r"[^a-z0-9]+", "-", site.lower()).strip("-") for site in sites}
+    if len(set(slugs.values())) < len(slugs):
+        twice = sorted(site for site in slugs if list(slugs.values()).count(slugs[site]) > 1)
+        raise InvalidInput(f"sites: {' and '.join(twice)} would have the same secret and volume claim; rename one")
+    return slugs
+
+
+def _write(path: Path, document: Mapping[str, Any]) -> None:
+    """Whole or not at all: a site's pod that is retried may be reading the last one."""
+    beside = path.with_suffix(".new")
+    beside.write_text(yaml.safe_dump(dict(document), sort_keys=False))
+    beside.replace(path)

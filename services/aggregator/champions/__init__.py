@@ -1,0 +1,1 @@
+"""Which version of a model is its champion: promotions and rollbacks, in MLflow and in our own history."""
