@@ -28,6 +28,7 @@ from pipelines.report import Live
 from pipelines.result import Result
 from pipelines.run_pki import RunPki, channel, run_pki
 from pipelines.run_pki import flags as tls_flags
+from pipelines.simulated_policy import simulated_policy
 
 PREPARE_S = 600.0  # reading the data and hashing the base model
 
@@ -172,26 +173,9 @@ def resolved(file: RunFile, prepared: Mapping[str, Any]) -> RunSpec:
 
 def site_policy(file: RunFile, spec: RunSpec, rows: str, prepared: Mapping[str, Any]) -> dict[str, Any]:
     """What the hospital would have written: where the run's population and base model are."""
-    embedded, privacy = file.embedded, spec.privacy
-    budget = embedded.budget.model_dump(exclude={"ledgers"}) if embedded.budget else {}
-    thrown_away = {"epsilon": privacy.epsilon, "delta": privacy.delta} if privacy.unit != "none" else {}
-    population = {
-        "source": embedded.source.model_copy(update={"rows": rows}).model_dump(),
-        "unit": privacy.unit,
-        **(budget or thrown_away),
-        "units_low": prepared["units_low"],
-        "units_high": prepared["units_high"],
-        "validation": embedded.site_validation,
-        "registration": "on_start",  # a trial on one machine needs no command before it
-    }
-    return {
-        "populations": {spec.population: population},
-        "models": {spec.model.digest: embedded.base or spec.model.base},
-        "metrics": embedded.metrics,
-        "device": embedded.device,
-        "precision": embedded.precision,
-        "threads": embedded.threads,
-    }
+    source = file.embedded.source.model_copy(update={"rows": rows})
+    models = {str(spec.model.digest): file.embedded.base or spec.model.base}
+    return {"models": models, **simulated_policy(file, source, prepared["units_low"], prepared["units_high"])}
 
 
 def _report(folder: Path) -> None:

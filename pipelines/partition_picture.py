@@ -1,12 +1,14 @@
 """A page that shows a partition: how many examples each site has of each label."""
 
 from collections.abc import Mapping
-from html import escape
-from io import StringIO
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from pipelines.inline_svg import drawing, inline
+from pipelines.page import document, paragraph
+from pipelines.report_page.wording import short
 
 if TYPE_CHECKING:  # it takes a second to import, and only those who draw need it
     from matplotlib.axes import Axes
@@ -17,16 +19,17 @@ ROW_INCHES, LOW_ROW_INCHES = 0.34, 0.15
 TALLEST_INCHES = 60.0
 COLUMN_INCHES, MARGIN_INCHES = 0.85, 4.2  # the names of sites on the left, the bars on the right
 LINE = "#1f5fa8"
-STYLE = "body{font-family:sans-serif;margin:1em;max-width:60em}svg{max-width:100%;height:auto}"
+LONGEST = 24  # characters of a name
 
 
 def page(manifest: Mapping[str, Any]) -> str:
     """One self-contained HTML page."""
-    title = f"Partition: {len(manifest['sites'])} sites"
-    drawn = svg(manifest) if manifest["kind"] == "simulation" else ""
-    body = f"<h1>{title}</h1>\n<p>{escape(told(manifest))}</p>\n{drawn}"
-    head = f'<meta charset="utf-8"><title>{title}</title><style>{STYLE}</style>'
-    return f"<!DOCTYPE html>\n<html lang='en'><head>{head}</head><body>\n{body}</body></html>\n"
+    title, words = f"Partition: {len(manifest['sites'])} sites", told(manifest)
+    parts = [f"<h1>{title}</h1>", paragraph(words)]
+    if manifest["kind"] == "simulation":
+        with drawing("partition"):
+            parts.append(inline(figure(manifest), "partition", title, words))
+    return document(title, parts)
 
 
 def told(manifest: Mapping[str, Any]) -> str:
@@ -40,17 +43,6 @@ def told(manifest: Mapping[str, Any]) -> str:
         f"{min(examples)} to {max(examples)} at a site, and {test['examples']} for the test"
         f"{f', without {copies} that are also trained on' if copies else ''}."
     )
-
-
-def svg(manifest: Mapping[str, Any]) -> str:
-    """The picture alone."""
-    import matplotlib
-
-    out = StringIO()
-    with matplotlib.rc_context({"svg.hashsalt": "deerfield", "svg.fonttype": "none"}):  # the same bytes each time
-        figure(manifest).savefig(out, format="svg", metadata={"Date": None})
-    text = out.getvalue()
-    return text[text.index("<svg") :]
 
 
 def figure(manifest: Mapping[str, Any]) -> "Figure":
@@ -74,10 +66,10 @@ def _shares(axes: "Axes", counts: NDArray[np.int64], labels: list[str], sites: t
     few = len(sites) <= FEW
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
-    axes.set_xticks(range(len(labels)), [_short(label) for label in labels], rotation=35, ha="left", fontsize=9)
+    axes.set_xticks(range(len(labels)), [short(label, LONGEST) for label in labels], rotation=35, ha="left", fontsize=9)
     axes.xaxis.tick_top()
     axes.tick_params(length=0)
-    axes.set_yticks(range(len(sites)), [_short(site, 28) for site in sites], fontsize=9 if few else 6.5)
+    axes.set_yticks(range(len(sites)), [short(site, LONGEST) for site in sites], fontsize=9 if few else 6.5)
     bar = axes.figure.colorbar(image, ax=axes, location="bottom", shrink=0.6, aspect=30, pad=0.02)
     bar.set_label("share of the site's examples; the number is how many" if few else "share of the site's examples")
     if not few:
@@ -96,9 +88,7 @@ def _totals(axes: "Axes", totals: NDArray[np.int64]) -> None:
     axes.set_title("examples", fontsize=9)
     for side in ("top", "right", "bottom"):
         axes.spines[side].set_visible(False)
+    size = 8 if few else 6
     for at, total in enumerate(totals):
-        axes.text(float(total), at, f" {total:,}", va="center", fontsize=8 if few else 6)
-
-
-def _short(text: str, most: int = 18) -> str:
-    return text if len(text) <= most else f"{text[: most - 1]}…"
+        where = (float(total), at)
+        axes.annotate(f"{total:,}", where, xytext=(3, 0), textcoords="offset points", va="center", fontsize=size)

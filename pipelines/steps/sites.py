@@ -11,6 +11,7 @@ import yaml
 
 from deerfield.errors import InvalidInput
 from deerfield.runfile import RunFile, parse, read_mapping
+from pipelines.simulated_policy import simulated_policy
 from pipelines.steps.rounds import Started
 
 POLICIES = "policies"  # folder of the data claim
@@ -66,27 +67,10 @@ def pods(started: Started, run: str, manifest: Path, cluster: Cluster) -> list[d
 
 def policy(file: RunFile, site: str, parts: Mapping[str, Any]) -> Mapping[str, Any]:
     """The policy of a simulated site but for its models: its part of the data, with the run's own budget."""
-    embedded, privacy = file.embedded, file.privacy
     units = [part["units"] for part in parts.values()]
-    spends = {} if privacy.unit == "none" else {"epsilon": privacy.epsilon, "delta": privacy.delta}
-    low, high = (1, 1) if privacy.unit == "site" else (embedded.units_low or min(units), max(units))
-    source = embedded.source.model_copy(update={"path": parts[site]["part"], "rows": None})
-    population = {
-        "source": source.model_dump(),
-        "unit": privacy.unit,
-        **(embedded.budget.model_dump(exclude={"ledgers"}) if embedded.budget else spends),
-        "units_low": low,
-        "units_high": high,
-        "validation": embedded.site_validation,
-        "registration": "on_start",
-    }
-    return {
-        "populations": {file.population: population},
-        "metrics": embedded.metrics,
-        "device": embedded.device,
-        "precision": embedded.precision,
-        "threads": embedded.threads,
-    }
+    low, high = (1, 1) if file.privacy.unit == "site" else (file.embedded.units_low or min(units), max(units))
+    source = file.embedded.source.model_copy(update={"path": parts[site]["part"], "rows": None})
+    return simulated_policy(file, source, low, high)
 
 
 def _slugs(sites: Sequence[str]) -> dict[str, str]:

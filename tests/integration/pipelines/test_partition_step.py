@@ -30,6 +30,7 @@ CONSORTIUM: dict[str, Any] = {
     "population": "notes",
     "labels": ["a", "b"],
     "model": {"base": "tiny", "input": "text", "digest": "0" * 64},
+    "privacy": {"unit": "none"},
     "federation": {"sites": ["east", "west"], "quorum": 2},
     "adapter": {"head.weight": [2, 4], "head.bias": [2]},
 }
@@ -112,7 +113,8 @@ def test_a_part_that_was_torn_by_a_full_disk_is_written_again(tmp_path):
 
 
 def test_source_and_parts_in_a_bucket(tmp_path, server):
-    path, bucket = write(tmp_path), server.bucket()
+    bucket = server.bucket()
+    write(tmp_path)
     server.client.fput_object(bucket, "in/notes.csv", str(tmp_path / "notes.csv"))
     source = {"path": server.url(bucket, "in/notes.csv"), "patient": "patient", "site": "hospital"}
     elsewhere = write(tmp_path, embedded={"source": source})
@@ -123,7 +125,7 @@ def test_source_and_parts_in_a_bucket(tmp_path, server):
         each.object_name: each.last_modified for each in server.client.list_objects(bucket, "out/", recursive=True)
     }
     assert len(objects) == 5
-    assert run(path, tmp_path / "parts", tmp_path).returncode == 0
+    assert run(elsewhere, tmp_path / "parts", tmp_path, **s3.ENVIRONMENT).returncode == 0
     here = manifest(tmp_path)
     assert {name: part["sha256"] for name, part in found["sites"].items()} == {
         name: part["sha256"] for name, part in here["sites"].items()
@@ -235,7 +237,7 @@ def test_an_object_that_is_not_there_is_one_sentence(tmp_path, server):
     document["embedded"]["source"]["path"] = server.url(server.bucket(), "none.csv")
     done = run(yaml.safe_dump(document), tmp_path, tmp_path, **s3.ENVIRONMENT)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
-    assert "has no object 'none.csv'" in done.stderr
+    assert "holds no object 'none.csv'" in done.stderr
 
 
 def test_a_server_that_does_not_answer_is_named_with_the_time_that_it_was_given():
