@@ -22,6 +22,17 @@ class _Yaml(yaml.SafeLoader):
         for key, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """As PyYAML's, where the second of two equal keys would win without a word."""
+        seen: set[str] = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    problem=f"the key {key.value} stands there twice; keep one of them", problem_mark=key.start_mark
+                )
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
 
 _Yaml.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("^(?:true|false)$"), list("tf"))
 
@@ -192,7 +203,8 @@ def read_mapping(text: str, where: str, what: str, key: str) -> dict[str, Any]:
 
 def _broken(error: Exception) -> str:
     if isinstance(error, yaml.MarkedYAMLError) and (mark := error.problem_mark) is not None:
-        return f", line {mark.line + 1}, column {mark.column + 1}: not YAML: {error.problem}"
+        what = "" if isinstance(error, yaml.constructor.ConstructorError) else "not YAML: "
+        return f", line {mark.line + 1}, column {mark.column + 1}: {what}{error.problem}"
     return f": not YAML: {str(error).splitlines()[0]}"
 
 

@@ -65,8 +65,9 @@ is registered, what a person would be told goes to the site's log, and only a mi
 GATE_HEAD = """# The registry gate
 
 `deerfield promote` holds one version of a registered model against the consortium's rules, and makes it the champion
-if it keeps every one. Nothing else moves the alias `champion`. A rule that cannot be shown to hold fails: a number
-that is missing, infinite or not a number never passes.
+if it keeps every one. The aggregator moves the alias `champion` on a verdict that passed, and on `rollback`; it
+believes the operator who sends it (docs/registry.md), so a promotion is worth as much as an operator's certificate. A
+rule that cannot be shown to hold fails: a number that is missing, infinite or not a number never passes.
 
 ```text
 deerfield promote MODEL[/VERSION] --rules gate.yaml --evaluation evaluation.json [--manifest manifest.json] [--dry-run]

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import monotonic
@@ -55,12 +56,19 @@ class Version:
 
     @property
     def epsilon(self) -> Mapping[str, float]:
-        """What each site spent on it."""
+        """What each site spent on it; infinite where the tag holds no number."""
         sites = {name.removeprefix(EPSILON): value for name, value in self.tags.items() if name.startswith(EPSILON)}
-        return {site: float(value) for site, value in sorted(sites.items())}
+        return {site: _spent(value) for site, value in sorted(sites.items())}
 
     def __str__(self) -> str:
         return f"version {self.version} of {self.model}"
+
+
+def _spent(tag: str) -> float:
+    try:
+        return float(tag)
+    except ValueError:
+        return inf
 
 
 class RegistryReader:
@@ -128,9 +136,9 @@ class RegistryReader:
     def document(self, version: Version, path: str) -> Any:
         """A JSON artifact of the version's MLflow run; InvalidInput if it is not there, or no JSON."""
         with TemporaryDirectory() as folder, self._asked(f"give {path} of {version}"):
-            text = Path(self._client.download_artifacts(version.mlflow_run, path, folder)).read_text("utf-8")
+            content = Path(self._client.download_artifacts(version.mlflow_run, path, folder)).read_bytes()
         try:
-            return json.loads(text)
+            return json.loads(content)
         except ValueError as error:
             raise InvalidInput(f"{path} of {version} at {self._where} is no JSON ({error})") from None
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from deerfield.errors import InvalidInput
-from deerfield.runfile import Source, source_of
+from deerfield.runfile import Source, parse, source_of
 from pipelines.evaluation_document import CANDIDATE, document, named, summary
 from pipelines.registry_reader import CHAMPION, RegistryReader, Version, open_registry
 from pipelines.scores import Model, TestSet, score
@@ -62,8 +62,9 @@ def _tested(test_set: str, manifest: Mapping[str, Any]) -> TestSet:
         raise InvalidInput(
             "no test set is given, and the partition has none: name a file or folder of examples that belong to the hub"
         )
-    source = Source(path=part["part"], **manifest.get("columns", {}))
-    return TestSet(source=source, sha256=part["sha256"], training=training)
+    columns = {"path": part.get("part"), **manifest.get("columns", {})}
+    source = parse(Source, columns, "the manifest's test set")
+    return TestSet(source=source, sha256=str(part.get("sha256", "")), training=training)
 
 
 def _models(

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from deerfield.errors import InvalidInput, Refusal
+from deerfield.errors import InvalidInput, Refusal, TooBusy
 from pipelines.steps.reach import runs_at
 from pipelines.steps.rounds import Started, start
 from pipelines.steps.sites import members
@@ -28,10 +28,13 @@ def begin(run: str, request_id: str, aggregator: str, manifest: Path) -> Started
     Raises:
         InvalidInput, Refusal, Unreachable: as in `rounds.start` and `keep`. A run whose manifest is not taken is
             aborted, before its sites have spent on what nobody would register.
+        TooBusy: the aggregator had no room for the manifest; the run goes on, and another try hands it over.
     """
     started = start(run, request_id, aggregator, members(manifest))
     try:
         keep(started.run, aggregator, MANIFEST, manifest)
+    except TooBusy:  # the task's next try hands it over; the run goes on
+        raise
     except (InvalidInput, Refusal) as error:
         with runs_at(aggregator) as runs:
             runs.abort(started.run, f"its manifest could not be kept: {error}")

@@ -65,7 +65,8 @@ def _hub(manifest: bytes | None) -> Mapping[str, object]:
         document = json.loads(manifest)
         parts = {**document["sites"], "test": document.get("test") or {}}
         kind = str(document["kind"])
-        hub = {site: part["sha256"] for site, part in parts.items() if "sha256" in part}
+        own = kind == "simulation"  # of a consortium's data the hub has no hash to tell
+        hub = {site: part["sha256"] for site, part in parts.items() if own and "sha256" in part}
     except (ValueError, KeyError, TypeError, AttributeError):
         kind, hub = "", {}
     return {"manifest": hashlib.sha256(manifest).hexdigest(), "kind": kind, "hub": hub}

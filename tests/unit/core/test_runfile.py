@@ -94,6 +94,7 @@ def test_privacy_needs_an_epsilon_and_none_refuses_one(tmp_path):
         ("name: r\nlabels: [a, b", ", line 2, column 14: not YAML: expected ',' or ']', but got '<stream end>'"),
         ("name: a: b", ", line 1, column 8: not YAML: mapping values are not allowed here"),
         ("name: \x01", ": not YAML: unacceptable character #x0001: special characters are not allowed"),
+        ("name: a\nname: b", ", line 2, column 1: the key name stands there twice; keep one of them"),
         ("name: 2026-02-30", ": not YAML: day is out of range for month"),
     ],
 )
