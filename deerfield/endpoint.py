@@ -26,13 +26,21 @@ def read_listening(name: str, address: str, example: str = "127.0.0.1:8600") -> 
 def read_target(name: str, address: str) -> Endpoint:
     """Whom to call. Raises InvalidInput, which names the setting."""
     found = _parse(address)
+    if "://" in address:
+        raise InvalidInput(f"{name}: {address[:80]!r} is no host:port; write HOST:PORT without {_scheme(address)}")
     if found is None or found.port == 0:
         raise InvalidInput(f"{name}: {address[:80]!r} is no host:port, such as aggregator.example.org:8600")
     return found
 
 
+def _scheme(address: str) -> str:
+    return address[: address.index("://") + len("://")][:80]
+
+
 def _parse(address: str) -> Endpoint | None:
     host, _, port = address.rpartition(":")
+    if "/" in host:  # of a URL
+        return None
     if not (host.strip("[]") and port.isascii() and port.isdigit() and len(port) <= len(str(LAST_PORT))):
         return None
     return Endpoint(host=host.strip("[]"), port=int(port)) if int(port) <= LAST_PORT else None

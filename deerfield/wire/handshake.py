@@ -51,6 +51,11 @@ def cause(way: Way, now: datetime | None = None) -> DeerfieldError | None:
         with _connected(way) as plain:
             if way.files is not None:
                 _shake(way, way.files, plain, now)
+            elif _speaks_tls(plain):
+                raise HandshakeFailed(
+                    f"{way.address} speaks TLS, and no certificate was given; give --tls-certificate, --tls-key and "
+                    "--tls-ca"
+                )
     except InvalidInput as error:
         return error if isinstance(error, HandshakeFailed) else HandshakeFailed(str(error))
     except Unreachable as error:
@@ -161,13 +166,28 @@ def _issued(certificate: x509.Certificate, authority: x509.Certificate) -> bool:
 
 def _shown(way: Way) -> x509.Certificate | None:
     """The certificate that the aggregator shows, unchecked: only to say what is wrong with it."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     try:
-        with _connected(way) as plain, context.wrap_socket(plain) as tls:
+        with _connected(way) as plain, _unchecking().wrap_socket(plain) as tls:
             return x509.load_der_x509_certificate(tls.getpeercert(binary_form=True) or b"")
     except (OSError, ValueError, DeerfieldError):
         return None
+
+
+def _speaks_tls(plain: socket.socket) -> bool:
+    """Whether a hello of TLS is answered by TLS; certificates are neither checked nor shown."""
+    try:
+        _unchecking().wrap_socket(plain).close()
+    except ssl.SSLError as error:  # an alert is TLS too: before TLS 1.3, for the certificate that is not shown
+        return "_ALERT_" in (error.reason or "")
+    except OSError:
+        return False
+    return True
+
+
+def _unchecking() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
 
 
 def _hosts(certificate: x509.Certificate) -> list[str]:

@@ -17,7 +17,7 @@ from services.aggregator.blobstore.bucket import read_place
 from services.aggregator.blobstore.retention import Retention, read_retention
 from services.aggregator.bounds import Bounds
 from services.aggregator.flags import parser
-from services.aggregator.sql.address import without_password
+from services.aggregator.sql.address import check_lasting, without_password
 from services.objects import Bucket
 
 MOST = 1_000_000  # of any count that is bounded
@@ -64,6 +64,7 @@ def read_settings(argv: Sequence[str], environment: Mapping[str, str] = os.envir
     flags = parser(environment).parse_args(argv)
     read_listening("listen", flags.listen)
     read_listening("health", flags.health)
+    check_lasting(flags.database)
     blobs = read_place(flags.blobs)
     tls = _files(flags)
     if tls is None:

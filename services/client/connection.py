@@ -8,6 +8,7 @@ import grpc
 import structlog
 
 from deerfield.certificates import Credentials, Files, given_files, load, utc_now
+from deerfield.endpoint import read_target
 from deerfield.errors import InvalidInput
 from deerfield.restoration import Trust
 from deerfield.wire import proxy
@@ -39,6 +40,7 @@ def trust(files: Files | None) -> Trust | None:
 
 def way(flags: argparse.Namespace) -> Way:
     """The way to the aggregator that the flags and the environment describe; raises InvalidInput."""
+    read_target("--aggregator", flags.aggregator)
     files = given(flags)
     if files is None and flags.proxy:
         raise InvalidInput("--proxy is for a connection over TLS; give --tls-certificate, --tls-key and --tls-ca too")

@@ -68,6 +68,15 @@ def read_address(text: str, table: Path = mounts.MOUNTS) -> Address:
     return _sqlite(url, table) if kind == "sqlite" else _postgresql(url)
 
 
+def check_lasting(text: str) -> None:
+    """Raises InvalidInput for a database in memory, and for all that `read_address` refuses."""
+    if read_address(text).kind == "memory":
+        raise InvalidInput(
+            f"database: {text} is a database in memory, which would forget every run; name a file: "
+            "sqlite:////FOLDER/FILE"
+        )
+
+
 def without_password(text: str) -> str:
     """A URL without what may be a password; rather too short than with one."""
     return re.sub(r"([?&]password=)[^&]*", r"\1***", re.sub(r"://.*@", "://***@", text))

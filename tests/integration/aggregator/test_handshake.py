@@ -162,6 +162,35 @@ def test_a_port_without_tls_is_named(server, north):
         assert "does not speak TLS" in mended(address, north)
 
 
+@pytest.mark.parametrize("latest", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_a_port_that_speaks_tls_is_named_where_no_certificate_is_given(consortium, latest):
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(consortium.server.authority))
+    context.load_cert_chain(consortium.server.certificate, consortium.server.key)
+    context.maximum_version, context.verify_mode = latest, ssl.CERT_REQUIRED
+
+    def answer(connection):
+        with suppress(ssl.SSLError, ConnectionError):
+            context.wrap_socket(connection, server_side=True).recv(1)
+
+    with answering(answer) as address:
+        said = mended(address, None)
+    assert said.endswith("speaks TLS, and no certificate was given; give --tls-certificate, --tls-key and --tls-ca")
+
+
+def test_in_plaintext_a_command_ends_at_once_at_a_port_that_speaks_tls(serve):
+    named = pytest.raises(HandshakeFailed, match="speaks TLS, and no certificate was given")
+    with serve() as address, open_runs(Way(address=address), print) as runs, named:
+        runs.list()
+
+
+def test_a_port_without_tls_needs_no_certificate(server):
+    assert cause(Way(address=server.ports.listening)) is None
+    with answering(lambda connection: connection.recv(4096)) as address:  # it breaks off
+        assert cause(Way(address=address)) is None
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        assert cause(Way(address=f"127.0.0.1:{silent.getsockname()[1]}", timeout_s=0.2)) is None
+
+
 def test_a_web_server_is_no_aggregator(consortium, north):
     files = of_aggregator(consortium, "web")
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
@@ -282,6 +311,18 @@ def test_the_site_command_ends_where_its_own_files_cannot_be_used(consortium, no
         said = process.stderr.read()
     assert process.returncode == 2
     assert said.endswith("is of deerfield://lungs/site/south, not of site north; give the site's own\n")
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("address", ["localhost", "https://localhost:18600"])
+def test_the_site_command_ends_where_its_aggregators_address_is_none(north, tmp_path, address):
+    with site_command(tmp_path, address, north) as process:
+        limit = threading.Timer(90, process.kill)
+        limit.start()
+        said = process.stderr.read()
+        limit.cancel()
+    assert process.returncode == 2
+    assert f"error: --aggregator: '{address}' is no host:port" in said
     assert "Traceback" not in said
 
 

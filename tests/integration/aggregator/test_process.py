@@ -44,6 +44,18 @@ def test_a_wait_that_is_no_time_is_refused(flag, seconds):
         read_settings([], {f"DEERFIELD_{flag.upper().replace('-', '_')}": seconds})
 
 
+@pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:", "sqlite+pysqlite://"])
+def test_a_database_that_would_forget_every_run_is_refused(url, tmp_path):
+    flags = command(tmp_path, database=url)
+    found = subprocess.run(flags, check=False, capture_output=True, text=True, timeout=60)
+    assert found.returncode == 2
+    assert found.stdout == ""
+    assert found.stderr == (
+        f"error: database: {url} is a database in memory, which would forget every run; name a file: "
+        "sqlite:////FOLDER/FILE\n"
+    )
+
+
 def tls(files):
     return ["--tls-certificate", str(files.certificate), "--tls-key", str(files.key), "--tls-ca", str(files.authority)]
 

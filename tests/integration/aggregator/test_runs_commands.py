@@ -53,6 +53,19 @@ def started(deerfield, run_file):
     return said.strip()
 
 
+def test_an_address_that_is_a_url_is_refused_at_once(deerfield):
+    code, said = deerfield("runs", "list", "--aggregator", "https://localhost:18600")
+    assert code == 2
+    assert "write HOST:PORT without https://" in said
+
+
+def test_a_port_that_speaks_tls_is_named_to_whoever_gives_no_certificate(secured):
+    address = secured.ports.listening
+    code, said = command.deerfield("runs", "list", "--aggregator", address, COLUMNS="120")
+    assert code == 2
+    assert f"{address} speaks TLS, and no certificate was given; give --tls-certificate, --tls-key and --tls-ca" in said
+
+
 def finish(secured, consortium, run, *names):
     """The sites answer every task of the run, and it is over."""
     sites = []

@@ -17,9 +17,9 @@ def files(tmp_path):
     return pki.files(pki.authority(tmp_path / "ca"), tmp_path / "north")
 
 
-def flags(certificate=None, key=None, authority=None, proxy=""):
+def flags(certificate=None, key=None, authority=None, proxy="", aggregator="127.0.0.1:1"):
     paths = {"tls_certificate": certificate, "tls_key": key, "tls_ca": authority}
-    return argparse.Namespace(**paths, aggregator="127.0.0.1:1", proxy=proxy)
+    return argparse.Namespace(**paths, aggregator=aggregator, proxy=proxy)
 
 
 def opened(site, files):
@@ -45,6 +45,13 @@ def test_the_certificate_of_another_is_not_used(tmp_path, files):
         opened("north", operator)
     with pytest.raises(InvalidInput, match="is not the key of"):
         opened("north", replace(files, key=operator.key))
+
+
+@pytest.mark.parametrize("address", ["localhost", "https://localhost:8600"])
+def test_an_address_that_is_none_is_refused_before_anybody_is_called(files, address):
+    for paths in ((), (files.certificate, files.key, files.authority)):
+        with pytest.raises(InvalidInput, match=r"^--aggregator: .* is no host:port"):
+            way(flags(*paths, aggregator=address))
 
 
 def test_a_proxy_is_for_tls_and_is_a_url(files):

@@ -23,6 +23,15 @@ def test_what_is_no_address_is_refused_by_the_name_of_its_setting(address):
         read_target("--aggregator", address)
 
 
+def test_a_url_is_no_address():
+    with pytest.raises(InvalidInput, match=r"is no host:port; write HOST:PORT without https://$"):
+        read_target("--aggregator", "https://localhost:8600")
+    for address in ("https://localhost:8600", "localhost/x:8600", "//localhost:8600"):
+        for read in (read_target, read_listening):
+            with pytest.raises(InvalidInput, match="is no host:port"):
+                read("listen", address)
+
+
 def test_nobody_can_be_called_at_port_0():
     with pytest.raises(InvalidInput, match="is no host:port"):
         read_target("--aggregator", "agg.example.org:0")
