@@ -18,7 +18,16 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
 from deerfield import durable
-from deerfield.certificates import check_valid, is_authority, parse_certificates, parse_key, public_key, read, spki
+from deerfield.certificates import (
+    check_valid,
+    is_authority,
+    open_to_others,
+    parse_certificates,
+    parse_key,
+    public_key,
+    read,
+    spki,
+)
 from deerfield.errors import InvalidInput
 from deerfield.identity import check_name
 from deerfield.revocation import parse_serial, read_revoked, serial_text
@@ -48,6 +57,7 @@ class Authority:
     federation: str
     certificate: x509.Certificate
     key: CertificateIssuerPrivateKeyTypes = field(repr=False)
+    warnings: tuple[str, ...] = ()  # sentences about its key's file
 
 
 def make(folder: Path, federation: str, now: datetime) -> x509.Certificate:
@@ -90,7 +100,8 @@ def load(folder: Path, now: datetime) -> Authority:
     key = parse_key(read(folder / KEY), folder / KEY)
     if spki(key.public_key()) != spki(public_key(certificate, str(folder / CERTIFICATE))):
         raise InvalidInput(f"{folder / KEY} is not the key of {folder / CERTIFICATE}; restore both from one copy")
-    return Authority(folder=folder, federation=federation, certificate=certificate, key=key)
+    warnings = open_to_others(folder / KEY)
+    return Authority(folder=folder, federation=federation, certificate=certificate, key=key, warnings=warnings)
 
 
 def load_public(folder: Path) -> tuple[x509.Certificate, str]:

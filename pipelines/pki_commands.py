@@ -62,6 +62,8 @@ def sign(
     from pipelines import pki_authority, pki_signing
 
     authority = pki_authority.load(ca, utc_now())
+    for warning in authority.warnings:
+        typer.echo(f"warning: {warning}", err=True)
     wish = pki_signing.read_wish(csr, authority.federation)
     pki_signing.check_days(authority, days, utc_now())
     pki_signing.check_out(out)

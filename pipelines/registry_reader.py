@@ -56,7 +56,7 @@ class Version:
 
     @property
     def epsilon(self) -> Mapping[str, float]:
-        """What each site spent on it; infinite where the tag holds no number."""
+        """What each site spent on it; infinite where the tag holds no number from 0 on."""
         sites = {name.removeprefix(EPSILON): value for name, value in self.tags.items() if name.startswith(EPSILON)}
         return {site: _spent(value) for site, value in sorted(sites.items())}
 
@@ -66,9 +66,10 @@ class Version:
 
 def _spent(tag: str) -> float:
     try:
-        return float(tag)
+        spent = float(tag)
     except ValueError:
         return inf
+    return spent if spent >= 0 else inf  # nan is below no limit, and above none
 
 
 class RegistryReader:

@@ -57,13 +57,16 @@ def _tested(test_set: str, manifest: Mapping[str, Any]) -> TestSet:
     training = manifest.get("example_sha256") or None
     if test_set:
         return TestSet(source=source_of(test_set, "the test set"), sha256="", training=training)
-    part = manifest.get("test")
+    part, columns = manifest.get("test"), manifest.get("columns", {})
     if not part:
         raise InvalidInput(
             "no test set is given, and the partition has none: name a file or folder of examples that belong to the hub"
         )
-    columns = {"path": part.get("part"), **manifest.get("columns", {})}
-    source = parse(Source, columns, "the manifest's test set")
+    if not isinstance(part, dict) or not isinstance(part.get("part"), str) or not isinstance(columns, dict):
+        raise InvalidInput(
+            "the manifest's test set: it does not say where it is (test: part) or its columns; run the partition again"
+        )
+    source = parse(Source, {**columns, "path": part["part"]}, "the manifest's test set")
     return TestSet(source=source, sha256=str(part.get("sha256", "")), training=training)
 
 

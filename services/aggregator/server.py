@@ -127,7 +127,7 @@ def _data_server(aggregator: Aggregator, identify: Identify, gate: Gate | None, 
     """The server of sites and operators, which is bound to no port yet; its guards stand in the order of a call."""
     bounds = aggregator.bounds
     audited = Audited(shared.decisions, gate.shown if gate else claimed)  # outside the check: it sees what that refuses
-    checked = [Checked(gate.check)] if gate else []
+    checked = [Checked(gate.check, gate.shown)] if gate else []
     throttle = Throttle(bounds, identify, time.monotonic, aggregator.intake.hear)
     guards = [Observed(shared.metrics), audited, *checked, throttle, Draining(shared.drain), Readable()]
     most = bounds.calls_and_reserve

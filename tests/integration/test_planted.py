@@ -18,6 +18,7 @@ from tests.scraped import fetched
 PATIENT, ID, LABEL = "quistgaard", "mrn-77142-zebu", "amyloidosis-zeta"  # of records: nobody's log may hold them
 FOLDER, COLUMN, UNIT = "ward-of-dr-ostrander", "wortlaut_der_notiz", "fallnummer_intern"  # of the hospital
 RECORDS, PLACES = (PATIENT, ID, LABEL), (FOLDER, COLUMN, UNIT)
+OF_NO_RUN = {"settings", "signs heads of ledgers", "a caller left before its answer"}  # lines of the aggregator
 AT_SITES = ("run.json", "prepared.json", "sites", "prepare.log", "preload.log", "east.log", "north.log", "west.log")
 
 
@@ -110,7 +111,13 @@ def test_every_line_of_every_log_is_json_and_says_where_it_comes_from(told):
     scored = [line for line in lines(out / "logs" / "evaluator.log") if line["event"] == "evaluated"]
     assert len(scored) == 4
     assert {line["run"] for line in scored} == {run}
-    published = [line for line in lines(out / "logs" / "aggregator.log") if line["event"] == "phase published"]
+    central = lines(out / "logs" / "aggregator.log")
+    assert {line["service"] for line in central} == {"aggregator"}
+    about = [line for line in central if line["event"] not in OF_NO_RUN or run in str(line)]
+    assert [line for line in about if line.get("run") != run] == []
+    called = [line for line in about if "call" in line or line["event"] == "refused"]
+    assert [line for line in called if not line.get("call") or line.get("site") not in federation.SITES] == []
+    published = [line for line in central if line["event"] == "phase published"]
     where = [(line["run"], line["round"], line["phase"]) for line in published]
     assert where == [(run, round_, phase) for round_ in (0, 1) for phase in (0, 1)]
 

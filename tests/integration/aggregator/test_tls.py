@@ -16,6 +16,7 @@ import structlog
 from cryptography import x509
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from structlog.contextvars import merge_contextvars
 
 from deerfield.certificates import load
 from deerfield.errors import InvalidInput, NotAuthenticated, NotMember
@@ -91,6 +92,20 @@ def test_whoever_is_revoked_is_refused_every_call_also_of_an_open_connection(con
     renewed = pki.files(consortium.ca, consortium.folder / "renewed", load(files, NOW).peer)
     with channel_of(address, renewed) as channel:
         assert answer(channel, hello)[0] is not Code.UNAUTHENTICATED
+
+
+def test_a_refusal_for_a_certificate_is_logged_with_its_call_and_its_site(consortium, address):
+    north, ada = consortium.files("site", "north"), consortium.files("operator", "ada")
+    with structlog.testing.capture_logs([merge_contextvars]) as lines:
+        for files in (north, ada):
+            consortium.revoke(files)
+            with channel_of(address, files) as channel:
+                for method in METHODS:
+                    answer(channel, method)
+    refused = [line for line in lines if line["event"] == "refused"]
+    told = [(line["call"], line.get("site"), line["error"]) for line in refused]
+    assert told == [(method.name, site, "NotAuthenticated") for site in ("north", None) for method in METHODS]
+    assert all("is revoked" in line["message"] for line in refused)
 
 
 def test_a_certificate_that_ends_or_is_of_another_federation_is_refused_on_an_open_connection(consortium, address):

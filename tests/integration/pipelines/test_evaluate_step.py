@@ -1,6 +1,7 @@
 """The evaluation step: tiny models in a real MLflow registry, scored by a real client process."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -204,6 +205,23 @@ def test_what_is_not_there_is_said_before_anything_is_scored(hub, tmp_path, chan
     given = {"model": NAME, "version": "2", "tracking": uri, "base": "", "test_set": "x", "manifest": None} | changes
     with pytest.raises(InvalidInput, match=words):
         evaluate(**given, out=tmp_path / "evaluation.json")
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ({"test": {"sha256": "0"}}, "it does not say where it is"),
+        ({"test": {"part": 7}}, "it does not say where it is"),
+        ({"test": "x"}, "it does not say where it is"),
+        ({"test": {"part": "x"}, "columns": ["y"]}, "or its columns; run the partition again"),
+        ({"test": {"part": "x"}, "columns": {"ward": "y"}}, "unknown key 'ward'; known keys here are input, label"),
+    ],
+)
+def test_a_test_part_of_a_manifest_that_cannot_be_read_is_one_sentence(hub, tmp_path, keys, words):
+    _, uri = hub
+    with pytest.raises(InvalidInput, match=f"^the manifest's test set: .*{re.escape(words)}") as said:
+        evaluate(NAME, "2", uri, "", "", tmp_path / "evaluation.json", manifest_in(tmp_path, **keys))
+    assert "\n" not in str(said.value)
 
 
 def test_a_champion_that_is_deleted_or_replaced_underneath_is_said_to_be(hub, tmp_path):

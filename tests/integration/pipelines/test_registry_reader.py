@@ -5,6 +5,7 @@ import socket
 import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from math import inf
 
 import pytest
 
@@ -61,6 +62,25 @@ def test_artifacts_of_the_run_are_listed_and_read(registry):
     assert reader.document(version, "phases/000001.json") == {"time": 1.0}
     with pytest.raises(InvalidInput, match=r"give verdict.json of version 1 of teaching run: it is not there"):
         reader.document(version, "verdict.json")
+
+
+@pytest.mark.parametrize("content", [b'{"time": "\xff"}', b"{", b""])
+def test_an_artifact_that_is_no_json_is_one_sentence(few, content, tmp_path):
+    reader, client = open_registry(few), mlflow_server.client(few)
+    version = reader.version(NAME, "1")
+    (tmp_path / "verdict.json").write_bytes(content)
+    client.log_artifact(version.mlflow_run, str(tmp_path / "verdict.json"))
+    with pytest.raises(
+        InvalidInput, match=r"^verdict\.json of version 1 of teaching run at sqlite:.* is no JSON"
+    ) as said:
+        reader.document(version, "verdict.json")
+    assert "\n" not in str(said.value)
+
+
+@pytest.mark.parametrize("tag", ["unknown", "", "nan", "-inf", "-1"])
+def test_an_epsilon_that_is_no_number_is_infinite(few, tag):
+    mlflow_server.client(few).set_model_version_tag(NAME, "1", "deerfield.epsilon.north", tag)
+    assert open_registry(few).version(NAME, "1").epsilon == {"north": inf, "south": 1.0}
 
 
 @pytest.mark.parametrize(

@@ -81,6 +81,15 @@ def test_show_warns_of_an_end_that_is_near_and_of_an_open_key(ca, tmp_path):
     assert "is open to others (mode 0640)" in deerfield("show", ca)[1]
 
 
+def test_sign_warns_of_a_ca_key_that_is_open_to_others(ca, tmp_path):
+    csr = request(tmp_path / "north", "--site", "north")
+    for mode, warned in ((0o600, False), (0o640, True), (0o644, True)):
+        os.chmod(ca / "ca.key", mode)
+        code, said = deerfield("sign", csr, "--ca", ca, "--out", tmp_path / f"{mode:o}.crt", "--yes")
+        assert (code, f"warning: {ca / 'ca.key'} is open to others (mode {mode:04o})" in said) == (0, warned)
+        assert ("warning" in said) is warned
+
+
 def test_show_prints_no_private_key(ca, tmp_path):
     request(tmp_path / "north", "--site", "north")
     lines = (tmp_path / "north" / "tls.key").read_text().splitlines()[1:-1]

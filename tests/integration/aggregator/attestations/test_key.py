@@ -20,13 +20,33 @@ def test_the_key_is_made_once_for_its_owner_alone(tmp_path):
     assert list(path.parent.iterdir()) == [path]
 
 
+@pytest.mark.parametrize("mode", [0o640, 0o660, 0o440])
+def test_a_key_that_its_group_may_read_is_used_with_a_warning(tmp_path, caplog, mode):
+    path = tmp_path / "site.key"
+    made = keyfile.load(path)
+    assert caplog.records == []
+    path.chmod(mode)
+    assert public_key(keyfile.load(path)) == public_key(made)
+    (line,) = caplog.records
+    assert (line.levelname, line.getMessage()) == (
+        "WARNING",
+        f"{path} is open to its group (mode {mode:04o}), and holds the signing key; run chmod 600 on it",
+    )
+
+
+@pytest.mark.parametrize("mode", [0o604, 0o602, 0o644])
+def test_a_key_that_everybody_may_read_or_change_is_refused(tmp_path, caplog, mode):
+    path = tmp_path / "site.key"
+    keyfile.load(path)
+    path.chmod(mode)
+    with pytest.raises(InvalidInput, match=rf"open to everybody \(mode {mode:04o}\).*; run chmod 600 on it"):
+        keyfile.load(path)
+    assert caplog.records == []
+
+
 def test_a_key_file_that_cannot_be_trusted_or_used_is_one_sentence(tmp_path):
     path = tmp_path / "aggregator.key"
     keyfile.load(path)
-    path.chmod(0o640)
-    with pytest.raises(InvalidInput, match="chmod 600"):
-        keyfile.load(path)
-    path.chmod(0o600)
     path.write_text("-----BEGIN NOTHING-----\n")
     with pytest.raises(InvalidInput, match="holds no signing key"):
         keyfile.load(path)
