@@ -21,6 +21,7 @@ from deerfield.strategies import make
 from services.aggregator.assembly import Aggregator, assemble_aggregator
 from services.aggregator.blobstore.bucket import open_blobs
 from services.aggregator.blobstore.folder_blobs import tidy
+from services.aggregator.blobstore.ownership import check_owned, check_unused
 from services.aggregator.clock import check_clock, steady_clock
 from services.aggregator.desk import Desk
 from services.aggregator.rounds.recorder import Tracking, Untracked
@@ -98,11 +99,13 @@ async def _run(settings: Settings, aggregator: Aggregator, gate: Gate | None) ->
 
 def build(settings: Settings, reached: OnDurable = ignore) -> Aggregator:
     """The aggregator over its database, key and blobs; `reached` is told each point that matters in a crash."""
-    store, clock = Store(open_database(settings.database, settings.takeover_s), reached), steady_clock()
+    opened = open_database(settings.database, settings.takeover_s, lambda: check_unused(settings.blobs))
+    store, clock = Store(opened, reached), steady_clock()
     check_clock(store, clock(), settings.clock_skew_s)
     if isinstance(settings.blobs, Path):
         tidy(settings.blobs)  # nobody else has the database, and with it the blobs
     uploads, published = open_blobs(settings.blobs, settings.retention.gc_grace_s, on_durable=reached)
+    check_owned(store, published, settings.blobs, clock() - settings.retention.gc_grace_s)
     desk = Desk(
         store=store,
         uploads=uploads,

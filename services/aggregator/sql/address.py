@@ -84,9 +84,18 @@ def without_password(text: str) -> str:
 
 def sentence(address: Address, error: DBAPIError) -> str:
     """What went wrong, where, and what to do."""
-    reason = (str(error.orig).strip().splitlines() or [type(error.orig).__name__])[0]
-    advice = next((advice for pattern, advice in ADVICE if re.search(pattern, reason)), ELSE)
-    return f"database: {address.where} cannot be used ({reason}); {advice}"
+    return f"database: {address.where} cannot be used ({first_line(error)}); {known(error) or ELSE}"
+
+
+def first_line(error: DBAPIError) -> str:
+    """What the server or the system said."""
+    return (str(error.orig).strip().splitlines() or [type(error.orig).__name__])[0]
+
+
+def known(error: DBAPIError) -> str | None:
+    """What to do about an error that says what is wrong with the database itself."""
+    reason = first_line(error)
+    return next((advice for pattern, advice in ADVICE if re.search(pattern, reason)), None)
 
 
 def _sqlite(url: URL, table: Path) -> Address:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import structlog
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool, StaticPool
@@ -21,7 +22,7 @@ from deerfield.errors import InvalidInput
 from services.aggregator.sql.address import Address, read_address, sentence
 from services.aggregator.sql.exclusion import SessionLock, check_number, locked_file, take_over, waiting
 from services.aggregator.sql.keeper import FileKeeper, Keeper, ServerKeeper
-from services.aggregator.sql.schema import upgrade
+from services.aggregator.sql.schema import newest, upgrade
 
 BUSY_TIMEOUT_MS = 10_000
 IN_MEMORY = "sqlite://"
@@ -36,6 +37,8 @@ SESSION = {  # where the server has such a setting
 }
 SET = "SELECT set_config(name, %s, false) FROM pg_settings WHERE name = %s"
 
+log = structlog.get_logger()
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Database:
@@ -46,8 +49,10 @@ class Database:
     close: Callable[[], None]
 
 
-def open_database(url: str, takeover_s: float = TAKEOVER_S) -> Database:
+def open_database(url: str, takeover_s: float = TAKEOVER_S, on_new: Callable[[], object] = lambda: None) -> Database:
     """Opens a database, brings it to today's tables, and shuts out whoever had it before.
+
+    `on_new` is called before the tables of an empty one are kept: if it raises, the database stays empty.
 
     Raises:
         InvalidInput: it cannot be reached or used, is newer than this code or another program's, or belongs to
@@ -62,8 +67,12 @@ def open_database(url: str, takeover_s: float = TAKEOVER_S) -> Database:
             stack.callback(engine.dispose)  # before the lock is given back
             with engine.begin() as connection:
                 _check_encoding(connection)
-                upgrade(connection)
+                before = upgrade(connection, where=address.where)
+                if before is None:
+                    on_new()
                 number = take_over(connection, time.time())
+            if before not in (None, (after := newest())):
+                log.info("upgraded the database", where=address.where, from_revision=before, to_revision=after)
             event.listen(engine, "begin", partial(check_number, number=number))
             keeper = stack.enter_context(_kept(engine, lock))
             return Database(engine=engine, keeper=keeper, close=stack.pop_all().close)

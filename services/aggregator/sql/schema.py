@@ -7,26 +7,49 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, inspect
+from sqlalchemy.exc import DBAPIError
 
 from deerfield.errors import InvalidInput
+from services.aggregator.sql.address import first_line, known
 
 MIGRATIONS = Path(__file__).with_name("migrations")
 
 
-def upgrade(connection: Connection, migrations: Path = MIGRATIONS) -> None:
+def upgrade(connection: Connection, migrations: Path = MIGRATIONS, where: str = "the database") -> str | None:
     """Makes every table of an empty database, or what an older one lacks, in the transaction of `connection`.
 
+    Answers the revision that it was of, None if it was empty; `where` it is stands in what is said.
+
     Raises:
-        InvalidInput: the database is newer than this code, or another program's.
+        InvalidInput: the database is newer than this code, or another program's, or a migration cannot be done.
     """
-    config = Config(attributes={"connection": connection})
+    applied: list[str] = []
+    config = Config(attributes={"connection": connection, "applied": applied})
     config.set_main_option("script_location", str(migrations).replace("%", "%%"))
     scripts = ScriptDirectory.from_config(config)
-    _check(connection, scripts)
-    command.upgrade(config, "head")
+    found = _check(connection, scripts)
+    try:
+        command.upgrade(config, "head")
+    except DBAPIError as error:
+        if error.connection_invalidated or known(error):  # a trouble of the server or its disk, whatever was asked
+            raise
+        wanted = [script.revision for script in scripts.iterate_revisions("head", found or "base")][::-1]
+        raise InvalidInput(_failed(where, wanted[len(applied)], found, first_line(error))) from error
+    return found
 
 
-def _check(connection: Connection, scripts: ScriptDirectory) -> None:
+def _failed(where: str, revision: str, found: str | None, reason: str) -> str:
+    said = f"database: {where}: migration {revision} failed ({reason}), and nothing was changed"
+    if found is None:
+        return f"{said}; name an empty database"
+    return (
+        f"{said}: its tables are still of revision {found}, which the earlier version of deerfield can use; remove "
+        "what is in the way, or restore the backup from before the upgrade into an empty database"
+    )
+
+
+def _check(connection: Connection, scripts: ScriptDirectory) -> str | None:
+    """The revision that the tables are of."""
     found, known = MigrationContext.configure(connection).get_current_revision(), scripts.get_current_head()
     if found is None and (tables := sorted(set(inspect(connection).get_table_names()) - {"alembic_version"})):
         raise InvalidInput(
@@ -38,6 +61,7 @@ def _check(connection: Connection, scripts: ScriptDirectory) -> None:
             f"database: its tables are of revision {found}, and this version of deerfield knows them up to {known}; "
             "install the newer version that made them, or name another database"
         )
+    return found
 
 
 def newest(migrations: Path = MIGRATIONS) -> str | None:

@@ -11,15 +11,18 @@ from pathlib import Path
 from time import monotonic
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import create_engine, insert, inspect, select
+from sqlalchemy import create_engine, event, insert, inspect, select
+from structlog.testing import capture_logs
 
 from deerfield.errors import InvalidInput, Superseded, Unreachable
 from services.aggregator.sql import schema
 from services.aggregator.sql.address import read_address
-from services.aggregator.sql.database import IN_MEMORY, open_database
+from services.aggregator.sql.database import IN_MEMORY, _begin_sqlite, _prepare_sqlite, open_database
 from services.aggregator.sql.exclusion import SESSION_LOCK, take_over
 from services.aggregator.sql.store import Store
 from services.aggregator.sql.tables import events, heads, metadata, phases, runs
@@ -93,6 +96,77 @@ def test_an_older_database_is_upgraded_and_keeps_its_rows(url, tmp_path):
     with engine.begin() as connection:
         assert connection.execute(select(runs.c.run)).scalar_one() == "r"
     engine.dispose()
+
+
+def older(url: str, *statements: str) -> None:
+    """Makes a database of revision 0004, as an earlier version of deerfield left it, and does something to it."""
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        config = Config(attributes={"connection": connection, "applied": []})
+        config.set_main_option("script_location", str(schema.MIGRATIONS))
+        command.upgrade(config, "0004")
+        for statement in statements:
+            connection.exec_driver_sql(statement)
+    engine.dispose()
+
+
+def revision(url: str) -> str:
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        found = MigrationContext.configure(connection).get_current_revision()
+    engine.dispose()
+    return found
+
+
+def test_an_upgrade_is_one_line_of_the_log_with_both_revisions_and_a_start_without_one_is_none(url):
+    older(url)
+    with capture_logs() as lines:
+        for _ in range(2):
+            open_database(url).close()
+    [line] = [line for line in lines if line["event"] == "upgraded the database"]
+    assert (line["log_level"], line["from_revision"], line["to_revision"]) == ("info", "0004", newest())
+    assert line["where"] == read_address(url).where
+    assert revision(url) == newest()
+
+
+def test_a_migration_that_something_is_in_the_way_of_is_named_and_nothing_was_changed(url):
+    older(url, "CREATE TABLE promotions (id INTEGER)")
+    said = r"migration 0005 failed \(.*promotions.* already exists.*\), and nothing was changed.* 0004.*restore the"
+    with pytest.raises(InvalidInput, match=said) as caught:
+        open_database(url)
+    assert read_address(url).where in str(caught.value)
+    assert "check the address" not in str(caught.value)
+    engine = create_engine(url)
+    assert "champions" not in inspect(engine).get_table_names()  # which the migration makes first
+    engine.dispose()
+    assert revision(url) == "0004"
+
+
+def test_of_several_migrations_the_one_that_failed_is_named_and_those_before_it_are_undone(url, tmp_path):
+    older(url, "ALTER TABLE runs ADD COLUMN colour INTEGER")
+    engine = create_engine(url)
+    if engine.dialect.name == "sqlite":
+        event.listen(engine, "connect", _prepare_sqlite)  # our way to begin a transaction
+        event.listen(engine, "begin", _begin_sqlite)
+    with pytest.raises(InvalidInput, match=r"over there: migration 9999 failed .*colour"), engine.begin() as connection:
+        schema.upgrade(connection, migrations(tmp_path), "over there")
+    assert "champions" not in inspect(engine).get_table_names()
+    engine.dispose()
+    assert revision(url) == "0004"
+
+
+def test_a_new_database_that_is_not_wanted_stays_empty(url):
+    def refuse() -> None:
+        raise InvalidInput("not here")
+
+    for _ in range(2):  # nor does the second start find it used
+        with pytest.raises(InvalidInput, match="not here"):
+            open_database(url, on_new=refuse)
+    engine = create_engine(url)
+    assert inspect(engine).get_table_names() == []
+    engine.dispose()
+    open_database(url).close()
+    open_database(url, on_new=refuse).close()
 
 
 def test_an_upgrade_that_fails_leaves_the_database_as_it_was(url, tmp_path):
