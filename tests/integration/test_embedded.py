@@ -76,13 +76,18 @@ def test_one_process_gives_the_same_adapter_as_four(finished, tmp_path):
 
 
 def keys(found: object, path: str = "") -> set[str]:
-    """Where values stand in a document: `a.b`, `list[].b`, `by_site{}.b`."""
+    """Where values stand in a document: `a.b`, `list[].b`, `by_site{}.b`; `list` and `by_site` where they are last."""
+    if not isinstance(found, dict | list) or not found:
+        return {ended(path)}
     if isinstance(found, list):
         return set().union(*(keys(each, f"{path}[]") for each in found))
-    if not isinstance(found, dict) or not found:
-        return {path}
     by_site = set(found) <= set(SITES)
     return set().union(*(keys(v, path + "{}" if by_site else f"{path}.{k}".lstrip(".")) for k, v in found.items()))
+
+
+def ended(path: str) -> str:
+    """The path of a leaf: an empty list or object does not show what would be in it."""
+    return re.sub(r"(\[\]|\{\})+$", "", path)
 
 
 def documented() -> set[str]:
@@ -93,7 +98,7 @@ def documented() -> set[str]:
         first, *rest = re.findall(r"`([^`]+)`", row)
         parent = first.rpartition(".")[0]
         named |= {first, *(parent + key if key.startswith(".") else key for key in rest)}
-    return {key for key in named if not any(other.startswith(f"{key}.") for other in named)}
+    return {ended(key) for key in named if not any(other.startswith(f"{key}.") for other in named)}
 
 
 def test_every_key_of_a_result_is_documented_and_every_documented_key_is_there(finished):

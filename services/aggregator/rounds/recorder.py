@@ -94,7 +94,10 @@ class Recorder:
         self._thread.start()
 
     def stop(self, timeout_s: float) -> None:
-        """Stops after the event it is at, or leaves it behind after `timeout_s`: the next start tells it again."""
+        """Stops after the event it is at and the files that wait, each tried once; leaves them after `timeout_s`.
+
+        The next start goes on with what was left.
+        """
         self._stop.set()
         self._thread.join(timeout_s)
 
@@ -112,6 +115,8 @@ class Recorder:
                 except Unreachable:  # told where it happened; the cursor says where to go on
                     pause_s = min(2 * pause_s + IDLE_S, LONGEST_S)
                 self._stop.wait(pause_s)
+            while self._attach():  # a trial on one machine has no next start that would hand them over
+                pass
         except BaseException as error:  # handed to whoever waits for `over`
             self.over.set_exception(error)
         else:
