@@ -34,7 +34,7 @@ browser:
 	fi; exit 0
 
 test: .venv/.installed browser
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder \
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder -m "not e2e" \
 		tests/unit tests/contract tests/integration tests/golden tests/chaos/test_short.py
 
 stores: .venv/.installed
@@ -51,6 +51,7 @@ check: .venv/.installed
 
 e2e: .venv/.installed
 	$(BIN)/python -m pytest tests/e2e
+	$(BIN)/python -m pytest -m e2e tests/integration
 
 chaos: .venv/.installed
 	$(BIN)/python -m pytest tests/chaos

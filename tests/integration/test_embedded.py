@@ -58,6 +58,7 @@ def test_a_run_leaves_its_adapter_its_figures_and_a_registered_model(finished):
     assert "infinite" in done.stdout
 
 
+@pytest.mark.e2e
 def test_the_same_file_and_seed_give_the_same_adapter_without_noise(finished, tmp_path):
     folder, _ = finished
     assert deerfield("run", folder / "run.yaml", "--out", tmp_path / "again").returncode == 0
@@ -123,6 +124,7 @@ def test_a_model_is_evaluated_by_folder_and_by_alias(finished):
     refused(by_nobody, "no version of small is its champion; with an alias are: 1 (candidate)")
 
 
+@pytest.mark.e2e
 def test_central_trains_one_site_on_everybodys_examples(finished, tmp_path):
     done = deerfield("run", write(tmp_path, strategy="central"), "--out", tmp_path / "out")
     assert done.returncode == 0, done.stderr

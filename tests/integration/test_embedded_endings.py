@@ -45,6 +45,7 @@ def test_nothing_outlives_a_launcher_that_is_killed(tmp_path):
         run.end()
 
 
+@pytest.mark.e2e
 def test_an_aggregator_that_dies_ends_the_run_and_names_its_log(tmp_path):
     with training(tmp_path, rounds=500) as run:
         server = next(p for p in psutil.Process(run.process.pid).children() if "services.aggregator" in p.cmdline())
@@ -53,6 +54,7 @@ def test_an_aggregator_that_dies_ends_the_run_and_names_its_log(tmp_path):
         assert re.search(r"error: the aggregator ended with code -9: .*aggregator\.log", run.said())
 
 
+@pytest.mark.e2e
 def test_a_site_that_dies_is_left_behind_where_the_quorum_holds(tmp_path):
     with training(tmp_path, rounds=12, federation={"quorum": 2}, embedded={"lost_after_s": 15}) as run:
         run.kill("north")

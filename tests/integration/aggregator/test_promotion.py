@@ -11,9 +11,9 @@ from deerfield.promotion import Promotion
 from services.aggregator.champions.promotions import Promotions
 from services.aggregator.rounds.recorder import Recorder
 from tests.fakes import run_spec
+from tests.integration.aggregator.audited import logged
 from tests.integration.aggregator.conftest import folder_in, sqlite_in
 from tests.integration.aggregator.promoting import MODEL, Shop, course, finished, judged
-from tests.integration.aggregator.audited import logged
 from tests.integration.aggregator.test_tracking import finish
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")

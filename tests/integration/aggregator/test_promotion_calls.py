@@ -24,9 +24,9 @@ from services.aggregator.blobstore.collector import Collector
 from services.aggregator.blobstore.retention import Retention
 from tests.chaos.consortium import Aggregator, free_port
 from tests.fakes import run_spec
+from tests.integration.aggregator.audited import logged
 from tests.integration.aggregator.conftest import folder_in, served, sqlite_in
 from tests.integration.aggregator.promoting import MODEL, Shop, course
-from tests.integration.aggregator.audited import logged
 from tests.integration.federation import wait_for
 from tests.registry import verdict
 
