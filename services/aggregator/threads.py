@@ -18,7 +18,7 @@ async def on_a_thread(compute: Callable[[], Answer], name: str) -> Answer:
     def work() -> None:
         try:
             done.set_result(compute())
-        except BaseException as error:
+        except BaseException as error:  # handed to whoever waits
             done.set_exception(error)
 
     here = copy_context()  # what the log says of the work, and whose call it is

@@ -77,7 +77,7 @@ class Bench(PullTrainer):
 
     def fit(self, *, epochs, slot="shared", factors="AB"):
         for step in range(8):
-            time.sleep(self.slow_s / 8)  # a site at work
+            time.sleep(self.slow_s / 8)  # the work that kills land in; no test waits by it
             self.on_step(step + 1, 8)
         super().fit(epochs=epochs, slot=slot, factors=factors)
         draws = np.random.default_rng()
