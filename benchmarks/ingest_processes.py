@@ -17,7 +17,7 @@ from deerfield.certificates import load, utc_now
 from deerfield.identity import Peer
 from deerfield.wire.channel import connect, connect_tls
 from deerfield.wire.client import RunsClient
-from pipelines import pki_authority, pki_request, pki_signing
+from pipelines.pki import pki_authority, pki_request, pki_signing
 
 MALLOC = {  # as docs/protocol.md has it for the containers
     "MALLOC_ARENA_MAX": "1",

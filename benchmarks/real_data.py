@@ -4,9 +4,9 @@
     python -m benchmarks.real_data medquad              # 7 natural sites, MiniLM, split by focus
     python -m benchmarks.real_data brain-mri --embedded # one cell through `deerfield run`, and the hash of both
 
-The grid runs in one process through `pipelines.simulation`: the same coordinator, strategies, sites and noise, without
-sockets. Every budget is thrown away: these are comparisons on public data, not what a hospital may do. Finished cells
-are kept in --cells and not run again. Where the data is not, it says so and ends.
+The grid runs in one process through `pipelines.embedded.simulation`: the same coordinator, strategies, sites and noise,
+without sockets. Every budget is thrown away: these are comparisons on public data, not what a hospital may do. Finished
+cells are kept in --cells and not run again. Where the data is not, it says so and ends.
 """
 
 import argparse
@@ -28,9 +28,9 @@ import yaml
 
 from deerfield.runfile import RunFile
 from deerfield.strategies import make
-from pipelines.embedded import resolved, site_policy
-from pipelines.result import Result
-from pipelines.simulation import simulate
+from pipelines.embedded.running import resolved, site_policy
+from pipelines.embedded.simulation import simulate
+from pipelines.runs.result import Result
 from services.client import evaluator, workbench
 from services.client.policy import Policy
 from services.client.prepare import prepare

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from deerfield.runfile import RunFile
-from pipelines.compile_options import CompileOptions
+from pipelines.compiled.compile_options import CompileOptions
 from pipelines.gate import Rules
 from services.client.policy import Policy
 
@@ -151,7 +151,7 @@ What is decided when the pipelines are compiled ([pipelines.md](pipelines.md)), 
 compile --options FILE`: YAML, in which unknown keys are refused; without a file the defaults count. What is a default
 of a pipeline's parameter can be given another value for each run; the rest stands in the compiled pipeline. A
 toleration has the keys `key`, `operator` (`Exists` or `Equal`), `value` and `effect`. This page is generated from the
-models that validate the file (`pipelines/compile_options.py`), and a test holds it against them.
+models that validate the file (`pipelines/compiled/compile_options.py`), and a test holds it against them.
 """
 
 

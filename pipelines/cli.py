@@ -8,18 +8,8 @@ import typer
 
 from deerfield import __version__
 from deerfield.errors import DeerfieldError
-from pipelines import (
-    aggregator_commands,
-    audit_log_commands,
-    ledger_commands,
-    pipelines_commands,
-    pki_commands,
-    register,
-    registry_commands,
-    report_commands,
-    runs_commands,
-)
-from pipelines.operator_options import INTERRUPTED
+from pipelines.commands import aggregator, audit_log, ledger, pipelines, pki, register, registry, report, runs
+from pipelines.commands.operator_options import INTERRUPTED
 
 app = typer.Typer(
     help="Federated LoRA fine-tuning for hospitals, under differential privacy.",
@@ -27,17 +17,17 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-app.add_typer(ledger_commands.app, name="ledger")
-app.add_typer(pki_commands.app, name="pki")
-app.add_typer(runs_commands.app, name="runs")
-app.add_typer(aggregator_commands.app, name="aggregator")
-app.add_typer(audit_log_commands.app, name="audit-log")
-app.add_typer(pipelines_commands.app, name="pipelines")
-app.add_typer(registry_commands.models, name="models")
-app.command("promote")(registry_commands.promote)
-app.command("rollback")(registry_commands.rollback)
+app.add_typer(ledger.app, name="ledger")
+app.add_typer(pki.app, name="pki")
+app.add_typer(runs.app, name="runs")
+app.add_typer(aggregator.app, name="aggregator")
+app.add_typer(audit_log.app, name="audit-log")
+app.add_typer(pipelines.app, name="pipelines")
+app.add_typer(registry.models, name="models")
+app.command("promote")(registry.promote)
+app.command("rollback")(registry.rollback)
 app.command("register")(register.command)
-app.command("report")(report_commands.command)
+app.command("report")(report.command)
 
 
 @app.command()
@@ -54,19 +44,20 @@ def run(
     from rich.console import Console
 
     from deerfield.runfile import RunFile, load, parse
-    from pipelines import embedded, report
+    from pipelines.embedded import running
+    from pipelines.runs import report
 
     console = Console()
     loaded = load(file)
     if seed is not None:
         loaded = parse(RunFile, {**loaded.model_dump(), "seed": seed}, "--seed")
-    folder = (out or embedded.default_folder(loaded.name)).resolve()
+    folder = (out or running.default_folder(loaded.name)).resolve()
     console.print(
         f"deerfield {__version__}: {loaded.name}, everything goes to {folder}", highlight=False, soft_wrap=True
     )
-    where = embedded.Where(folder=folder, listen=listen, tracking=tracking or f"sqlite:///{folder / 'mlflow.db'}")
+    where = running.Where(folder=folder, listen=listen, tracking=tracking or f"sqlite:///{folder / 'mlflow.db'}")
     try:
-        result = embedded.execute(loaded, where, lambda phases, sites: report.Live(console, phases, sites))
+        result = running.execute(loaded, where, lambda phases, sites: report.Live(console, phases, sites))
     except KeyboardInterrupt:
         typer.echo("interrupted: everything that was started has been stopped", err=True)
         raise typer.Exit(INTERRUPTED) from None
@@ -91,12 +82,12 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Scores a registered version or an adapter folder on a data file, and says how sure the figures are."""
-    from pipelines import evaluation
+    from pipelines.evaluation import one_model
 
-    request = evaluation.Request(
+    request = one_model.Request(
         model=model, data=data, base=base, input=text, label=label, rows=rows, tracking=tracking, patient=patient
     )
-    evaluation.evaluate(request, as_json=as_json)
+    one_model.evaluate(request, as_json=as_json)
 
 
 @app.command()
@@ -109,7 +100,7 @@ def plan(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Says what a run will cost each site before anything runs. Exit code 3 if a site would refuse it."""
-    from pipelines import planning
+    from pipelines.embedded import planning
 
     request = planning.Request(file=file, policy=policy, state=state)
     if not planning.show(planning.planned(request), as_json=as_json):
@@ -130,7 +121,7 @@ def audit(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Trains with canaries: do the releases give away more than they claim? Exit code 1 if so. Touches no ledger."""
-    from pipelines import audit as auditing
+    from pipelines.embedded import audit as auditing
 
     request = auditing.Request(file=file, site=site, canaries=canaries, rounds=rounds, noiseless=noise_off)
     if code := auditing.audit(request, as_json=as_json):
@@ -142,7 +133,7 @@ def strategies() -> None:
     """Lists the strategies, what they send, and the privacy units that they guarantee."""
     from rich.console import Console
 
-    from pipelines.report import strategy_table
+    from pipelines.runs.report import strategy_table
 
     Console().print(strategy_table())
 

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from deerfield.certificates import Files, utc_now
 from deerfield.identity import Peer
-from pipelines import pki_authority, pki_request, pki_signing
+from pipelines.pki import pki_authority, pki_request, pki_signing
 
 NOW = utc_now()
 FEDERATION = "lungs"

@@ -6,7 +6,7 @@ from deerfield.exchange import Event
 from deerfield.runspec import Federation, Privacy, RunSpec
 from pipelines.report_page.documents import Evaluation, Manifest, Verdict
 from pipelines.report_page.found import Found, of
-from pipelines.result import Result
+from pipelines.runs.result import Result
 from tests.fakes import run_spec
 
 SITES = ("charite", "karolinska", "st-anselm", "ucl")

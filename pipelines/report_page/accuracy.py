@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from pipelines.page import joined, paragraph, table
-from pipelines.report import number
+from pipelines.pages.formats import number
+from pipelines.pages.page import joined, paragraph, table
 from pipelines.report_page import wording
 from pipelines.report_page.documents import Evaluation, Interval, Phase
 from pipelines.report_page.found import Found

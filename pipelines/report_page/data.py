@@ -2,7 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-from pipelines.page import joined, pairs, paragraph, table
+from pipelines.pages.formats import short
+from pipelines.pages.page import joined, pairs, paragraph, table
 from pipelines.report_page import wording
 from pipelines.report_page.documents import Manifest
 from pipelines.report_page.found import Found
@@ -57,7 +58,7 @@ def _table(manifest: Manifest, labels: list[str]) -> str:
         for name, site in manifest.sites.items()
     ]
     rows, more = wording.cut(rows, SITES)
-    head = ("site", "units", "examples", *(wording.short(label, LONGEST) for label in labels), "sha256 of its part")
+    head = ("site", "units", "examples", *(short(label, LONGEST) for label in labels), "sha256 of its part")
     return table(head, rows, "tnn" + "n" * len(labels) + "h") + (paragraph(more, "soft") if more else "")
 
 
@@ -82,10 +83,10 @@ def _slanted(labels: list[str]) -> bool:
 
 
 def _named(axes: "Axes", sites: list[str], labels: list[str]) -> None:
-    along = [wording.short(label, LONGEST) for label in labels]
+    along = [short(label, LONGEST) for label in labels]
     turn, side = (40, "right") if _slanted(labels) else (0, "center")
     axes.set_xticks([place + 0.5 for place in range(len(labels))], along, fontsize=9, rotation=turn, ha=side)
-    down = [wording.short(site) for site in sites]
+    down = [short(site) for site in sites]
     axes.set_yticks([place + 0.5 for place in range(len(sites))], down, fontsize=9)
 
 

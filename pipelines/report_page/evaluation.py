@@ -1,7 +1,7 @@
 """What the candidate reached on the test set, beside the champion and the base model."""
 
-from pipelines.page import box, joined, pairs, paragraph, table
-from pipelines.report import number
+from pipelines.pages.formats import number
+from pipelines.pages.page import box, joined, pairs, paragraph, table
 from pipelines.report_page import wording
 from pipelines.report_page.documents import Evaluation
 from pipelines.report_page.found import Found

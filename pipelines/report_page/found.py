@@ -11,7 +11,7 @@ from deerfield.runspec import RunSpec
 from deerfield.strategies import make
 from deerfield.strategy import Declaration
 from pipelines.report_page.documents import Evaluation, Manifest, Part, ResultDocument, Verdict
-from pipelines.result import Result
+from pipelines.runs.result import Result
 
 LARGEST = 64_000_000  # bytes of a document; a larger one is none of ours
 Document = TypeVar("Document", bound=Part)

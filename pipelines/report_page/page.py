@@ -1,6 +1,6 @@
 """The whole report, in the order in which a reader asks: what, how, at what cost, how good, and what follows."""
 
-from pipelines.page import document, section
+from pipelines.pages.page import document, section
 from pipelines.report_page.accuracy import accuracy
 from pipelines.report_page.data import data
 from pipelines.report_page.evaluation import evaluation

@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipelines.page import paragraph
+from pipelines.pages.formats import short
+from pipelines.pages.page import paragraph
 from pipelines.report_page.documents import Interval
 from pipelines.report_page.plots import BLUE, GREY, STYLES, intervals, legend, picture, plain
-from pipelines.report_page.wording import metric, short
+from pipelines.report_page.wording import metric
 
 if TYPE_CHECKING:  # it takes a second to import, and only those who draw need it
     from matplotlib.axes import Axes

@@ -5,8 +5,8 @@ from math import inf, isinf
 from typing import TYPE_CHECKING
 
 from deerfield.runspec import RunSpec
-from pipelines.page import box, joined, paragraph, table
-from pipelines.report import number
+from pipelines.pages.formats import number, short
+from pipelines.pages.page import box, joined, paragraph, table
 from pipelines.report_page import wording
 from pipelines.report_page.documents import ResultDocument, Site
 from pipelines.report_page.found import Found
@@ -165,7 +165,7 @@ def _bars(axes: "Axes", spent: Sequence[tuple[str, float]], limit: float | None)
     colours = [VERMILLION if limit is not None and total > limit else BLUE for _, total in spent]
     bars = axes.barh(list(rows), [total for _, total in spent], height=0.6, color=colours)
     axes.bar_label(bars, fmt="%.3f", padding=4, fontsize=9)
-    axes.set_yticks(list(rows), [wording.short(name) for name, _ in spent])
+    axes.set_yticks(list(rows), [short(name) for name, _ in spent])
     axes.set_xlim(0, max([total for _, total in spent] + ([limit] if limit else [])) * 1.12)
     if limit is not None:
         axes.axvline(limit, color=GREY, linestyle="--", linewidth=1.4, label=f"the federation's limit, {limit:g}")

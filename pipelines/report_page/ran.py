@@ -6,8 +6,8 @@ from deerfield import __version__
 from deerfield.runspec import RunSpec
 from deerfield.strategies import STRATEGIES, describe
 from deerfield.strategy import Declaration
-from pipelines.page import box, facts, joined, pairs, paragraph
-from pipelines.report import number
+from pipelines.pages.formats import number
+from pipelines.pages.page import box, facts, joined, pairs, paragraph
 from pipelines.report_page import wording
 from pipelines.report_page.documents import ResultDocument
 from pipelines.report_page.found import Found

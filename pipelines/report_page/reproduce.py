@@ -4,9 +4,9 @@ from html import escape
 from shlex import quote
 
 from deerfield.runspec import RunSpec
-from pipelines.page import joined, paragraph
+from pipelines.pages.page import joined, paragraph
 from pipelines.report_page.found import Found
-from pipelines.run_start import text
+from pipelines.runs.run_start import text
 
 NOISE = (
     "The noise of differential privacy is secret and drawn anew each time: another run with this file gives another "

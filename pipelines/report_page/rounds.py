@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from pipelines.page import joined, paragraph, table
+from pipelines.pages.page import joined, paragraph, table
 from pipelines.report_page import wording
 from pipelines.report_page.documents import Incident, OpenPhase, Phase, ResultDocument
 from pipelines.report_page.found import Found

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
+from pipelines.pages.formats import short
 from pipelines.report_page import wording
 from pipelines.report_page.documents import Phase, ResultDocument
 from pipelines.report_page.plots import BLUE, GREY, NAMED, ORANGE, VERMILLION, legend, picture, plain
@@ -56,7 +57,7 @@ def _bars(axes: "Axes", result: ResultDocument, sites: Sequence[str]) -> None:
         _missed(axes, [row[site] for site in result.open.missing if site in row], end, unit)
     published = [phase.published_s / unit for phase in result.rounds if phase.published_s is not None]
     axes.vlines(published, -0.6, len(sites) - 0.4, color=GREY, linewidth=0.9, label="published")
-    axes.set_yticks(list(row.values()), [wording.short(site) for site in row])
+    axes.set_yticks(list(row.values()), [short(site) for site in row])
     axes.set_ylim(-0.6, len(sites) - 0.4)
     axes.set_xlim(left=0)
     axes.set_xlabel(f"{name} since the run began", fontsize=9)

@@ -3,14 +3,13 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from pipelines.page import joined, paragraph, table
-from pipelines.report import number
+from pipelines.pages.formats import number, size
+from pipelines.pages.page import joined, paragraph, table
 from pipelines.report_page import wording
 from pipelines.report_page.documents import Phase
 from pipelines.report_page.found import Found
 from pipelines.report_page.plots import BLUE, MARKED, ORANGE, legend, line, phases_along, picture, plain
 from pipelines.report_page.rounds import ROWS
-from pipelines.runs_report import size
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -1,7 +1,7 @@
 """What the gate said of the model: every rule with its numbers, and the evidence."""
 
-from pipelines.page import box, joined, pairs, paragraph, table
-from pipelines.report import number
+from pipelines.pages.formats import number
+from pipelines.pages.page import box, joined, pairs, paragraph, table
 from pipelines.report_page import wording
 from pipelines.report_page.documents import RuleVerdict, Verdict
 from pipelines.report_page.found import Found

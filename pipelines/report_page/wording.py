@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from time import gmtime, strftime
 
-from pipelines.report import number
+from pipelines.pages.formats import number, short
 from pipelines.report_page.documents import Interval, OpenPhase
 
 NAMES = {
@@ -51,12 +51,6 @@ def several(names: Iterable[str], most: int = 6) -> str:
     each = list(names)
     shown = ", ".join(each[:most])
     return shown if len(each) <= most else f"{shown} and {len(each) - most} more"
-
-
-def short(name: str, most: int = 26) -> str:
-    """A name that fits beside a picture: of a long one its two ends, which tell it from others."""
-    plain = "".join(each if each.isprintable() else " " for each in name)
-    return plain if len(plain) <= most else f"{plain[: most - 9]}…{plain[-8:]}"
 
 
 def count(amount: int, noun: str) -> str:

@@ -7,7 +7,7 @@ from tempfile import TemporaryDirectory
 from deerfield.errors import DeerfieldError, InvalidInput, UnknownRun
 from deerfield.exchange import run_id
 from deerfield.runfile import spec_of
-from pipelines.registry_reader import open_registry
+from pipelines.registry.reader import open_registry
 from pipelines.steps.keep import EVALUATION, MANIFEST, VERDICT
 from pipelines.steps.reach import runs_at
 from pipelines.steps.report import report

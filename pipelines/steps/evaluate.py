@@ -11,10 +11,10 @@ from typing import Any
 
 from deerfield.errors import InvalidInput
 from deerfield.runfile import Source, parse, source_of
-from pipelines.evaluation_document import CANDIDATE, document, named, summary
-from pipelines.registry_reader import CHAMPION, RegistryReader, Version, open_registry
-from pipelines.scores import Model, TestSet, score
-from pipelines.site_process import scratch
+from pipelines.evaluation.evaluation_document import CANDIDATE, document, named, summary
+from pipelines.evaluation.scores import Model, TestSet, score
+from pipelines.processes.site_process import scratch
+from pipelines.registry.reader import CHAMPION, RegistryReader, Version, open_registry
 from pipelines.steps.sites import read_manifest
 
 BASE = "base"

@@ -3,10 +3,10 @@
 import json
 from pathlib import Path
 
-from pipelines.collecting import Request, collect
 from pipelines.gate import Verdict, judge
 from pipelines.gate.rules import rules_of
-from pipelines.registry_reader import open_registry
+from pipelines.registry.collecting import Request, collect
+from pipelines.registry.reader import open_registry
 from pipelines.steps.reach import runs_at
 from pipelines.steps.running import say
 

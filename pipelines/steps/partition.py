@@ -12,8 +12,8 @@ from deerfield import durable
 from deerfield.errors import InvalidInput
 from deerfield.runfile import RunFile, parse, read_mapping, resolve
 from deerfield.strategies import make
-from pipelines import partition_picture
-from pipelines.site_process import answer, scratch
+from pipelines.pages import partition_picture
+from pipelines.processes.site_process import answer, scratch
 from pipelines.steps.rounds import completed
 
 SCHEMA = 1

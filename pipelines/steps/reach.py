@@ -9,7 +9,7 @@ from deerfield.errors import InvalidInput, NoRoom, Unreachable
 from deerfield.wire.backoff import Backoff
 from deerfield.wire.client import RunsClient
 from deerfield.wire.handshake import Way
-from pipelines.operator_link import runs_of, say, target
+from pipelines.runs.operator_link import runs_of, say, target
 
 MOUNTED = Path("/etc/deerfield/tls")  # where a task's pod has the operator's certificate
 FILES = {"DEERFIELD_TLS_CERTIFICATE": "tls.crt", "DEERFIELD_TLS_KEY": "tls.key", "DEERFIELD_TLS_CA": "ca.crt"}

@@ -6,7 +6,7 @@ from pathlib import Path
 from deerfield.errors import DeerfieldError, InvalidInput
 from deerfield.wire.backoff import Backoff
 from pipelines.report_page import Found, render
-from pipelines.reporting import NAME, at_aggregator, completed
+from pipelines.report_page.reporting import NAME, at_aggregator, completed
 from pipelines.steps.reach import MINUTE, runs_at
 from pipelines.steps.running import say
 

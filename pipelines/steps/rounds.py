@@ -15,8 +15,8 @@ from deerfield.runspec import RunSpec
 from deerfield.strategies import make
 from deerfield.wire.backoff import Backoff
 from deerfield.wire.client import RunsClient
-from pipelines import runs_report
-from pipelines.operator_link import say as warn
+from pipelines.runs import runs_report
+from pipelines.runs.operator_link import say as warn
 from pipelines.steps.reach import MINUTE, runs_at
 
 AWAY_S = 3600.0  # how long an aggregator may be away in the middle of a run; then the next try of the task waits on

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from pipelines.page import document, section
+from pipelines.pages.page import document, section
 from pipelines.report_page.documents import Evaluation
 from pipelines.report_page.evaluation import evaluation
 from pipelines.report_page.found import Found

@@ -11,7 +11,7 @@ import yaml
 
 from deerfield.errors import InvalidInput
 from deerfield.runfile import RunFile, parse, read_mapping
-from pipelines.simulated_policy import simulated_policy
+from pipelines.embedded.simulated_policy import simulated_policy
 from pipelines.steps.rounds import Started
 
 POLICIES = "policies"  # folder of the data claim

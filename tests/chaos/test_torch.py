@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import pytest
 
 from deerfield import runfile
-from pipelines.embedded import prepare
-from pipelines.processes import Preloader, preloader
+from pipelines.embedded.running import prepare
+from pipelines.processes.children import Preloader, preloader
 from tests.chaos.edges import undisturbed
 from tests.integration.federation import write
 

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from benchmarks.real_data import SHARED, Cell
-from pipelines.registry_reader import open_registry
+from pipelines.registry.reader import open_registry
 from tests.integration.local_pipeline import run_local
 
 pytestmark = [

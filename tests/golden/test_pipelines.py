@@ -14,8 +14,8 @@ from kfp.pipeline_spec import pipeline_spec_pb2
 
 from deerfield import __version__
 from deerfield.errors import InvalidInput
-from pipelines import compile_options, compiling
-from pipelines.compile_options import CompileOptions, Gpu, Sites, Toleration
+from pipelines.compiled import compile_options, compiling
+from pipelines.compiled.compile_options import CompileOptions, Gpu, Sites, Toleration
 from tests.integration.federation import command
 
 GOLDEN = Path(__file__).with_name("pipelines")

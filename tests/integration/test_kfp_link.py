@@ -8,8 +8,8 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 
 from deerfield.errors import DeerfieldError, HandshakeFailed, InvalidInput, Unreachable
-from pipelines import holdings, kfp_link
-from pipelines.kfp_transport import Where
+from pipelines.kubeflow import holdings, kfp_link
+from pipelines.kubeflow.kfp_transport import Where
 from tests import kfp_server, pki
 
 

@@ -7,9 +7,10 @@ import yaml
 
 from deerfield import __version__
 from deerfield.errors import InvalidInput, Unreachable
-from pipelines import package, registrar, schedules
-from pipelines.kfp_transport import Where
-from pipelines.registrar import Done, Registration
+from pipelines.compiled import package
+from pipelines.kubeflow import registrar, schedules
+from pipelines.kubeflow.kfp_transport import Where
+from pipelines.kubeflow.registrar import Done, Registration
 from tests import compiled, kfp_server
 from tests.compiled import RUN
 

@@ -13,7 +13,7 @@ import yaml
 
 from deerfield.runfile import load
 from deerfield.runspec import RunSpec
-from pipelines.registry_reader import open_registry
+from pipelines.registry.reader import open_registry
 from services.client.describe import describe
 from tests import mlflow_server, postgres, s3
 from tests.integration.federation import SITES

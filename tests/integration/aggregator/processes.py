@@ -14,7 +14,7 @@ from deerfield.strategies import make
 from deerfield.wire.backoff import Backoff
 from deerfield.wire.channel import connect
 from deerfield.wire.client import RunsClient, SiteClient
-from pipelines.simulation import LocalLink
+from pipelines.embedded.simulation import LocalLink
 from services.aggregator.assembly import assemble_aggregator
 from services.aggregator.blobstore.blobs import MemoryBlobs
 from services.aggregator.desk import Desk

@@ -13,7 +13,7 @@ from deerfield.certificates import Files, load
 from deerfield.identity import Peer
 from deerfield.wire import federation_pb2 as pb
 from deerfield.wire.channel import connect_tls
-from pipelines import pki_authority
+from pipelines.pki import pki_authority
 from services.aggregator.rpc.gate import Gate
 from tests import pki
 from tests.pki import NOW

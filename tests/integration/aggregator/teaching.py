@@ -1,6 +1,6 @@
 """Teaching sites at an aggregator without a transport, and the events of their runs."""
 
-from pipelines.simulation import LocalLink
+from pipelines.embedded.simulation import LocalLink
 from tests.fakes import TeachingSite, adapter
 
 

@@ -15,7 +15,7 @@ from deerfield.privacy import epsilon
 from deerfield.runspec import Privacy, RunSpec
 from deerfield.strategies import make
 from deerfield.tensors import digest, norm, subtract
-from pipelines.simulation import LocalLink
+from pipelines.embedded.simulation import LocalLink
 from services.aggregator.sql.tables import phases
 from tests.attesting import again
 from tests.fakes import TeachingSite, adapter, run_spec

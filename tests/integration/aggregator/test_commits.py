@@ -11,7 +11,7 @@ from sqlalchemy import make_url
 from deerfield import keyfile
 from deerfield.errors import Superseded, Unreachable
 from deerfield.strategies import make
-from pipelines.simulation import LocalLink
+from pipelines.embedded.simulation import LocalLink
 from services.aggregator.assembly import Aggregator, assemble_aggregator
 from services.aggregator.blobstore.blobs import MemoryBlobs
 from services.aggregator.desk import Desk

@@ -14,7 +14,7 @@ from deerfield import mirror
 from deerfield.attestation import public_key
 from deerfield.proof import prove
 from deerfield.runspec import Privacy, RunSpec
-from pipelines.simulation import LocalLink
+from pipelines.embedded.simulation import LocalLink
 from services.aggregator.lineage import code_sha256
 from tests.attesting import key_of
 from tests.fakes import TeachingSite, adapter, run_spec

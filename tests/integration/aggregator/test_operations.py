@@ -7,7 +7,7 @@ import pytest
 from deerfield import keyfile
 from deerfield.attestation import public_key
 from deerfield.errors import RunEnded, UnknownRun
-from pipelines.simulation import LocalLink
+from pipelines.embedded.simulation import LocalLink
 from services.client import reconcile
 from services.client.custody import Custody
 from services.client.run_account import record_path

@@ -16,7 +16,7 @@ from deerfield.certificates import Files, load
 from deerfield.errors import InvalidInput, NotAuthenticated
 from deerfield.wire.channel import connect_tls
 from deerfield.wire.client import RunsClient
-from pipelines import pki_authority
+from pipelines.pki import pki_authority
 from services.aggregator.settings import read_settings
 from services.aggregator.sql.exclusion import take_over
 from tests import pki

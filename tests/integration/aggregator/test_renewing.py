@@ -24,7 +24,7 @@ from deerfield.wire.connection import secure
 from deerfield.wire.federation_pb2_grpc import FederationStub
 from deerfield.wire.handshake import Way
 from deerfield.wire.renewing import LOOK_S, Renewing, Told
-from pipelines import pki_authority
+from pipelines.pki import pki_authority
 from tests import pki
 from tests.fakes import Clock, TeachingSite, adapter, run_spec
 from tests.integration.aggregator.security import NOW, Consortium, channel_of

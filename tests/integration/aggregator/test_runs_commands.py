@@ -9,8 +9,8 @@ from deerfield.errors import InvalidInput
 from deerfield.runfile import load_spec
 from deerfield.wire.backoff import Backoff
 from deerfield.wire.client import SiteClient
-from pipelines import run_start
-from pipelines.operator_link import target
+from pipelines.runs import run_start
+from pipelines.runs.operator_link import target
 from tests import command
 from tests.attesting import key_of
 from tests.fakes import TeachingSite, adapter, run_spec

@@ -18,7 +18,7 @@ from deerfield.wire.backoff import Backoff
 from deerfield.wire.calls import unary
 from deerfield.wire.channel import connect as connect_wire
 from deerfield.wire.federation_pb2_grpc import FederationStub
-from pipelines.simulation import LocalLink
+from pipelines.embedded.simulation import LocalLink
 from services.aggregator.assembly import assemble_aggregator
 from services.aggregator.blobstore.bucket import read_place
 from services.aggregator.blobstore.collector import Collector, collecting

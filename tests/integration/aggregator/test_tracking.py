@@ -16,7 +16,7 @@ import pytest
 from deerfield import peft_folder
 from deerfield.errors import InvalidInput
 from deerfield.runspec import Privacy
-from pipelines.simulation import LocalLink
+from pipelines.embedded.simulation import LocalLink
 from services.aggregator.rounds.recorder import Recorder, Untracked
 from services.aggregator.rpc.identity import from_metadata
 from services.aggregator.server import serving

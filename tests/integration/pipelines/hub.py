@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from deerfield.errors import DeerfieldError
 from deerfield.runspec import Privacy
 from pipelines import cli
-from pipelines.registry_reader import RegistryReader, Version, open_registry
+from pipelines.registry.reader import RegistryReader, Version, open_registry
 from services.aggregator.tracking import MlflowTracking
 from tests import mlflow_server
 from tests.fakes import Clock, TeachingSite, adapter, run_spec

@@ -6,7 +6,7 @@ import pytest
 
 from deerfield.errors import InvalidInput
 from deerfield.exchange import run_id
-from pipelines.run_start import text
+from pipelines.runs.run_start import text
 from pipelines.steps.closing import close
 from pipelines.steps.keep import EVALUATION, MANIFEST, keep
 from tests import run_story

@@ -16,8 +16,8 @@ from deerfield.metrics import metrics, statistics
 from deerfield.runfile import load
 from deerfield.runspec import Federation
 from deerfield.tensors import digest
-from pipelines.evaluation_document import summary
-from pipelines.registry_reader import open_registry
+from pipelines.evaluation.evaluation_document import summary
+from pipelines.registry.reader import open_registry
 from pipelines.steps.evaluate import evaluate, moved
 from pipelines.steps.partition import partition
 from services.client import backbones, models

@@ -13,7 +13,7 @@ from deerfield import peft_folder
 from deerfield.errors import InvalidInput, Unreachable
 from deerfield.runspec import Privacy
 from deerfield.tensors import digest
-from pipelines.registry_reader import open_registry, without_password
+from pipelines.registry.reader import open_registry, without_password
 from tests import mlflow_server
 from tests.fakes import adapter, run_spec
 

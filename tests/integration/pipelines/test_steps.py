@@ -11,7 +11,7 @@ from deerfield import __version__
 from deerfield.errors import InvalidInput, NotRegistered, RunAborted, RunFailed, TooFewSites, UnknownRun, Unreachable
 from deerfield.exchange import run_id
 from deerfield.wire.backoff import Backoff
-from pipelines import components
+from pipelines.compiled import components
 from pipelines.steps.reach import runs_at, way
 from pipelines.steps.register import register
 from pipelines.steps.rounds import completed, rounds, start

@@ -15,7 +15,7 @@ from deerfield.certificates import Files, load
 from deerfield.errors import NotRestored
 from deerfield.identity import Peer
 from deerfield.restoration import Trust, check, sign
-from pipelines import pki_request
+from pipelines.pki import pki_request
 from tests import pki
 from tests.pki import FEDERATION, NOW
 

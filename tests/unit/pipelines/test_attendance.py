@@ -1,7 +1,7 @@
 """Who took part in a phase, of the events between two publications."""
 
-from pipelines.attendance import LATE, NEVER_CAME, Attendance
-from pipelines.result import Result
+from pipelines.runs.attendance import LATE, NEVER_CAME, Attendance
+from pipelines.runs.result import Result
 from tests import run_story
 from tests.run_story import BEGAN, SITES, event, story
 

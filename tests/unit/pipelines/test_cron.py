@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipelines.cron import FORM, checked
+from pipelines.kubeflow.cron import FORM, checked
 
 
 @pytest.mark.parametrize(

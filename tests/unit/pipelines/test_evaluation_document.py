@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from deerfield.metrics import metrics
-from pipelines.evaluation_document import document, notes, summary
+from pipelines.evaluation.evaluation_document import document, notes, summary
+from pipelines.evaluation.scores import Scores
 from pipelines.gate.reading import read_evaluation
 from pipelines.report_page.documents import Evaluation
 from pipelines.report_page.pictures import pictures
-from pipelines.scores import Scores
 
 CLASSES = ("healthy", "<b>fever</b> & rash", "injury")
 

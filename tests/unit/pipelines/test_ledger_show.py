@@ -60,8 +60,8 @@ def test_a_burn_down_is_drawn(tmp_path, name, infinite):
 
 
 def test_the_burn_down_steps_down_to_what_is_left(tmp_path):
-    from pipelines.burndown import figure
-    from pipelines.ledgers import check, find
+    from pipelines.ledger.burndown import figure
+    from pipelines.ledger.ledgers import check, find
 
     checked = check(find(state(tmp_path, runs=("r1", "r2")), None))
     cap, left, marks = figure(checked).axes[0].lines

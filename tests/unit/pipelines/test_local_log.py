@@ -1,6 +1,6 @@
 """What kfp.local writes of a pipeline, as a person is shown it."""
 
-from pipelines.local_log import Told
+from pipelines.local.log import Told
 
 RAW = """\
 17:41:00.123 - INFO - Running pipeline: \x1b[95m'federated-training'\x1b[0m

@@ -3,7 +3,7 @@
 import pytest
 
 from deerfield.errors import HandshakeFailed, NoRoom, TooBusy, Unreachable
-from pipelines.operator_link import say
+from pipelines.runs.operator_link import say
 
 
 @pytest.mark.parametrize(

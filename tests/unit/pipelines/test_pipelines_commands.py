@@ -9,7 +9,8 @@ from typer.testing import CliRunner
 
 from deerfield.errors import InvalidInput
 from deerfield.runfile import RunFile, parse, read_mapping
-from pipelines import cli, run_start
+from pipelines import cli
+from pipelines.runs import run_start
 from tests.fakes import run_spec
 
 

@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from deerfield.exchange import Event
-from pipelines.report import Live
+from pipelines.runs.report import Live
 
 SITES = ("east", "north", "west")
 

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from deerfield.errors import InvalidInput
 from pipelines import cli
-from pipelines.result import Result
+from pipelines.runs.result import Result
 from tests import run_story
 
 

@@ -9,6 +9,7 @@ from deerfield.errors import InvalidInput
 from deerfield.runspec import Privacy
 from deerfield.strategies import STRATEGIES, make
 from deerfield.wire import limits
+from pipelines.pages.formats import short
 from pipelines.report_page import Found, render
 from pipelines.report_page.data import data
 from pipelines.report_page.documents import Evaluation, Manifest, Verdict
@@ -16,7 +17,7 @@ from pipelines.report_page.found import read
 from pipelines.report_page.plots import alike
 from pipelines.report_page.privacy import remaining
 from pipelines.report_page.ran import head, ran
-from pipelines.report_page.wording import duration, short
+from pipelines.report_page.wording import duration
 from tests import run_story
 from tests.fakes import run_spec
 from tests.run_story import SITES, evaluation, found, manifest, spec, story, verdict

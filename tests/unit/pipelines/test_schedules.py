@@ -8,8 +8,9 @@ import yaml
 
 from deerfield import __version__
 from deerfield.errors import InvalidInput
-from pipelines import compiling, package, schedules
-from pipelines.compile_options import CompileOptions
+from pipelines.compiled import compiling, package
+from pipelines.compiled.compile_options import CompileOptions
+from pipelines.kubeflow import schedules
 from tests import compiled
 from tests.compiled import RUN, UNDESCRIBED
 from tests.golden.test_drift import module

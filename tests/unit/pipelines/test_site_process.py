@@ -6,7 +6,7 @@ from shutil import rmtree
 import pytest
 
 from deerfield.errors import InvalidInput, RunFailed
-from pipelines.site_process import answer, ended, scratch
+from pipelines.processes.site_process import answer, ended, scratch
 
 
 def left_by(error, say):

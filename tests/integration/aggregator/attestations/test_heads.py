@@ -14,7 +14,7 @@ from deerfield.wire import federation_pb2 as pb
 from deerfield.wire.calls import unary
 from deerfield.wire.channel import connect
 from deerfield.wire.federation_pb2_grpc import FederationStub
-from pipelines.result import Result
+from pipelines.runs.result import Result
 from services.aggregator.sql.tables import heads
 from tests.attesting import again, key_of
 from tests.fakes import run_spec

@@ -1,0 +1,1 @@
+"""The commands of `deerfield`: what a person types, and nothing that computes."""

@@ -1,0 +1,1 @@
+"""The pipelines as graphs of components, and as the packages that Kubeflow takes."""

@@ -1,0 +1,1 @@
+"""A whole federation on one machine: `deerfield run`, its plan and its audit."""

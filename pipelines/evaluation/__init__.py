@@ -1,0 +1,1 @@
+"""Models on the hub's own data, with intervals."""

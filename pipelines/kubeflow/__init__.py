@@ -1,0 +1,1 @@
+"""What deerfield asks of a Kubeflow Pipelines server: uploads, runs and schedules."""

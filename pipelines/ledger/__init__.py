@@ -1,0 +1,1 @@
+"""Sites' privacy ledgers as people read them."""

@@ -1,0 +1,1 @@
+"""A compiled pipeline on this machine, with the services that it needs."""

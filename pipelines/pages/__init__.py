@@ -1,0 +1,1 @@
+"""What every page that deerfield writes shares."""

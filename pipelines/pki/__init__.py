@@ -1,0 +1,1 @@
+"""Certificates for those without a PKI of their own."""

@@ -1,0 +1,1 @@
+"""The services that commands start as processes of their own."""

@@ -1,0 +1,1 @@
+"""Runs of an aggregator as people start, follow and read them."""
