@@ -34,7 +34,7 @@ browser:
 	fi; exit 0
 
 test: .venv/.installed browser
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder -m "not e2e" \
+	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder -m "not e2e" \
 		tests/unit tests/contract tests/integration tests/golden tests/chaos/test_short.py
 
 stores: .venv/.installed

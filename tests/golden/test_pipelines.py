@@ -16,6 +16,7 @@ from deerfield import __version__
 from deerfield.errors import InvalidInput
 from pipelines.compiled import compile_options, compiling
 from pipelines.compiled.compile_options import CompileOptions, Gpu, Sites, Toleration
+from tests import compiled
 from tests.integration.federation import command
 
 GOLDEN = Path(__file__).with_name("pipelines")
@@ -218,7 +219,7 @@ def test_options_change_what_they_name_and_nothing_else(consortium):
     )
     pulled = {"pull_policy": "Always", "pull_secrets": ("hub", "mirror")}
     options = CompileOptions(sites=sites, retries=1, user=2000, **pulled)
-    made = Compiled(compiling.compiled("simulated-consortium", options))
+    made = Compiled(compiled.text("simulated-consortium", options))
     assert (made.defaults()["gpu_type"], made.defaults()["gpus"]) == ("amd.com/gpu", 2)
     pod = made.pods["site"]
     (toleration,) = pod.tolerations
@@ -236,14 +237,14 @@ def test_options_change_what_they_name_and_nothing_else(consortium):
 
 def test_without_gpus_and_without_a_claim_none_is_asked_for():
     options = CompileOptions(sites=Sites(gpu=Gpu(count=0)), data_claim=None)
-    container = Compiled(compiling.compiled("simulated-consortium", options)).containers["site"]
+    container = Compiled(compiled.text("simulated-consortium", options)).containers["site"]
     assert not container.resources.HasField("accelerator")
-    plain = Compiled(compiling.compiled("federated-training", options))
+    plain = Compiled(compiled.text("federated-training", options))
     assert not any(each.pvc_mount for each in plain.pods.values())
 
 
 def test_manifests_are_a_pipeline_and_its_version(golden, name):
-    text = compiling.compiled(name, CompileOptions(), namespace="kubeflow", manifests=True)
+    text = compiled.text(name, namespace="kubeflow", manifests=True)
     pipeline, version = yaml.safe_load_all(text)
     assert (pipeline["kind"], version["kind"]) == ("Pipeline", "PipelineVersion")
     assert pipeline["apiVersion"] == version["apiVersion"] == "pipelines.kubeflow.org/v2beta1"

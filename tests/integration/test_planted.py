@@ -122,6 +122,7 @@ def test_every_line_of_every_log_is_json_and_says_where_it_comes_from(told):
     assert where == [(run, round_, phase) for round_ in (0, 1) for phase in (0, 1)]
 
 
+@pytest.mark.e2e
 def test_a_label_that_no_run_knows_is_shown_to_who_must_mend_it_and_goes_nowhere_else(tmp_path):
     out = tmp_path / "out"
     done = deerfield("run", plant(tmp_path / "hospitals", LABEL), "--out", out)

@@ -41,7 +41,7 @@ class Consortium:
         return pki.files(self.ca, self.folder / f"{role}-{name}", Peer(federation="lungs", role=role, name=name))
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.e2e)])
 def databases(request, tmp_path):
     """The URLs of two databases, one of them empty to the end."""
     for name in "ab":

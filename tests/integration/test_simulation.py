@@ -32,7 +32,7 @@ def test_a_run_of_every_strategy_finishes_and_says_what_it_spent(tmp_path, strat
     assert all(site["steps"] == steps for site in found.sites.values())
 
 
-@pytest.mark.parametrize("strategy", ["deer", "head"])
+@pytest.mark.parametrize("strategy", ["deer", pytest.param("head", marks=pytest.mark.e2e)])
 def test_under_unit_site_the_noise_is_the_aggregators_and_everybody_counts_the_same(tmp_path, strategy):
     privacy = {"unit": "site", "epsilon": 3.0, "clip": 0.5}
     found = simulated(tmp_path, strategy, privacy=privacy)

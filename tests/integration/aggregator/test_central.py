@@ -162,7 +162,7 @@ def test_an_update_that_its_site_did_not_clip_is_refused_and_the_mean_is_of_the_
     assert norm(mean_of(aggregator, closing)) == pytest.approx(0.5 / 2, rel=1e-3)
 
 
-def test_fewer_answers_at_the_deadline_are_published_over_all_sites_whatever_the_quorum(aggregator, clock, monkeypatch):
+def test_fewer_answers_at_the_deadline_are_published_over_all_sites_whatever_the_quorum(aggregator, clock):
     run_ = spec("east", "north", "south", "west", rounds=1, quorum=3, deadline_s=50)
     _, (east, *_) = started(aggregator, run_)
     east.step()

@@ -156,7 +156,7 @@ def as_json(inputs):
     return [base64.b64encode(each).decode() if isinstance(each, bytes) else each for each in inputs]
 
 
-@pytest.mark.parametrize("champion", ["bert", "vit"], indirect=True)
+@pytest.mark.parametrize("champion", ["bert", pytest.param("vit", marks=pytest.mark.e2e)], indirect=True)
 def test_a_champion_answers_as_a_pyfunc_and_over_http(champion, tmp_path):
     import mlflow
 

@@ -9,7 +9,6 @@ import yaml
 from deerfield import __version__
 from deerfield.errors import InvalidInput
 from pipelines.compiled import compiling, package
-from pipelines.compiled.compile_options import CompileOptions
 from pipelines.kubeflow import schedules
 from tests import compiled
 from tests.compiled import RUN, UNDESCRIBED
@@ -191,7 +190,7 @@ def test_the_page_names_every_key_with_its_default_and_meaning():
 
 def test_the_example_of_the_page_fits_the_pipeline_that_deerfield_compiles(tmp_path):
     (example,) = re.findall(r"```yaml\n(schedules:.*?)```", (ROOT / "docs/schedules.md").read_text(), re.DOTALL)
-    text = compiling.compiled("federated-training", CompileOptions())
+    text = compiled.text("federated-training")
     assert compiling.write(text, tmp_path / "federated-training.yaml")
     (tmp_path / "schedules.yaml").write_text(example)
     (tmp_path / "run.yaml").write_text(RUN)
@@ -203,5 +202,5 @@ def test_the_example_of_the_page_fits_the_pipeline_that_deerfield_compiles(tmp_p
 
 def test_each_pipeline_that_deerfield_compiles_can_be_registered(tmp_path):
     for name in compiling.NAMES:
-        compiling.write(compiling.compiled(name, CompileOptions()), tmp_path / f"{name}.yaml")
+        compiling.write(compiled.text(name), tmp_path / f"{name}.yaml")
     assert sorted(package.read_all(tmp_path.iterdir())) == sorted(compiling.NAMES)
