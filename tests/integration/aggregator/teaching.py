@@ -1,5 +1,7 @@
 """Teaching sites at an aggregator without a transport, and the events of their runs."""
 
+from deerfield.exchange import announce
+from deerfield.wire import codec
 from pipelines.embedded.simulation import LocalLink
 from tests.fakes import TeachingSite, adapter
 
@@ -23,6 +25,12 @@ def finish(aggregator, spec, request="once"):
         closing = aggregator.coordinator.due()
         aggregator.coordinator.publish(closing, closing.compute())
     return run
+
+
+def announcement(site):
+    """A good announcement of the site's next task, as a message."""
+    assignment = site.link.next_task()
+    return codec.encode_announcement(assignment.key, announce(site.update(assignment)))
 
 
 def kinds(aggregator, run):
