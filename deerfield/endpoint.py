@@ -36,7 +36,7 @@ def read_target(name: str, address: str) -> Endpoint:
 
 def without_password(text: str) -> str:
     """A URL without what may be a password; rather too short than with one, but the path of a file stays whole."""
-    return re.sub(r"([?&]password=)[^&]*", r"\1***", re.sub(r"://(?!/).*@", "://***@", text))
+    return re.sub(r"([?&]password=)[^&]*", r"\1***", re.sub(r"(?<!file)(?<!sqlite)://.*@", "://***@", text))
 
 
 def _scheme(address: str) -> str:

@@ -43,4 +43,5 @@ def test_a_password_is_left_out():
         without_password("postgresql://me:sec/r@et@db/x?password=y&port=1")
         == "postgresql://***@db/x?password=***&port=1"
     )
+    assert without_password("postgresql:///me:secret@db/x") == "postgresql://***@db/x"  # a slash too many
     assert without_password("sqlite:////builds/job@2/mlflow.db") == "sqlite:////builds/job@2/mlflow.db"
