@@ -9,6 +9,7 @@ from uuid import uuid4
 
 from deerfield.errors import LedgerUnwritable
 
+OWNER_ALONE = 0o600
 OnDurable = Callable[[str], None]  # told the name of each point at which a crash would be told apart
 
 
@@ -28,7 +29,7 @@ def create(path: Path, data: bytes, *, on_durable: OnDurable = ignore, name: str
     """Makes a file with these bytes, whole or not at all; one that is there stays as it is. Raises OSError."""
     aside = path.with_name(f"{path.name}.{uuid4().hex}.part")
     try:
-        with open(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        with open(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, OWNER_ALONE), "wb") as file:
             file.write(data)
             file.flush()
             on_durable(f"{name}:before_fsync")
@@ -43,12 +44,14 @@ def create(path: Path, data: bytes, *, on_durable: OnDurable = ignore, name: str
     on_durable(f"{name}:after_folder_fsync")
 
 
-def replaced(path: Path, data: bytes) -> None:
-    """Makes a file hold these bytes, whole, in place of what it held. Raises OSError."""
+def replaced(path: Path, data: bytes, mode: int = OWNER_ALONE) -> None:
+    """Makes a file hold these bytes, whole, in place of what it held; `mode` says who may use it. Raises OSError."""
     make_folder(path.parent)
     aside = path.with_name(f"{path.name}.{uuid4().hex}.part")
     try:
         create(aside, data)
+        if mode != OWNER_ALONE:
+            aside.chmod(mode)
         os.replace(aside, path)
     finally:
         aside.unlink(missing_ok=True)
@@ -61,7 +64,7 @@ def appended(path: Path, line: bytes) -> None:
     Raises:
         OSError: it is not there to last.
     """
-    with open(os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600), "r+b", buffering=0) as file:
+    with open(os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, OWNER_ALONE), "r+b", buffering=0) as file:
         size = file.seek(0, os.SEEK_END)
         torn = size > 0 and os.pread(file.fileno(), 1, size - 1) != b"\n"
         data = (b"\n" if torn else b"") + line + b"\n"

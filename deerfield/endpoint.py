@@ -1,5 +1,6 @@
-"""Addresses as people write them, host:port: to listen at, or to call."""
+"""Addresses as people write them: host:port, to listen at or to call, and URLs with a password in them."""
 
+import re
 from dataclasses import dataclass
 
 from deerfield.errors import InvalidInput
@@ -31,6 +32,11 @@ def read_target(name: str, address: str) -> Endpoint:
     if found is None or found.port == 0:
         raise InvalidInput(f"{name}: {address[:80]!r} is no host:port, such as aggregator.example.org:8600")
     return found
+
+
+def without_password(text: str) -> str:
+    """A URL without what may be a password; rather too short than with one, but the path of a file stays whole."""
+    return re.sub(r"([?&]password=)[^&]*", r"\1***", re.sub(r"(?<!file)(?<!sqlite)://.*@", "://***@", text))
 
 
 def _scheme(address: str) -> str:

@@ -17,6 +17,7 @@ from typing import Any
 import grpc
 from google.rpc.error_details_pb2 import ErrorInfo
 from grpc_status import rpc_status
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 
 from deerfield.exchange import LIVE
@@ -30,6 +31,12 @@ from tests.fakes import TeachingSite, adapter, run_spec
 from tests.fuzz_messages import FAULTS, Fault, good_messages, limited, wrong
 
 METHODS = {m.name: m for service in pb.DESCRIPTOR.services_by_name.values() for m in service.methods}
+PLAYED = settings(
+    deadline=None,
+    database=None,
+    phases=[Phase.generate],  # a server remembers: a smaller sequence would meet another one
+    suppress_health_check=list(HealthCheck),
+)
 CALL_S = 20.0  # of a call that is to be answered at once: it must never be reached
 WATCH_S = 0.1  # of a watch: one that has been told everything waits for the next event, until its caller leaves
 PEOPLE = (

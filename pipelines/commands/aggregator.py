@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from deerfield.errors import InvalidInput
-from pipelines.commands.operator_options import Address, AsJson, Ca, Certificate, Key
+from pipelines.commands.operator_options import Address, AsJson, Tls
+from pipelines.commands.option_groups import grouped
 
 app = typer.Typer(
     help="Backs an aggregator up, restores it, and pins a site's new key. `python -m services.aggregator` "
@@ -60,24 +61,23 @@ def restore(
 
 
 @app.command()
+@grouped
 def repin(
     site: Annotated[str, typer.Argument(metavar="SITE", help="The site that has lost its site.key.")],
     key: Annotated[str, typer.Option(metavar="HEX", help="The new public key, which the site reads to you.")],
     reason: Annotated[str, typer.Option(metavar="TEXT", help="What happened; stands in the runs' events.")],
     aggregator: Address,
-    tls_certificate: Certificate = None,
-    tls_key: Key = None,
-    tls_ca: Ca = None,
+    tls: Tls,
     as_json: AsJson = False,
 ) -> None:
     """Lets a site sign with another key from now on. What its ledgers have spent stays spent."""
-    from pipelines.runs.operator_link import runs_of, target
+    from pipelines.runs.operator_link import runs_of
 
     if re.fullmatch(r"[0-9a-fA-F]{64}", key) is None:
         raise InvalidInput(f"--key is {key[:80]!r}; an Ed25519 public key is 64 hexadecimal digits")
     if not reason.strip():
         raise InvalidInput("--reason is empty; say in a few words what happened, it stands in the runs' events")
-    with runs_of(target(aggregator, tls_certificate, tls_key, tls_ca)) as runs:
+    with runs_of(tls.way(aggregator)) as runs:
         before = runs.repin(site, key.lower(), reason)
     if as_json:
         typer.echo(json.dumps({"site": site, "before": before or None, "public_key": key.lower()}, indent=2))

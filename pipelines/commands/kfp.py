@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipelines.commands import kfp_options as kfp
+from pipelines.commands.option_groups import grouped
 
 if TYPE_CHECKING:
     from pipelines.kubeflow.kfp_transport import Where
@@ -17,18 +18,16 @@ HAND = "command-line"  # who keeps the schedules that are made one by one
 PATIENCE_S, REGISTRAR_PATIENCE_S = 60.0, 300.0  # the hook of a fresh installation waits for its server
 
 
+@grouped
 def register(
     packages: Annotated[list[Path], typer.Argument(metavar="PIPELINE.yaml", help="Compiled pipelines.")],
-    address: kfp.Address,
+    server: kfp.Server,
     schedules: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Every schedule of --owner; docs/schedules.md has the keys.")
     ] = None,
     owner: Annotated[
         str, typer.Option(metavar="NAME", help="Whose schedules these are, such as a Helm release; others stay.")
     ] = "deerfield",
-    namespace: kfp.Namespace = "",
-    token: kfp.Token = None,
-    ca: kfp.Ca = None,
     patience: kfp.Patience = REGISTRAR_PATIENCE_S,
     as_json: kfp.AsJson = False,
 ) -> None:
@@ -41,28 +40,23 @@ def register(
     asked = schedules_file.load(schedules, compiled) if schedules is not None else []
     whole = schedules is not None
     registration = Registration(packages=compiled, schedules=asked, owner=owner, whole=whole)
-    _register(_where(address, namespace, token, ca), registration, patience, as_json)
+    _register(server.where(), registration, patience, as_json)
 
 
+@grouped
 def schedule(
-    compiled: kfp.Package,
+    compiled: kfp.Compiled,
     name: Annotated[str, typer.Option(metavar="NAME", help="What it is called; one that is there is changed.")],
     cron: Annotated[
         str, typer.Option(metavar="CRON", help="Six fields, seconds first: '0 0 3 * * 1' is Monday, 03:00.")
     ],
-    address: kfp.Address,
-    parameter: kfp.Parameters = None,
-    file: kfp.Files = None,
-    experiment: kfp.Experiment = "Default",
+    server: kfp.Server,
+    runs: kfp.Runs,
     max_concurrency: Annotated[int, typer.Option(help="Runs at a time, 1 to 10.")] = 1,
     catchup: Annotated[
         bool, typer.Option("--catchup", help="Also start what was missed while it was disabled.")
     ] = False,
     disabled: Annotated[bool, typer.Option("--disabled", help="Make it, and start nothing.")] = False,
-    service_account: kfp.Account = None,
-    namespace: kfp.Namespace = "",
-    token: kfp.Token = None,
-    ca: kfp.Ca = None,
     patience: kfp.Patience = PATIENCE_S,
     as_json: kfp.AsJson = False,
 ) -> None:
@@ -77,30 +71,28 @@ def schedule(
         "name": name,
         "pipeline": found.name,
         "cron": cron,
-        "parameters": package.given(found, parameter or (), file or ()),
-        "experiment": experiment,
+        "parameters": runs.parameters(found),
+        "experiment": runs.experiment,
         "max_concurrency": max_concurrency,
         "catchup": catchup,
         "enabled": not disabled,
-        "service_account": service_account,
+        "service_account": runs.service_account,
     }
     made = parse(Schedule, asked, f"schedule {name!r}")
     registration = Registration(packages={found.name: found}, schedules=[made], owner=HAND, whole=False)
-    _register(_where(address, namespace, token, ca), registration, patience, as_json)
+    _register(server.where(), registration, patience, as_json)
 
 
+@grouped
 def unschedule(
     name: Annotated[str, typer.Argument(metavar="NAME", help="As deerfield pipelines list shows it.")],
-    address: kfp.Address,
-    namespace: kfp.Namespace = "",
-    token: kfp.Token = None,
-    ca: kfp.Ca = None,
+    server: kfp.Server,
     patience: kfp.Patience = PATIENCE_S,
 ) -> None:
     """Deletes a recurring run; runs that it has started go on."""
     from pipelines.kubeflow import holdings
 
-    owners = holdings.unschedule(_where(address, namespace, token, ca), name, patience)
+    owners = holdings.unschedule(server.where(), name, patience)
     typer.echo(f"deleted schedule {name}")
     for owner in owners:
         if owner != HAND:
@@ -109,20 +101,14 @@ def unschedule(
             )
 
 
-def list_(
-    address: kfp.Address,
-    namespace: kfp.Namespace = "",
-    token: kfp.Token = None,
-    ca: kfp.Ca = None,
-    patience: kfp.Patience = PATIENCE_S,
-    as_json: kfp.AsJson = False,
-) -> None:
+@grouped
+def list_(server: kfp.Server, patience: kfp.Patience = PATIENCE_S, as_json: kfp.AsJson = False) -> None:
     """Shows the pipelines and the schedules that are there."""
     from rich.console import Console
 
     from pipelines.kubeflow import holdings
 
-    held = holdings.look(_where(address, namespace, token, ca), patience)
+    held = holdings.look(server.where(), patience)
     if as_json:
         typer.echo(json.dumps(asdict(held), indent=2))
     else:
@@ -130,16 +116,11 @@ def list_(
             Console(highlight=False).print(part)
 
 
+@grouped
 def submit(
-    compiled: kfp.Package,
-    address: kfp.Address,
-    parameter: kfp.Parameters = None,
-    file: kfp.Files = None,
-    experiment: kfp.Experiment = "Default",
-    service_account: kfp.Account = None,
-    namespace: kfp.Namespace = "",
-    token: kfp.Token = None,
-    ca: kfp.Ca = None,
+    compiled: kfp.Compiled,
+    server: kfp.Server,
+    runs: kfp.Runs,
     patience: kfp.Patience = PATIENCE_S,
     as_json: kfp.AsJson = False,
 ) -> None:
@@ -150,23 +131,17 @@ def submit(
     found = package.read(compiled)
     asked = submitting.Submission(
         package=found,
-        parameters=package.given(found, parameter or (), file or ()),
-        experiment=experiment,
-        service_account=service_account,
+        parameters=runs.parameters(found),
+        experiment=runs.experiment,
+        service_account=runs.service_account,
     )
-    run = submitting.submit(_where(address, namespace, token, ca), asked, patience)
+    run = submitting.submit(server.where(), asked, patience)
     if as_json:
         typer.echo(json.dumps(asdict(run), indent=2))
         return
     typer.echo(f"run {run.run_id}: {run.name}")
     typer.echo(f"watch it at {run.link}")
     typer.echo("it is the request id at the aggregator; the log of its rounds names the run for deerfield runs watch")
-
-
-def _where(address: str, namespace: str, token: Path | None, ca: Path | None) -> "Where":
-    from pipelines.kubeflow.kfp_transport import MOUNTED, Where
-
-    return Where(address=address, namespace=namespace, token=token or (MOUNTED if MOUNTED.exists() else None), ca=ca)
 
 
 def _register(where: "Where", asked: "Registration", patience_s: float, as_json: bool) -> None:

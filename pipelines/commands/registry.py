@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipelines.commands.operator_options import Address, AsJson, Ca, Certificate, Key
+from pipelines.commands.operator_options import Address, AsJson, Tls
+from pipelines.commands.option_groups import grouped
 
 if TYPE_CHECKING:
     from deerfield.promotion import Promotion
@@ -19,29 +20,29 @@ Model = Annotated[str, typer.Argument(metavar="MODEL", help="The model's name: t
 Tracking = Annotated[str, typer.Option(metavar="URI", envvar="MLFLOW_TRACKING_URI", help="MLflow's tracking URI.")]
 
 
+@grouped
 def promote(
     model: Annotated[str, typer.Argument(metavar="MODEL[/VERSION]", help="Default: the version that is candidate.")],
     rules: Annotated[Path, typer.Option(metavar="FILE", help="The rules; docs/gate.md explains its keys.")],
     evaluation: Annotated[Path, typer.Option(metavar="FILE", help="The evaluation.json of this very version.")],
+    *,
     manifest: Annotated[
         Path | None, typer.Option(metavar="FILE", help="The partition's manifest, where the hub owns the data.")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Judge, and tell the aggregator nothing.")] = False,
     tracking: Tracking = "",
     aggregator: Address = "",
-    tls_certificate: Certificate = None,
-    tls_key: Key = None,
-    tls_ca: Ca = None,
+    tls: Tls,
     as_json: AsJson = False,
 ) -> None:
     """Makes a version the champion if it keeps every rule, else ends with exit code 3. Either verdict is kept."""
     from pipelines.gate import judge, load_rules
     from pipelines.registry.collecting import Request, collect
     from pipelines.registry.reader import open_registry
-    from pipelines.runs.operator_link import runs_of, target
+    from pipelines.runs.operator_link import runs_of
     from pipelines.steps.gate import text
 
-    where = None if dry_run else target(aggregator, tls_certificate, tls_key, tls_ca)
+    where = None if dry_run else tls.way(aggregator)
     read, (name, _, version) = load_rules(rules), model.partition("/")
     request = Request(model=name, version=version, evaluation=evaluation, manifest=manifest)
     verdict, promotion = judge(read, collect(open_registry(tracking), read, request)), None
@@ -55,25 +56,25 @@ def promote(
         raise typer.Exit(REFUSED)
 
 
+@grouped
 def rollback(
     model: Model,
     reason: Annotated[str, typer.Option(metavar="TEXT", help="Why; stands in the model's history.")],
+    *,
     champion: Annotated[
         str | None, typer.Option(metavar="VERSION", help="The champion that is to go; default: the one there is now.")
     ] = None,
     tracking: Tracking = "",
     aggregator: Address = "",
-    tls_certificate: Certificate = None,
-    tls_key: Key = None,
-    tls_ca: Ca = None,
+    tls: Tls,
     as_json: AsJson = False,
 ) -> None:
     """Gives a model the champion back that it had before."""
     from deerfield.errors import InvalidInput
     from pipelines.registry.reader import open_registry
-    from pipelines.runs.operator_link import runs_of, target
+    from pipelines.runs.operator_link import runs_of
 
-    where = target(aggregator, tls_certificate, tls_key, tls_ca)
+    where = tls.way(aggregator)
     if champion is None:
         found = open_registry(tracking).champion(model)
         if found is None:

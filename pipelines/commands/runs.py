@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipelines.commands.operator_options import Address, AsJson, Ca, Certificate, Key
+from pipelines.commands.operator_options import Address, AsJson, Tls
+from pipelines.commands.option_groups import grouped
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -25,16 +26,16 @@ BASE = typer.Option(metavar="FOLDER", help="The base model here (folder, hub id 
 
 
 @app.command()
+@grouped
 def start(
     file: File,
     aggregator: Address,
+    *,
     base: Annotated[str | None, BASE] = None,
     request_id: Annotated[
         str | None, typer.Option(help="Asked again with the same one, it is the same run; default: a new one.")
     ] = None,
-    tls_certificate: Certificate = None,
-    tls_key: Key = None,
-    tls_ca: Ca = None,
+    tls: Tls,
     as_json: AsJson = False,
 ) -> None:
     """Starts a run over the sites that its file names; they need not be there yet.
@@ -42,9 +43,9 @@ def start(
     Give --base unless the file describes its base model by `model: digest` and `adapter`, as runs describe writes it.
     """
     from pipelines.runs import run_start
-    from pipelines.runs.operator_link import runs_of, target
+    from pipelines.runs.operator_link import runs_of
 
-    where = target(aggregator, tls_certificate, tls_key, tls_ca)
+    where = tls.way(aggregator)
     spec = run_start.completed(run_start.Request(file=file, base=base))
     asked = request_id or uuid.uuid4().hex
     with runs_of(where) as runs:
@@ -69,19 +70,14 @@ def describe(
 
 
 @app.command("list")
-def list_(
-    aggregator: Address,
-    tls_certificate: Certificate = None,
-    tls_key: Key = None,
-    tls_ca: Ca = None,
-    as_json: AsJson = False,
-) -> None:
+@grouped
+def list_(aggregator: Address, tls: Tls, as_json: AsJson = False) -> None:
     """Shows every run, oldest first."""
     from rich.console import Console
 
     from pipelines.runs import runs_report
 
-    with _runs(aggregator, tls_certificate, tls_key, tls_ca) as runs:
+    with _runs(aggregator, tls) as runs:
         views = runs.list()
     if as_json:
         typer.echo(json.dumps([runs_report.as_json(view) for view in views], indent=2))
@@ -92,36 +88,30 @@ def list_(
 
 
 @app.command()
-def show(
-    run: Run,
-    aggregator: Address,
-    tls_certificate: Certificate = None,
-    tls_key: Key = None,
-    tls_ca: Ca = None,
-    as_json: AsJson = False,
-) -> None:
+@grouped
+def show(run: Run, aggregator: Address, tls: Tls, as_json: AsJson = False) -> None:
     """Shows one run: how far it is, and what each site does."""
-    with _runs(aggregator, tls_certificate, tls_key, tls_ca) as runs:
+    with _runs(aggregator, tls) as runs:
         _show(runs.get(run), as_json)
 
 
 @app.command()
+@grouped
 def watch(
     run: Run,
     aggregator: Address,
+    *,
     after: Annotated[int, typer.Option(min=0, help="The number of the last event already seen.")] = 0,
-    tls_certificate: Certificate = None,
-    tls_key: Key = None,
-    tls_ca: Ca = None,
+    tls: Tls,
     as_json: AsJson = False,
 ) -> None:
     """Follows a run to its end, also over a restart of the aggregator. Exit code 0 if it finished, else 1."""
     from deerfield.exchange import ENDINGS
     from deerfield.wire.backoff import Backoff
     from pipelines.runs import runs_report
-    from pipelines.runs.operator_link import runs_of, say, target
+    from pipelines.runs.operator_link import runs_of, say
 
-    where, kind = target(aggregator, tls_certificate, tls_key, tls_ca), ""
+    where, kind = tls.way(aggregator), ""
     with runs_of(where) as runs:
         state = runs.get(run).state  # refuses a run or a caller that is not known, and an aggregator that is not there
     with runs_of(where, Backoff(last_s=WATCHING_S, tell=say)) as runs:
@@ -134,55 +124,47 @@ def watch(
 
 
 @app.command()
+@grouped
 def pause(
     run: Run,
     aggregator: Address,
+    *,
     reason: Annotated[str, typer.Option(metavar="TEXT", help="Why; stands in the run's events.")] = "",
-    tls_certificate: Certificate = None,
-    tls_key: Key = None,
-    tls_ca: Ca = None,
+    tls: Tls,
     as_json: AsJson = False,
 ) -> None:
     """Stops a run's clock: tasks that were handed out may be answered, and nothing new begins."""
-    with _runs(aggregator, tls_certificate, tls_key, tls_ca) as runs:
+    with _runs(aggregator, tls) as runs:
         _show(runs.pause(run, reason), as_json)
 
 
 @app.command()
-def resume(
-    run: Run,
-    aggregator: Address,
-    tls_certificate: Certificate = None,
-    tls_key: Key = None,
-    tls_ca: Ca = None,
-    as_json: AsJson = False,
-) -> None:
+@grouped
+def resume(run: Run, aggregator: Address, tls: Tls, as_json: AsJson = False) -> None:
     """Lets a paused run go on; its deadline begins anew."""
-    with _runs(aggregator, tls_certificate, tls_key, tls_ca) as runs:
+    with _runs(aggregator, tls) as runs:
         _show(runs.resume(run), as_json)
 
 
 @app.command()
+@grouped
 def abort(
     run: Run,
     aggregator: Address,
+    *,
     reason: Annotated[str, typer.Option(metavar="TEXT", help="Why; the sites are told.")] = "aborted by its operator",
-    tls_certificate: Certificate = None,
-    tls_key: Key = None,
-    tls_ca: Ca = None,
+    tls: Tls,
     as_json: AsJson = False,
 ) -> None:
     """Ends a run in whatever state it is, without its model. One that has ended stays as it is."""
-    with _runs(aggregator, tls_certificate, tls_key, tls_ca) as runs:
+    with _runs(aggregator, tls) as runs:
         _show(runs.abort(run, reason), as_json)
 
 
-def _runs(
-    aggregator: str, certificate: Path | None, key: Path | None, ca: Path | None
-) -> "AbstractContextManager[RunsClient]":
-    from pipelines.runs.operator_link import runs_of, target
+def _runs(aggregator: str, tls: Tls) -> "AbstractContextManager[RunsClient]":
+    from pipelines.runs.operator_link import runs_of
 
-    return runs_of(target(aggregator, certificate, key, ca))
+    return runs_of(tls.way(aggregator))
 
 
 def _show(view: "RunView", as_json: bool) -> None:

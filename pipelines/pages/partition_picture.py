@@ -1,6 +1,6 @@
 """A page that shows a partition: how many examples each site has of each label."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -57,15 +57,19 @@ def figure(manifest: Mapping[str, Any]) -> "Figure":
     width = MARGIN_INCHES + COLUMN_INCHES * min(len(labels), 24)
     drawn = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.05))
     left, right = drawn.subplots(1, 2, width_ratios=[COLUMN_INCHES * len(labels), 1.6], sharey=True)
-    _shares(left, counts, labels, tuple(sites))
+    shares(left, counts, labels, tuple(sites))
     _totals(right, counts.sum(axis=1))
     return drawn
 
 
-def _shares(axes: "Axes", counts: NDArray[np.int64], labels: list[str], sites: tuple[str, ...]) -> None:
+def shares(axes: "Axes", counts: NDArray[np.int64], labels: Sequence[str], sites: Sequence[str]) -> None:
+    """A cell for each site and label: the label's share of the site's examples; of few sites also how many they are.
+
+    `counts` is (sites, labels).
+    """
     few = len(sites) <= FEW
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
+    shades = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    image = axes.imshow(shades, cmap="Blues", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
     axes.set_xticks(range(len(labels)), [short(label, LONGEST) for label in labels], rotation=35, ha="left", fontsize=9)
     axes.xaxis.tick_top()
     axes.tick_params(length=0)
@@ -75,7 +79,7 @@ def _shares(axes: "Axes", counts: NDArray[np.int64], labels: list[str], sites: t
     if not few:
         return
     for at, label in np.ndindex(*counts.shape):
-        shade = "white" if shares[at, label] > 0.55 else "#222222"
+        shade = "white" if shades[at, label] > 0.55 else "#222222"
         axes.text(label, at, f"{counts[at, label]:,}", ha="center", va="center", fontsize=8, color=shade)
 
 

@@ -2,15 +2,17 @@
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from pipelines.pages.formats import short
 from pipelines.pages.page import joined, pairs, paragraph, table
+from pipelines.pages.partition_picture import ROW_INCHES, shares
 from pipelines.report_page import wording
 from pipelines.report_page.documents import Manifest
 from pipelines.report_page.found import Found
 from pipelines.report_page.plots import NAMED, picture
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 SITES = 200  # rows of the table
@@ -64,39 +66,13 @@ def _table(manifest: Manifest, labels: list[str]) -> str:
 
 def _map(manifest: Manifest, labels: list[str]) -> str:
     shown = [(name, site.labels) for name, site in manifest.sites.items() if site.labels][:NAMED]
-    sites, counts = [name for name, _ in shown], [[found.get(label, 0) for label in labels] for _, found in shown]
-    words = f"Examples of each label at each site; the largest cell has {max(map(max, counts))}."
+    sites = [name for name, _ in shown]
+    counts = np.array([[found.get(label, 0) for label in labels] for _, found in shown])
+    words = f"Examples of each label at each site; the largest cell has {counts.max()}."
     if len(shown) < len(manifest.sites):
         words += f" Drawn: {len(shown)} of {len(manifest.sites)} sites."
 
     def draw(figure: "Figure") -> None:
-        axes = figure.subplots()
-        _cells(axes, counts, max(1, *map(max, counts)))
-        _named(axes, sites, labels)
+        shares(figure.subplots(), counts, labels, sites)
 
-    height = 1.0 + 0.3 * len(shown) + (1.0 if _slanted(labels) else 0.2)
-    return picture("partition", "Examples by site and label", words, draw, height)
-
-
-def _slanted(labels: list[str]) -> bool:
-    return sum(min(len(label), LONGEST) for label in labels) > 70
-
-
-def _named(axes: "Axes", sites: list[str], labels: list[str]) -> None:
-    along = [short(label, LONGEST) for label in labels]
-    turn, side = (40, "right") if _slanted(labels) else (0, "center")
-    axes.set_xticks([place + 0.5 for place in range(len(labels))], along, fontsize=9, rotation=turn, ha=side)
-    down = [short(site) for site in sites]
-    axes.set_yticks([place + 0.5 for place in range(len(sites))], down, fontsize=9)
-
-
-def _cells(axes: "Axes", counts: list[list[int]], most: int) -> None:
-    axes.pcolormesh(counts, cmap="Blues", vmin=0, vmax=most, edgecolors="white", linewidth=1)
-    axes.invert_yaxis()
-    axes.tick_params(length=0)
-    for side in axes.spines.values():
-        side.set_visible(False)
-    for row, cells in enumerate(counts):
-        for column, count in enumerate(cells):
-            ink = "white" if count > 0.55 * most else "#1d232b"
-            axes.text(column + 0.5, row + 0.5, str(count), ha="center", va="center", fontsize=9, color=ink)
+    return picture("partition", "Examples by site and label", words, draw, 1.8 + ROW_INCHES * len(shown))

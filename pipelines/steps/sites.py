@@ -9,12 +9,14 @@ from typing import Any
 
 import yaml
 
+from deerfield import durable
 from deerfield.errors import InvalidInput
 from deerfield.runfile import RunFile, parse, read_mapping
 from pipelines.embedded.simulated_policy import simulated_policy
 from pipelines.steps.rounds import Started
 
 POLICIES = "policies"  # folder of the data claim
+MODE = 0o644  # of a policy there: a site's pod may be another user's
 
 
 def read_manifest(path: Path) -> Mapping[str, Any]:
@@ -60,7 +62,8 @@ def pods(started: Started, run: str, manifest: Path, cluster: Cluster) -> list[d
     for site, slug in slugs.items():
         path, own = folder / f"{slug}.yaml", cluster.names + slug
         models = {started.base_digest: cluster.base}
-        _write(path, {"models": models, **policy(file, site, parts["sites"])})
+        document = {"models": models, **policy(file, site, parts["sites"])}
+        durable.replaced(path, yaml.safe_dump(document, sort_keys=False).encode(), MODE)  # one that is retried may read
         given.append({"site": site, "secret": own, "claim": own, "policy": str(path)})
     return given
 
@@ -80,10 +83,3 @@ def _slugs(sites: Sequence[str]) -> dict[str, str]:
         twice = sorted(site for site in slugs if list(slugs.values()).count(slugs[site]) > 1)
         raise InvalidInput(f"sites: {' and '.join(twice)} would have the same secret and volume claim; rename one")
     return slugs
-
-
-def _write(path: Path, document: Mapping[str, Any]) -> None:
-    """Whole or not at all: a site's pod that is retried may be reading the last one."""
-    beside = path.with_suffix(".new")
-    beside.write_text(yaml.safe_dump(dict(document), sort_keys=False))
-    beside.replace(path)

@@ -24,7 +24,6 @@ from services.aggregator.champions.redoing import redoing
 from services.aggregator.driver import drive
 from services.aggregator.metrics import Metrics
 from services.aggregator.rounds.recorder import Recorder, Tracking
-from services.aggregator.rpc.admission import Admission
 from services.aggregator.rpc.audited import Audited
 from services.aggregator.rpc.checked import Checked
 from services.aggregator.rpc.departed import note_departed
@@ -74,53 +73,63 @@ async def serving(
     Raises:
         InvalidInput: a port is in use or cannot be bound.
     """
-    desk, loop, health = aggregator.desk, asyncio.get_running_loop(), HealthServicer()
+    health = HealthServicer()
     note_departed()
     shared = _Shared(aggregator, tracking)
-    pulse, drain, decisions, metrics = shared.pulse, shared.drain, shared.decisions, shared.metrics
-    metrics.read(desk, shared.traffic.admission, aggregator.lost_after_s, gate.expires if gate else None)
+    expires = gate.expires if gate else None
+    shared.metrics.read(aggregator.desk, shared.traffic.admission, aggregator.lost_after_s, expires)
     data = _data_server(aggregator, identify, gate, shared)
     probes = grpc.aio.server(options=aggregator.bounds.options(), maximum_concurrent_rpcs=PROBES)
     for server in (data, probes):
         add_health(server, health)
     ports = Ports(listening=_bind(data, asked.listening, gate), health=_bind(probes, asked.health))
-    recorder = Recorder(desk.store, tracking, desk.clock, lambda event: _beat_from_thread(loop, pulse, event))
     await asyncio.gather(data.start(), probes.start())
     await set_serving(health)
-    recorder.start()
-    decisions.process("started")
+    shared.recorder.start()
+    shared.decisions.process("started")
     try:
-        async with asyncio.TaskGroup() as group:  # a driver or recorder that dies takes the server with it
-            driving = group.create_task(drive(aggregator.coordinator, pulse, drain, metrics.aggregating))
-            recording = group.create_task(_until_over(recorder))
-            collection = group.create_task(collecting(aggregator.collector))
-            auditing = group.create_task(decisions.follow())
-            promoting = [group.create_task(redoing(shared.promotions))] if tracking.models else []
-            warning = [group.create_task(gate.warning())] if gate else []
-            with exposed(metrics.registry, asked.metrics) as fetched:
+        async with _beside(aggregator, shared, gate) as driving:
+            with exposed(shared.metrics.registry, asked.metrics) as fetched:
                 yield replace(ports, metrics=fetched)
                 await health.enter_graceful_shutdown()
-                await _drained(drain, pulse, shared.traffic.admission, driving, aggregator.drain_s)
-            for task in (driving, recording, collection, auditing, *promoting, *warning):
-                task.cancel()
+                await _drained(shared, driving, aggregator.drain_s)
     finally:
         await health.enter_graceful_shutdown()
         await asyncio.gather(data.stop(GRACE_S), probes.stop(GRACE_S))
         await asyncio.to_thread(shared.promotions.stop, PROMOTION_GRACE_S)
-        await asyncio.to_thread(recorder.stop, RECORDER_GRACE_S)
-    decisions.flush()  # behind an orderly end only: what broke the server may have been the database
-    decisions.process("ended")
+        await asyncio.to_thread(shared.recorder.stop, RECORDER_GRACE_S)
+    shared.decisions.flush()  # behind an orderly end only: what broke the server may have been the database
+    shared.decisions.process("ended")
 
 
 class _Shared:
     """What the data port and the tasks beside it have in common."""
 
     def __init__(self, aggregator: Aggregator, tracking: Tracking) -> None:
-        self.promotions = Promotions(aggregator.desk, tracking.models)
-        self.attaching = Attaching(aggregator.desk, tracked=tracking.models is not None)
+        self.models = tracking.models
+        self.promotions = Promotions(aggregator.desk, self.models)
+        self.attaching = Attaching(aggregator.desk, tracked=self.models is not None)
         self.pulse, self.drain, self.metrics = Pulse(), Drain(), Metrics()
+        beat = partial(_beat_from_thread, asyncio.get_running_loop(), self.pulse)
+        self.recorder = Recorder(aggregator.desk.store, tracking, aggregator.desk.clock, beat)
         self.traffic = Traffic(aggregator.bounds, self.metrics, aggregator.intake.hear)
         self.decisions = Decisions(aggregator.desk.store, aggregator.desk.clock)
+
+
+@asynccontextmanager
+async def _beside(aggregator: Aggregator, shared: _Shared, gate: Gate | None) -> AsyncIterator[asyncio.Task[None]]:
+    """What goes on beside the ports for as long as the block runs; hands it the task that closes phases."""
+    async with asyncio.TaskGroup() as group:  # a driver or recorder that dies takes the server with it
+        driving = group.create_task(
+            drive(aggregator.coordinator, shared.pulse, shared.drain, shared.metrics.aggregating)
+        )
+        others = [_until_over(shared.recorder), collecting(aggregator.collector), shared.decisions.follow()]
+        others += [redoing(shared.promotions)] if shared.models else []
+        others += [gate.warning()] if gate else []
+        tasks = [group.create_task(each) for each in others]
+        yield driving
+        for task in (driving, *tasks):
+            task.cancel()
 
 
 def _data_server(aggregator: Aggregator, identify: Identify, gate: Gate | None, shared: _Shared) -> grpc.aio.Server:
@@ -140,15 +149,13 @@ def _data_server(aggregator: Aggregator, identify: Identify, gate: Gate | None, 
     return data
 
 
-async def _drained(
-    drain: Drain, pulse: Pulse, admission: Admission, driving: asyncio.Task[None], drain_s: float
-) -> None:
+async def _drained(shared: _Shared, driving: asyncio.Task[None], drain_s: float) -> None:
     loop = asyncio.get_running_loop()
     end = loop.time() + drain_s
-    drain.begin()
-    pulse.close()  # nobody waits for a task
-    admission.close()
-    if not await drain.over(drain_s):
+    shared.drain.begin()
+    shared.pulse.close()  # nobody waits for a task
+    shared.traffic.admission.close()
+    if not await shared.drain.over(drain_s):
         log.warning("uploads are left behind; their sites send the rest again", drain_s=drain_s)
     await asyncio.wait([driving], timeout=max(end - loop.time(), 0))  # a phase that is not done is the next start's
 

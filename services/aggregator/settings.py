@@ -11,13 +11,13 @@ from math import isfinite
 from pathlib import Path
 
 from deerfield.certificates import Files, given_files
-from deerfield.endpoint import read_listening
+from deerfield.endpoint import read_listening, without_password
 from deerfield.errors import InvalidInput
 from services.aggregator.blobstore.bucket import read_place
 from services.aggregator.blobstore.retention import Retention, read_retention
 from services.aggregator.bounds import Bounds
 from services.aggregator.flags import parser
-from services.aggregator.sql.address import check_lasting, without_password
+from services.aggregator.sql.address import check_lasting
 from services.objects import Bucket
 
 MOST = 1_000_000  # of any count that is bounded

@@ -43,13 +43,15 @@ def _parser() -> argparse.ArgumentParser:
     form = "form of the log: json or console; empty: console on a terminal, else json [DEERFIELD_LOG]"
     parser.add_argument("--log", default=os.environ.get("DEERFIELD_LOG", ""), help=form)
     commands = parser.add_subparsers(required=True)
-    _add_run(commands)
+    _add_site(commands)
+    _add_preparing(commands)
+    _add_scoring(commands)
     _add_between_runs(commands)
     return parser
 
 
-def _add_run(commands: Commands) -> None:
-    """What takes part in a run, or prepares one."""
+def _add_site(commands: Commands) -> None:
+    """What takes part in a run."""
     site = commands.add_parser("site", help="answer the tasks of a run until it ends, or of any run")
     for flag in ("--site", "--aggregator"):
         site.add_argument(flag, required=True)
@@ -61,6 +63,9 @@ def _add_run(commands: Commands) -> None:
     site.add_argument("--metrics", default=os.environ.get(variable, ""), help=f"host:port for Prometheus [{variable}]")
     site.set_defaults(command=_site)
 
+
+def _add_preparing(commands: Commands) -> None:
+    """What a run needs before it starts."""
     prepare = commands.add_parser("prepare", help="split the data of an embedded run, describe its adapter")
     prepare.add_argument("--run", type=Path, required=True)
     prepare.add_argument("--out", type=Path, required=True)
@@ -77,6 +82,9 @@ def _add_run(commands: Commands) -> None:
     describe.add_argument("--base", required=True)
     describe.set_defaults(command=_describe)
 
+
+def _add_scoring(commands: Commands) -> None:
+    """What says how good models are."""
     follow = commands.add_parser("follow", help="score every published phase of a run")
     follow.add_argument("--aggregator", required=True)
     follow.add_argument("--run", required=True)

@@ -90,8 +90,7 @@ class FolderStore:
         try:
             if not (path.exists() and path.read_bytes() == data):  # a disk that was full may have kept half of it
                 path.parent.mkdir(parents=True, exist_ok=True)
-                durable.replaced(path, data)
-                path.chmod(MODE)
+                durable.replaced(path, data, MODE)
         except OSError as error:
             raise InvalidInput(
                 f"destination: {path} cannot be written ({error.strerror}); name a folder that this user may write to, "

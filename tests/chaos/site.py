@@ -18,12 +18,11 @@ from deerfield.strategies import make
 from deerfield.strategy import FitReport, completed
 from deerfield.wire.backoff import Backoff
 from deerfield.wire.channel import connect
-from deerfield.wire.client import SiteClient
 from services.client.custody import Custody
 from services.client.policy import Policy
 from services.client.site import Site
 from tests.fakes import PullTrainer
-from tests.integration.mortal import killing
+from tests.integration.mortal import Mortal, killing
 from tests.unit.client.sites import SOURCE
 
 SOON = Backoff(first_s=0.1, last_s=0.5)
@@ -84,18 +83,6 @@ class Bench(PullTrainer):
         for name, value in self.slots[slot].items():
             self.slots[slot][name] = (value + self.noise * draws.normal(size=value.shape)).astype(np.float32)
         return FitReport(steps=8, loss=0.0)
-
-
-class Mortal(SiteClient):
-    """A real client that dies before or after it has delivered an update."""
-
-    reach = staticmethod(lambda point: None)
-
-    def send(self, assignment, update):
-        self.reach("send")
-        receipt = super().send(assignment, update)
-        self.reach("sent")
-        return receipt
 
 
 @dataclass(frozen=True)

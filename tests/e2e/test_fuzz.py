@@ -8,10 +8,10 @@ from itertools import count
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import given, settings
 
 from fuzz.targets import TARGETS
-from tests.fuzzing import SEQUENCES, target
+from tests.fuzzing import PLAYED, SEQUENCES, target
 from tests.unit.wire.test_codec_fuzz import GOOD
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -20,13 +20,7 @@ SETTLED = COUNT // 10  # from here on memory must not grow with the sequences
 GROWTH_BYTES = 64 << 20  # caches, SQLite's pages and a fragmented heap; 9,000 sequences bring several GB
 CODEC_RUNS = 200_000
 
-MANY = settings(
-    max_examples=COUNT,
-    deadline=None,
-    database=None,
-    phases=[Phase.generate],  # a server remembers: a smaller sequence would meet another one
-    suppress_health_check=list(HealthCheck),
-)
+MANY = settings(PLAYED, max_examples=COUNT)
 
 
 def test_ten_thousand_sequences(tmp_path):

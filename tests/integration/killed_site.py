@@ -9,23 +9,10 @@ from pathlib import Path
 
 from deerfield.errors import RunEnded
 from deerfield.wire.channel import connect
-from deerfield.wire.client import SiteClient
 from services.client.custody import Custody
 from services.client.site import Site
-from tests.integration.mortal import killing
+from tests.integration.mortal import Mortal, killing
 from tests.unit.client.sites import Bench, policy
-
-
-class Mortal(SiteClient):
-    """A real client that dies before or after it has delivered an update."""
-
-    reach = staticmethod(lambda point: None)
-
-    def send(self, assignment, update):
-        self.reach("send")
-        receipt = super().send(assignment, update)
-        self.reach("sent")
-        return receipt
 
 
 def main() -> None:

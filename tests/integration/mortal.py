@@ -4,6 +4,8 @@ import os
 import signal
 from collections.abc import Callable
 
+from deerfield.wire.client import SiteClient
+
 
 def killing(point: str) -> Callable[[str], None]:
     """What is told every point that is reached; it does not return from the one that is `point`."""
@@ -17,3 +19,15 @@ def killing(point: str) -> Callable[[str], None]:
             os.kill(os.getpid(), signal.SIGKILL)
 
     return reach
+
+
+class Mortal(SiteClient):
+    """A real client that dies before or after it has delivered an update."""
+
+    reach = staticmethod(lambda point: None)
+
+    def send(self, assignment, update):
+        self.reach("send")
+        receipt = super().send(assignment, update)
+        self.reach("sent")
+        return receipt

@@ -8,11 +8,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from typer.testing import CliRunner
 
-from deerfield.errors import DeerfieldError
 from pipelines import cli
-from tests import compiled, kfp_server
+from tests import command, compiled, kfp_server
 from tests.compiled import RUN
 
 CRON = "0 0 3 * * 1"
@@ -35,13 +33,7 @@ def deerfield(kfp):
 
     def run(*arguments, **environment):
         where = {"KF_PIPELINES_ENDPOINT": kfp.address, "COLUMNS": "140"} | environment
-        done = CliRunner().invoke(cli.app, ["pipelines", *map(str, arguments)], env=where)
-        if isinstance(done.exception, DeerfieldError):
-            assert "\n" not in str(done.exception)
-            return done.exception.exit_code, str(done.exception)
-        if done.exception is not None and not isinstance(done.exception, SystemExit):
-            raise done.exception
-        return done.exit_code, done.output
+        return command.deerfield("pipelines", *arguments, **where)
 
     return run
 
@@ -181,9 +173,9 @@ def test_the_command_prints_a_line_for_each_object_and_nothing_else_even_beside_
         path.parent.mkdir(parents=True)
         path.write_text("{broken")
     where = {"PATH": os.environ["PATH"], "HOME": str(home), "PYTHONPATH": str(Path(cli.__file__).parents[1])}
-    command = [sys.executable, "-c", "from pipelines.cli import main; main()", "pipelines", "register", str(pipeline)]
+    program = [sys.executable, "-c", "from pipelines.cli import main; main()", "pipelines", "register", str(pipeline)]
     done = subprocess.run(
-        [*command, "--kfp", kfp.address], env=where, capture_output=True, text=True, timeout=300, check=False
+        [*program, "--kfp", kfp.address], env=where, capture_output=True, text=True, timeout=300, check=False
     )
     assert (done.returncode, done.stderr) == (0, "")
     version = only(kfp.versions)["name"]

@@ -5,11 +5,11 @@ from contextlib import AbstractContextManager, contextmanager
 from time import monotonic
 from typing import Any
 
+from deerfield.endpoint import without_password
 from deerfield.errors import DeerfieldError, InvalidInput, Malfunction, Unreachable
 from deerfield.promotion import Rule, Verdict
 from services.aggregator.champions.models import CANDIDATE, CHAMPION, Version
 from services.aggregator.outage import Outage
-from services.aggregator.sql.address import without_password
 
 RUN, DIGEST, PREVIOUS = "deerfield.run", "deerfield.digest", "deerfield.previous_champion"
 VERDICT, VERDICT_SHA256, RULE = "deerfield.verdict", "deerfield.verdict_sha256", "deerfield.rule."

@@ -1,22 +1,19 @@
 """What an operator may do with runs: start, look at, follow, pause, abort, and hand in evaluations."""
 
 from collections.abc import Mapping, Sequence
-from math import prod
 
 import structlog
 
 from deerfield.errors import BadRequest, InvalidInput, TooBusy
 from deerfield.exchange import LIVE, Event, Key, RunView, run_id
-from deerfield.manifest import FLOAT32_BYTES
 from deerfield.runspec import RunSpec
-from deerfield.strategy import Declaration, completed
-from deerfield.tensors import Shapes, layers
-from deerfield.wire import limits
-from deerfield.wire.checks import at_most, tensor_name
+from deerfield.strategy import completed
+from deerfield.wire.checks import at_most
 from services.aggregator.bounds import Bounds
 from services.aggregator.desk import Desk
 from services.aggregator.rounds.membership import live
 from services.aggregator.rounds.phase import draw_adapter, fresh_phase, open_phase
+from services.aggregator.rounds.startable import check_run, check_size
 from services.aggregator.sql.records import RunRow, StateRecord
 from services.aggregator.sql.store import Edge
 
@@ -44,14 +41,14 @@ class Runs:
         if not 0 < len(request_id) <= REQUEST_ID_CHARS or "\0" in request_id:
             raise BadRequest(f"a request_id has 1 to {REQUEST_ID_CHARS} characters and no NUL, not {request_id[:40]!r}")
         at_most(len(spec.federation.sites), self._bounds.sites, "sites in a run")
-        _check_size(spec.adapter)
+        check_size(spec.adapter)
         strategy = self._desk.make(spec)
         spec = completed(spec, strategy.declares)
         with self._desk.store.edge() as edge:
             if known := edge.run_of_request(request_id):
                 return _same(known, spec)
             self._check_room(edge)
-        _check_run(spec, strategy.declares)
+        check_run(spec, strategy.declares)
         state = strategy.init(draw_adapter(spec.adapter, spec.seed))
         opening = open_phase(strategy, state, spec.federation.sites, self._desk.published)
         run, now = run_id(spec.name, request_id), self._desk.clock()
@@ -60,17 +57,7 @@ class Runs:
             if known := edge.run_of_request(request_id):  # another Start came first
                 return _same(known, spec)
             self._check_room(edge)
-            edge.add_run(
-                RunRow(
-                    run=run,
-                    request_id=request_id,
-                    incarnation=INCARNATION,
-                    spec=spec,
-                    state="RUNNING",
-                    reason="",
-                    started_at=now,
-                )
-            )
+            edge.add_run(_opened(spec, run, request_id, now))
             edge.add_phase(fresh_phase(spec, key, opening, now), opening.tasks)
             edge.add_event(run, "run_started", _started(spec, opening.state.shared.digest), now)
         return run
@@ -204,38 +191,16 @@ def _same(known: RunRow, spec: RunSpec) -> str:
     return known.run
 
 
-def _check_size(adapter: Shapes) -> None:
-    """Raises TooLarge before a tensor of the adapter is drawn."""
-    at_most(len(adapter), limits.TENSORS, "tensors in an adapter")
-    total = 0
-    for name, shape in adapter.items():
-        tensor_name(name)
-        at_most(len(shape), limits.DIMENSIONS, f"dimensions in {name}")
-        if any(side < 1 for side in shape):
-            raise InvalidInput(f"adapter: {name} has shape {list(shape)}; every side is at least 1")
-        at_most(size := FLOAT32_BYTES * prod(shape), limits.TENSOR_BYTES, f"bytes in {name}")
-        total += size
-    at_most(total, limits.MANIFEST_BYTES, "bytes in an adapter")
-
-
-def _check_run(spec: RunSpec, declares: Declaration) -> None:
-    sites = spec.federation.sites
-    if not sites:
-        raise InvalidInput("federation.sites is empty; name the sites of the run")
-    if declares.topology == "pooled" and len(sites) != 1:
-        raise InvalidInput(f"{spec.strategy['name']} pools all data at one site; the run names {len(sites)}")
-    if spec.privacy.unit == "site" and len(set(spec.shares(sites))) > 1:
-        raise InvalidInput("federation.weights differ, and under unit site every site counts alike; leave them out")
-    if not spec.adapter:
-        raise InvalidInput("adapter is empty; it holds the shapes of the exchanged tensors")
-    wrong = [layer for layer in layers(spec.adapter) if not _has_rank(spec, layer)]
-    if wrong:
-        raise InvalidInput(f"adapter: {wrong[0]} does not have factors of rank {spec.model.lora.rank}")
-
-
-def _has_rank(spec: RunSpec, layer: str) -> bool:
-    A, B = (spec.adapter.get(f"{layer}.lora_{which}.weight", ()) for which in "AB")
-    return len(A) == len(B) == 2 and A[0] == B[1] == spec.model.lora.rank
+def _opened(spec: RunSpec, run: str, request_id: str, now: float) -> RunRow:
+    return RunRow(
+        run=run,
+        request_id=request_id,
+        incarnation=INCARNATION,
+        spec=spec,
+        state="RUNNING",
+        reason="",
+        started_at=now,
+    )
 
 
 def _started(spec: RunSpec, digest: str) -> Mapping[str, object]:

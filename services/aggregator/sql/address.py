@@ -9,6 +9,7 @@ from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from deerfield import mounts
+from deerfield.endpoint import without_password
 from deerfield.errors import InvalidInput
 
 FORMS = "sqlite:////FOLDER/FILE or postgresql://USER@HOST/NAME"
@@ -75,11 +76,6 @@ def check_lasting(text: str) -> None:
             f"database: {text} is a database in memory, which would forget every run; name a file: "
             "sqlite:////FOLDER/FILE"
         )
-
-
-def without_password(text: str) -> str:
-    """A URL without what may be a password; rather too short than with one."""
-    return re.sub(r"([?&]password=)[^&]*", r"\1***", re.sub(r"://.*@", "://***@", text))
 
 
 def sentence(address: Address, error: DBAPIError) -> str:

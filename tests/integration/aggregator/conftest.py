@@ -149,16 +149,6 @@ def database(request: pytest.FixtureRequest) -> Callable[[Path], str]:
     return sqlite_in if request.param == "sqlite" else request.getfixturevalue("postgres_in")
 
 
-@pytest.fixture(scope="session")
-def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """MLflow's database as it is before anything is logged: it takes seconds to make, so one is copied."""
-    import mlflow
-
-    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    mlflow.MlflowClient(f"sqlite:///{path}").search_experiments()
-    return path
-
-
 @pytest.fixture
 def bucket(s3_server: s3.Server) -> str:
     return s3_server.bucket()

@@ -13,7 +13,7 @@ from services.aggregator.champions.promotions import Promotions
 from services.aggregator.rounds.recorder import Recorder, Untracked
 from services.aggregator.tracking import MlflowTracking
 from tests.fakes import run_spec
-from tests.integration.aggregator.test_tracking import finish
+from tests.integration.aggregator.teaching import finish
 from tests.registry import ModelsInMemory, verdict
 
 MODEL = "teaching run"

@@ -1,17 +1,10 @@
 """A few of the sequences of calls that e2e makes ten thousand of."""
 
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import given, settings
 
-from tests.fuzzing import SEQUENCES, target
+from tests.fuzzing import PLAYED, SEQUENCES, target
 
-FEW = settings(
-    max_examples=100,
-    deadline=None,
-    database=None,
-    derandomize=True,
-    phases=[Phase.generate],  # a server remembers: a smaller sequence would meet another one
-    suppress_health_check=list(HealthCheck),
-)
+FEW = settings(PLAYED, max_examples=100, derandomize=True)
 
 
 def test_a_server_answers_every_sequence_of_calls_and_goes_on(tmp_path):

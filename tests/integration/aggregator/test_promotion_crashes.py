@@ -20,9 +20,9 @@ from services.aggregator.sql.store import Store
 from tests import pki
 from tests.attesting import key_of
 from tests.fakes import Clock
+from tests.integration.aggregator.backups.conftest import Place
 from tests.integration.aggregator.conftest import folder_in
 from tests.integration.aggregator.promoting import MODEL, Shop, ShopInMemory, course, finished, judged
-from tests.integration.aggregator.test_backup import Place
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
 

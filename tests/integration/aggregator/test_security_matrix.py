@@ -42,7 +42,7 @@ from tests import pki
 from tests.fakes import Clock, TeachingSite, adapter, run_spec
 from tests.integration.aggregator.conftest import open_aggregator, served
 from tests.integration.aggregator.security import NOW, OLD, Consortium, channel_of, without_certificate
-from tests.integration.aggregator.test_tracking import finish
+from tests.integration.aggregator.teaching import finish
 from tests.registry import Tracked, verdict
 
 Code = grpc.StatusCode

@@ -6,14 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from typer.testing import CliRunner
-
-from deerfield.errors import DeerfieldError
 from deerfield.runspec import Privacy
-from pipelines import cli
 from pipelines.registry.reader import RegistryReader, Version, open_registry
 from services.aggregator.tracking import MlflowTracking
-from tests import mlflow_server
+from tests import command, mlflow_server
 from tests.fakes import Clock, TeachingSite, adapter, run_spec
 from tests.integration.aggregator.conftest import Served, open_aggregator, served
 
@@ -90,13 +86,7 @@ class Hub:
     def deerfield(self, *arguments: object, width: int = 100, **environment: str) -> tuple[int, str]:
         """The command: its exit code, and what it printed; an error is its sentence and code."""
         here = {"DEERFIELD_AGGREGATOR": self.aggregator, "MLFLOW_TRACKING_URI": self.tracking, "COLUMNS": str(width)}
-        done = CliRunner().invoke(cli.app, [*map(str, arguments)], env=here | environment)
-        if isinstance(done.exception, DeerfieldError):
-            assert "\n" not in str(done.exception)
-            return done.exception.exit_code, str(done.exception)
-        if done.exception is not None and not isinstance(done.exception, SystemExit):
-            raise done.exception
-        return done.exit_code, done.output
+        return command.deerfield(*arguments, **here | environment)
 
     def promote(self, version: Version, *options: object, f1: float = 0.8, **rules: Any) -> tuple[int, str]:
         """`deerfield promote` of a version with this macro-F1."""

@@ -13,7 +13,7 @@ from deerfield import peft_folder
 from deerfield.errors import InvalidInput, Unreachable
 from deerfield.runspec import Privacy
 from deerfield.tensors import digest
-from pipelines.registry.reader import open_registry, without_password
+from pipelines.registry.reader import open_registry
 from tests import mlflow_server
 from tests.fakes import adapter, run_spec
 
@@ -196,7 +196,3 @@ def test_a_server_that_is_away_is_said_to_be_with_the_time_it_took():
 def test_a_uri_that_cannot_be_used_is_refused_before_anything_is_made(uri, words):
     with pytest.raises(InvalidInput, match=words):
         open_registry(uri)
-
-
-def test_a_password_is_left_out():
-    assert without_password("https://ada:a@b@mlflow.example/x@y") == "https://***@mlflow.example/x@y"

@@ -20,16 +20,8 @@ SHORT = Backoff(patience_s=0.1, first_s=0.05)
 
 
 @pytest.fixture
-def tracked():
+def tracking():
     return Tracked()
-
-
-@pytest.fixture
-def server(tmp_path, tracked):
-    aggregator = open_aggregator(tmp_path / "aggregator", Clock())
-    with served(aggregator, tracking=tracked) as found:
-        yield found
-    aggregator.desk.store.close()
 
 
 @pytest.fixture
@@ -48,7 +40,7 @@ def is_over(server, run):
     return [event.kind for event in server.runs.past(run)][-1] == "run_finished"
 
 
-def test_the_page_of_a_finished_run_is_kept_with_it(server, run, tracked, tmp_path):
+def test_the_page_of_a_finished_run_is_kept_with_it(server, run, tracking, tmp_path):
     work(server, run, phases=2)
     wait_for(lambda: is_over(server, run))
     verdict, out = tmp_path / "verdict.json", tmp_path / "report.html"
@@ -57,8 +49,8 @@ def test_the_page_of_a_finished_run_is_kept_with_it(server, run, tracked, tmp_pa
     page = out.read_bytes()
     for words in ("Finished.", run, "2 of 2 phases", "evaluation.json: none was written", "passed all 5 rules"):
         assert words.encode() in page
-    wait_for(lambda: tracked.files)
-    [kept] = tracked.files
+    wait_for(lambda: tracking.files)
+    [kept] = tracking.files
     assert isinstance(kept, Attachment)
     assert (kept.run, kept.name) == (run, "report.html")
     assert server.aggregator.desk.published.get(kept.sha256) == page

@@ -19,8 +19,7 @@ from pipelines.steps.running import step
 from pipelines.steps.sites import Cluster, members, pods
 from services.aggregator.rounds.recorder import Registered
 from services.client import policy
-from tests.fakes import Clock, TeachingSite, adapter, run_spec
-from tests.integration.aggregator.conftest import open_aggregator, served
+from tests.fakes import TeachingSite, adapter, run_spec
 from tests.integration.federation import wait_for
 from tests.registry import Tracked
 
@@ -40,19 +39,6 @@ class Registry(Tracked):
                 raise OSError(self.trouble)
             return Registered(name="lung notes", version="7")
         return None
-
-
-@pytest.fixture
-def tracking():
-    return None
-
-
-@pytest.fixture
-def server(tmp_path, tracking):
-    aggregator = open_aggregator(tmp_path / "aggregator", Clock())
-    with served(aggregator, tracking=tracking) as found:
-        yield found
-    aggregator.desk.store.close()
 
 
 @pytest.fixture

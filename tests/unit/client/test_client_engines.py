@@ -10,12 +10,13 @@ from torch import nn
 from deerfield.errors import EngineFault, InvalidInput
 from services.client.device import Device
 from services.client.dplora import Fused
-from services.client.mechanism import Batch, clip_factors
+from services.client.mechanism import Batch
 from services.client.models import FEATURES, load
 from services.client.opacus_engine import Hooked
 from services.client.trainer import clipped_sums
 from services.client.units import Records
 from tests.unit.client import tiny
+from tests.unit.client.gradients import assert_close, clipped, norms
 
 FAMILIES = ("bert", "vit", "mobilenet")
 FACTORS = ("A", "B", "AB", "")
@@ -27,21 +28,6 @@ def loop(classifier, factors, inputs, labels):
     for i in range(len(labels)):
         logits = classifier({name: value[i : i + 1] for name, value in inputs.items()})
         yield torch.autograd.grad(nn.functional.cross_entropy(logits, labels[i : i + 1]), list(entries.values()))
-
-
-def norms(each):
-    return torch.stack([torch.stack([g.norm() for g in one]).norm() for one in each])
-
-
-def clipped(each, clip):
-    scales = clip_factors(norms(each), clip)
-    return [sum(c * one[k] for c, one in zip(scales, each, strict=True)) for k in range(len(each[0]))]
-
-
-def assert_close(found, expected, tolerance):
-    for one, other in zip(found, expected, strict=True):
-        assert one.shape == other.shape
-        assert float((one - other).norm()) <= tolerance * float(other.norm())
 
 
 @pytest.mark.parametrize("factors", FACTORS)

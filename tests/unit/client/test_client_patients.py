@@ -9,12 +9,13 @@ from torch import nn
 
 from services.client.device import Device
 from services.client.dplora import Fused
-from services.client.mechanism import Batch, Owners, clip_factors
+from services.client.mechanism import Batch, Owners
 from services.client.models import load
 from services.client.opacus_engine import Hooked
 from services.client.trainer import clipped_sums
 from services.client.units import Patients
 from tests.unit.client import tiny
+from tests.unit.client.gradients import assert_close, clipped, norm, norms
 
 FAMILIES = ("bert", "vit", "mobilenet")
 FACTORS = ("A", "B", "AB", "")
@@ -30,17 +31,8 @@ def loop(classifier, factors, inputs, labels, owners):
         yield torch.autograd.grad(nn.functional.cross_entropy(logits, labels[mine]), list(entries.values()))
 
 
-def norm(gradients):
-    return torch.cat([g.flatten() for g in gradients]).norm()
-
-
-def clipped(each, clip):
-    scales = clip_factors(torch.stack([norm(one) for one in each]), clip)
-    return [sum(c * one[k] for c, one in zip(scales, each, strict=True)) for k in range(len(each[0]))]
-
-
 def median(each):
-    return float(torch.stack([norm(one) for one in each]).median())
+    return float(norms(each).median())
 
 
 def summed(engine, inputs, labels, owners, *, microbatch=64, without=None):
@@ -49,12 +41,6 @@ def summed(engine, inputs, labels, owners, *, microbatch=64, without=None):
     chosen = torch.tensor([unit for unit in range(len(patients)) if unit != without], dtype=torch.long)
     read = lambda rows: {name: value[rows] for name, value in inputs.items()}  # noqa: E731
     return clipped_sums(engine, read, labels, patients.lots(chosen, 0))
-
-
-def assert_close(found, expected, tolerance):
-    for one, other in zip(found, expected, strict=True):
-        assert one.shape == other.shape
-        assert float((one - other).norm()) <= tolerance * float(other.norm())
 
 
 @pytest.mark.parametrize("factors", FACTORS)

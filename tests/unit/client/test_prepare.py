@@ -1,4 +1,4 @@
-"""An embedded run's data: nobody is in two places, and what cannot work is refused before anything starts."""
+"""What is prepared for an embedded run: what cannot work is refused before anything starts."""
 
 from pathlib import Path
 
@@ -10,67 +10,15 @@ import yaml
 from PIL import Image
 from pydantic import ValidationError
 
-from deerfield.errors import InvalidInput, NotMapped, PolicyRefused
-from deerfield.runfile import RunFile, load
+from deerfield.errors import InvalidInput
+from deerfield.runfile import load
 from deerfield.runspec import RunSpec
-from services.client import backbones, data, device, hub, models, policy, prepare, splitting
-from tests.integration.federation import SITES, write
+from services.client import backbones, device, hub, models, prepare
+from tests.integration.federation import SITES
 from tests.unit.client import tiny
+from tests.unit.client.run_files import PATIENT, file, partitioned
 
-PATIENT = {"unit": "patient", "epsilon": 8.0}
 EXAMPLES = Path(__file__).parents[3] / "examples"
-
-
-def file(folder, **changes) -> RunFile:
-    return load(write(folder, **changes))
-
-
-def table(run: RunFile) -> data.Table:
-    return data.read(run.embedded.source, run.labels, run.model.input)
-
-
-def partitioned(kind: str, **more) -> dict:
-    return {"embedded": {"partition": {"kind": kind, **more}}}
-
-
-@pytest.mark.parametrize("kind", ["column", "iid", "dirichlet"])
-def test_every_row_is_in_one_place_and_no_patient_in_two(tmp_path, kind):
-    run = file(tmp_path, **partitioned(kind, minimum=2))
-    rows = table(run)
-    parts = splitting.split(run, rows, pooled=False)
-    places = [*parts.sites.values(), parts.validation]
-    assert sorted(np.concatenate(places)) == list(range(len(rows.examples)))
-    units = [set(rows.examples.units[place]) for place in places]
-    assert sum(len(each) for each in units) == len(set().union(*units))
-    assert len(parts.validation) > 0
-
-
-def test_natural_sites_are_those_of_the_column(tmp_path):
-    run = file(tmp_path)
-    rows = table(run)
-    parts = splitting.split(run, rows, pooled=False)
-    assert tuple(parts.sites) == SITES
-    assert all(set(rows.sites[place]) == {site} for site, place in parts.sites.items())
-
-
-def test_a_pooled_run_has_one_site_with_everything(tmp_path):
-    run = file(tmp_path)
-    parts = splitting.split(run, table(run), pooled=True)
-    assert list(parts.sites) == ["central"]
-    assert len(parts.sites["central"]) + len(parts.validation) == 120
-
-
-def test_a_site_keeps_at_most_what_it_may(tmp_path):
-    run = file(tmp_path, **partitioned("column", minimum=2, at_most=10))
-    parts = splitting.split(run, table(run), pooled=False)
-    assert {len(rows) for rows in parts.sites.values()} == {10}
-
-
-@pytest.mark.parametrize(("privacy", "noun"), [({"unit": "none"}, "row"), (PATIENT, "unit")])
-def test_a_site_with_too_few_patients_is_refused_by_name(tmp_path, privacy, noun):
-    run = file(tmp_path, **partitioned("column", minimum=39), privacy=privacy)
-    with pytest.raises(InvalidInput, match=rf"(east|north|west) would have \d+ {noun}s, the minimum is 39"):
-        splitting.split(run, table(run), pooled=False)
 
 
 def test_bounds_are_public_and_hold_for_every_site():
@@ -120,28 +68,6 @@ def test_row_numbers_are_those_of_the_source_where_only_some_rows_are_used(tmp_p
     assert sorted(rows) == list(range(60, 120))
 
 
-def mapped(**changes) -> policy.Policy:
-    source = {"path": "notes.csv"}
-    terms = {"unit": "record", "epsilon": 5.0, "delta": 1e-8, "unprotected": True}
-    population = {"source": source, "units_low": 100, "units_high": 200} | terms | changes
-    return policy.Policy.model_validate({"populations": {"notes": population}, "models": {"0" * 64: "model"}})
-
-
-def test_a_run_may_use_only_what_the_policy_maps(tmp_path):
-    spec = file(tmp_path).spec
-    with pytest.raises(NotMapped, match="is not in this site's policy"):
-        mapped().base(spec)
-    with pytest.raises(NotMapped, match="population 'notes2' is not in this site's policy"):
-        mapped().population(spec.model_copy(update={"population": "notes2"}))
-
-
-def test_delta_must_suit_the_size_of_the_population(tmp_path):
-    spec = file(tmp_path, privacy={"unit": "record", "epsilon": 1.0}).spec
-    assert mapped().population(spec).units_low == 100
-    with pytest.raises(PolicyRefused, match="delta 1e-06 is above"):
-        mapped(units_high=1_000_000).population(spec)
-
-
 def test_unit_site_makes_each_site_one_unit_and_holds_delta_to_their_number(tmp_path):
     run = file(tmp_path, privacy={"unit": "site", "epsilon": 1.0})
     found = prepare.prepare(run, tmp_path / "out", pooled=False)
@@ -151,42 +77,6 @@ def test_unit_site_makes_each_site_one_unit_and_holds_delta_to_their_number(tmp_
     document["privacy"]["delta"] = 1e-5
     with pytest.raises(ValidationError, match="delta: 1e-05 is above 1/\\(10 x 10001 sites\\)"):
         RunSpec.model_validate(document)
-
-
-def test_a_policy_lets_no_counts_out_beside_unit_site(tmp_path):
-    spec = file(tmp_path, privacy={"unit": "site", "epsilon": 1.0}).spec
-    rules = mapped(unit="site", units_low=1, units_high=1)
-    assert rules.population(spec).units_high == 1
-    with pytest.raises(PolicyRefused, match="cannot; write `metrics: none`"):
-        rules.model_copy(update={"metrics": "dp"}).population(spec)
-    with pytest.raises(InvalidInput, match="unit site hides whole"):
-        file(tmp_path, privacy={"unit": "site", "epsilon": 1.0}, embedded={"metrics": "dp", "site_validation": 0.2})
-
-
-SIZED = "populations: {{p: {{source: {{path: x}}, {}}}}}\nmodels: {{}}"
-
-
-@pytest.mark.parametrize(
-    ("text", "says"),
-    [
-        ("populations: {}\nmodels: {}\nmetric: none", "did you mean 'metrics'"),
-        (SIZED.format("unit: none, units_low: 5, units_high: 2"), "above units_high"),
-        (SIZED.format("unit: record, units_low: 5, units_high: 9"), "epsilon is missing"),
-        (SIZED.format("unit: record, epsilon: 1, units_low: 5, units_high: 99999"), "delta: 1e-05 is above"),
-        (SIZED.format("unit: record, epsilon: 1, filter: renyi, units_low: 5, units_high: 9"), "renyi filter needs"),
-        (SIZED.format("unit: site, epsilon: 1, units_low: 1, units_high: 9"), "a site is one unit; write 1 for both"),
-        ("- populations", r"policy\.yaml: a policy is a mapping of keys, such as populations:, and this is a list$"),
-        ("", r"policy\.yaml: a policy is a mapping of keys, such as populations:, and this is empty$"),
-        ("models: {}\npopulations: [", r"policy\.yaml, line 2, column 15: not YAML: expected the node content, but"),
-        ("populations: {p: [1]}\nmodels: {}", r"populations\.p is \[1\]: it must be a mapping of keys$"),
-    ],
-)
-def test_a_policy_that_cannot_be_used_is_named(tmp_path, text, says):
-    (tmp_path / "policy.yaml").write_text(text)
-    with pytest.raises(InvalidInput, match=says):
-        policy.load(tmp_path / "policy.yaml")
-    with pytest.raises(InvalidInput, match="cannot be read"):
-        policy.load(tmp_path / "absent.yaml")
 
 
 RECORD = {"unit": "record", "epsilon": 8.0}
@@ -261,12 +151,6 @@ def test_the_sites_device_is_part_of_what_is_prepared(tmp_path):
     assert prepared(tmp_path, embedded={"device": "cpu"})["device"].startswith("cpu, fp32")
 
 
-@pytest.mark.parametrize("name", ["Saint-Étienne", "../x", "a/b", ".hidden", "x" * 64, "two\nlines", "Validation"])
-def test_a_name_that_cannot_name_a_site_is_refused_with_the_place_to_mend_it(name):
-    with pytest.raises(InvalidInput, match=r"column 'hospital' names a site .*: rename it in that column"):
-        splitting.check_names(["north", name], "notes.csv: column 'hospital'")
-
-
 def test_a_foreign_site_name_is_refused_before_anything_is_written(tmp_path):
     run = file(tmp_path)
     notes = tmp_path / "notes.csv"
@@ -274,33 +158,6 @@ def test_a_foreign_site_name_is_refused_before_anything_is_written(tmp_path):
     with pytest.raises(InvalidInput, match=r"names a site '\.\./north'"):
         prepare.prepare(run, tmp_path / "out", pooled=False)
     assert not (tmp_path / "out").exists()
-
-
-def grouped(folder, at_most, minimum=2):
-    """Patients of five notes each."""
-    run = file(folder, **partitioned("column", minimum=minimum, at_most=at_most), privacy=PATIENT)
-    rows = table(run)
-    units = np.array([f"{site}-{number // 5}" for number, site in enumerate(rows.sites)])
-    return run, data.Table(data.Examples(rows.examples.inputs, rows.examples.labels, units), rows.sites)
-
-
-def test_a_site_keeps_whole_patients_whoever_else_is_there(tmp_path):
-    run, rows = grouped(tmp_path, at_most=12)
-    kept = splitting.split(run, rows, pooled=False).sites
-    units = {name: sorted(set(rows.examples.units[place])) for name, place in kept.items()}
-    assert [len(place) for place in kept.values()] == [10] * 3
-    assert all(len(names) == 2 for names in units.values())
-    gone = np.flatnonzero(rows.examples.units != units["north"][0])
-    rest = data.Table(rows.examples.take(gone), rows.sites[gone])
-    after = splitting.split(run, rest, pooled=False).sites
-    assert units["north"][1] in rest.examples.units[after["north"]]
-    assert np.array_equal(gone[after["east"]], kept["east"])
-
-
-def test_a_cap_that_leaves_too_few_patients_is_refused_by_name(tmp_path):
-    run, rows = grouped(tmp_path, at_most=12, minimum=3)
-    with pytest.raises(InvalidInput, match=r"(east|north|west) would keep 2 patients at at_most: 12 examples, the min"):
-        splitting.split(run, rows, pooled=False)
 
 
 def images(folder, labels, each):

@@ -108,6 +108,12 @@ def save(family: str, folder: Path) -> Path:
     return folder
 
 
+def plain(family: str, folder: Path) -> nn.Module:
+    """The model as transformers loads it, where it has the paths of ours."""
+    kind = tf.CLIPVisionModelWithProjection if family == "clip" else tf.AutoModel
+    return kind.from_pretrained(folder).eval()
+
+
 def _save_tokenizer(folder: Path) -> None:
     tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()

@@ -30,6 +30,9 @@ def test_what_replaces_a_file_is_synced_while_the_old_is_there_and_the_folder_af
     first, last = found[0], found[-1]
     assert first.files == {"record": b"old", first.path.name: b"new"}
     assert (last.path, last.files) == (tmp_path, {"record": b"new"})
+    assert (tmp_path / "record").stat().st_mode & 0o777 == 0o600
+    durable.replaced(tmp_path / "record", b"for everybody", 0o644)
+    assert (tmp_path / "record").stat().st_mode & 0o777 == 0o644
 
 
 def test_a_new_folder_is_synced_in_the_one_above_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

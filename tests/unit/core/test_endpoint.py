@@ -1,8 +1,8 @@
-"""host:port, as people write it."""
+"""Addresses as people write them."""
 
 import pytest
 
-from deerfield.endpoint import Endpoint, read_listening, read_target
+from deerfield.endpoint import Endpoint, read_listening, read_target, without_password
 from deerfield.errors import InvalidInput
 
 
@@ -35,3 +35,13 @@ def test_a_url_is_no_address():
 def test_nobody_can_be_called_at_port_0():
     with pytest.raises(InvalidInput, match="is no host:port"):
         read_target("--aggregator", "agg.example.org:0")
+
+
+def test_a_password_is_left_out():
+    assert without_password("https://ada:a@b@mlflow.example/x") == "https://***@mlflow.example/x"
+    assert (
+        without_password("postgresql://me:sec/r@et@db/x?password=y&port=1")
+        == "postgresql://***@db/x?password=***&port=1"
+    )
+    assert without_password("postgresql:///me:secret@db/x") == "postgresql://***@db/x"  # a slash too many
+    assert without_password("sqlite:////builds/job@2/mlflow.db") == "sqlite:////builds/job@2/mlflow.db"

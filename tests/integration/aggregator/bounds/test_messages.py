@@ -14,7 +14,7 @@ from deerfield.wire.channel import connect
 from deerfield.wire.federation_pb2_grpc import RunsStub
 from tests.fakes import TeachingSite, adapter, run_spec
 from tests.integration.aggregator.bounds.conftest import assert_served, site_stub
-from tests.integration.aggregator.test_wire import announcement
+from tests.integration.aggregator.teaching import announcement
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,7 @@ def test_a_manifest_over_a_limit_is_refused_with_value_and_limit(bounded, change
     run = server.runs.start(run_spec("north", "south"), "once")
     with ExitStack() as stack:
         stub = site_stub(server, stack)
-        message = announcement(TeachingSite("north", server.site("north", run), adapter(1)), stub)
+        message = announcement(TeachingSite("north", server.site("north", run), adapter(1)))
         change(message.manifest)
         with pytest.raises(TooLarge, match=sentence):
             unary(stub.BeginUpload, message, 10)

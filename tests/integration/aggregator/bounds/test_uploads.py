@@ -47,15 +47,11 @@ def test_an_upload_beyond_the_queue_is_told_when_to_come_again_and_arrives(bound
     south = TeachingSite("south", server.site("south", run), adapter(1))
     hang = threading.Event()
 
-    def holding():
-        hang.wait(20)
-        yield from ()
-
     with ExitStack() as stack, ThreadPoolExecutor() as pool:
         stack.callback(hang.set)
         held = []
         for name in ("north", "west"):  # one is let in, one waits
-            held.append(pool.submit(upstream, site_stub(server, stack, name).PutChunks, holding(), 20))
+            held.append(pool.submit(upstream, site_stub(server, stack, name).PutChunks, holding(hang), 20))
             wait_for(lambda: under_way(server) == len(held), 20)
         with pytest.raises(TooBusy, match="1 uploads are under way and 1 wait") as caught:
             upstream(site_stub(server, stack, "east").PutChunks, iter(()), 5)
@@ -74,13 +70,9 @@ def test_a_site_that_waits_for_its_turn_is_not_lost(bounded, clock):
     south, presence = TeachingSite("south", server.site("south", run), adapter(1)), server.aggregator.desk.presence
     hang = threading.Event()
 
-    def holding():
-        hang.wait(20)
-        yield from ()
-
     with ExitStack() as stack, ThreadPoolExecutor() as pool:
         stack.callback(hang.set)
-        held = pool.submit(upstream, site_stub(server, stack, "west").PutChunks, holding(), 20)
+        held = pool.submit(upstream, site_stub(server, stack, "west").PutChunks, holding(hang), 20)
         wait_for(lambda: under_way(server) == 1, 20)
         sending = pool.submit(south.step)
         wait_for(lambda: under_way(server) == 2, 20)
@@ -93,6 +85,12 @@ def test_a_site_that_waits_for_its_turn_is_not_lost(bounded, clock):
     assert "lost" not in [event.kind for event in server.aggregator.runs.events(run, 0)]
 
 
+def holding(hang):
+    """An upload of nothing, until it may end."""
+    hang.wait(20)
+    yield from ()
+
+
 def impatient(method, messages, timeout_s):
     """An upload by a client that does not wait for its turn."""
     return method(messages, timeout=timeout_s)
@@ -103,10 +101,6 @@ def test_of_an_upload_that_waits_nothing_is_sent_and_never_more_than_the_window_
     server = bounded(uploads=1, queue=1)
     hang, pulled = threading.Event(), []
 
-    def holding():
-        hang.wait(20)
-        yield from ()
-
     def eager():
         for number in range(50):
             pulled.append(number)
@@ -114,7 +108,7 @@ def test_of_an_upload_that_waits_nothing_is_sent_and_never_more_than_the_window_
 
     with ExitStack() as stack, ThreadPoolExecutor() as pool:
         stack.callback(hang.set)
-        pool.submit(upstream, site_stub(server, stack, "west").PutChunks, holding(), 20)
+        pool.submit(upstream, site_stub(server, stack, "west").PutChunks, holding(hang), 20)
         wait_for(lambda: under_way(server) == 1, 20)
         waits = pool.submit(send, site_stub(server, stack).PutChunks, eager(), 20)
         wait_for(lambda: under_way(server) == 2, 20)

@@ -1,7 +1,6 @@
 """What MLflow holds of a run's ledgers and of where it comes from, over a real MLflow database and folder."""
 
 import json
-import shutil
 import subprocess
 import sys
 from hashlib import sha256
@@ -18,8 +17,8 @@ from pipelines.embedded.simulation import LocalLink
 from services.aggregator.lineage import code_sha256
 from tests.attesting import key_of
 from tests.fakes import TeachingSite, adapter, run_spec
-from tests.integration.aggregator.conftest import folder_in, sqlite_in
-from tests.integration.aggregator.test_tracking import finish, recorder
+from tests.integration.aggregator.teaching import finish
+from tests.integration.aggregator.tracking.conftest import recorder
 from tests.integration.federation import environment
 
 pytestmark = pytest.mark.filterwarnings(
@@ -28,23 +27,6 @@ pytestmark = pytest.mark.filterwarnings(
 
 ROOT = Path(deerfield.__file__).parents[1]
 PRIVACY = Privacy(unit="record", epsilon=3.0, clip=1.0, sample_rate=0.5)
-
-
-@pytest.fixture
-def database():
-    """What MLflow is told does not depend on the kind of database that it comes from."""
-    return sqlite_in
-
-
-@pytest.fixture
-def place():
-    """Nor on where the tensors lie."""
-    return folder_in
-
-
-@pytest.fixture(autouse=True)
-def _database(tmp_path, empty_database):
-    shutil.copy(empty_database, tmp_path / "mlflow.db")
 
 
 def tracked_run(client, name="teaching run"):

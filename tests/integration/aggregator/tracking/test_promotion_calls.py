@@ -2,7 +2,6 @@
 
 import http.server
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -33,22 +32,6 @@ from tests.registry import verdict
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
 GATES = 3
 ONCE = Backoff(patience_s=0)
-
-
-@pytest.fixture
-def database():
-    return sqlite_in
-
-
-@pytest.fixture
-def place():
-    return folder_in
-
-
-@pytest.fixture
-def shop(aggregator, tmp_path, empty_database):
-    shutil.copy(empty_database, tmp_path / "mlflow.db")
-    return Shop.opened(aggregator, tmp_path)
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ import base64
 import io
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -20,8 +19,7 @@ import pytest
 from services.aggregator.registry import Release, register
 from services.client import backbones
 from tests.fakes import run_spec
-from tests.integration.aggregator.conftest import folder_in, sqlite_in
-from tests.integration.aggregator.test_tracking import recorder
+from tests.integration.aggregator.tracking.conftest import recorder
 from tests.integration.federation import environment, started_in, wait_for
 from tests.unit.client import tiny
 
@@ -34,24 +32,11 @@ START_S = 240  # MLflow, torch, transformers and PEFT are imported twice, one af
 
 
 @pytest.fixture
-def database():
-    """What is served does not depend on the kind of database that it comes from."""
-    return sqlite_in
-
-
-@pytest.fixture
-def place():
-    """Nor on where the tensors lie."""
-    return folder_in
-
-
-@pytest.fixture
-def champion(request, tmp_path, aggregator, clock, empty_database):
+def champion(request, tmp_path, aggregator, clock):
     """(URI, inputs, the classifier's own answer, folder of bases) of a registered champion of a family."""
     import torch
 
     family = request.param
-    shutil.copy(empty_database, tmp_path / "mlflow.db")
     bases = tmp_path / "bases"
     base = tiny.save(family, bases / "whatever it is called")
     classifier = tiny.build(family, base)

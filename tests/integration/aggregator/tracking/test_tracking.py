@@ -3,7 +3,6 @@
 import asyncio
 import io
 import json
-import shutil
 import socket
 import subprocess
 import sys
@@ -16,14 +15,15 @@ import pytest
 from deerfield import peft_folder
 from deerfield.errors import InvalidInput
 from deerfield.runspec import Privacy
-from pipelines.embedded.simulation import LocalLink
 from services.aggregator.rounds.recorder import Recorder, Untracked
 from services.aggregator.rpc.identity import from_metadata
 from services.aggregator.server import serving
 from services.aggregator.tracking import MlflowTracking
-from tests.fakes import TeachingSite, adapter, run_spec
-from tests.integration.aggregator.conftest import ANY, folder_in, sqlite_in
+from tests.fakes import adapter, run_spec
+from tests.integration.aggregator.conftest import ANY
 from tests.integration.aggregator.processes import running, work
+from tests.integration.aggregator.teaching import finish
+from tests.integration.aggregator.tracking.conftest import recorder
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:The ``noload`` loader strategy:DeprecationWarning",  # MLflow 3.17 on SQLAlchemy 2.1
@@ -40,7 +40,7 @@ from services.aggregator.rounds.recorder import Recorder
 from services.aggregator.tracking import MlflowTracking
 from tests.fakes import Clock, run_spec
 from tests.integration.aggregator.conftest import open_aggregator
-from tests.integration.aggregator.test_tracking import finish
+from tests.integration.aggregator.teaching import finish
 folder = Path(sys.argv[1])
 aggregator = open_aggregator(folder, Clock())
 finish(aggregator, run_spec("north", "south", rounds=1))
@@ -50,45 +50,6 @@ assert all(sys.modules.get(name) is None for name in HEAVY)
 with aggregator.desk.store.edge() as edge:
     print([event.kind for event in edge.events(0)][-2:])
 """
-
-
-@pytest.fixture
-def database():
-    """What MLflow is told does not depend on the kind of database that it comes from."""
-    return sqlite_in
-
-
-@pytest.fixture
-def place():
-    """Nor on where the tensors lie."""
-    return folder_in
-
-
-def finish(aggregator, spec, request="once"):
-    """Runs `spec` to its last phase; nobody records it."""
-    run = aggregator.runs.start(spec, request)
-    noise = 4.0 if spec.privacy.unit == "record" else 0.0
-    sites = [
-        TeachingSite(name, LocalLink(aggregator, name, run), adapter(seed), noise)
-        for seed, name in enumerate(spec.federation.sites)
-    ]
-    while aggregator.runs.get(run).state == "RUNNING":
-        for site in sites:
-            site.step()
-        closing = aggregator.coordinator.due()
-        aggregator.coordinator.publish(closing, closing.compute())
-    return run
-
-
-@pytest.fixture(autouse=True)
-def _database(tmp_path, empty_database):
-    shutil.copy(empty_database, tmp_path / "mlflow.db")
-
-
-def recorder(aggregator, folder, clock, adopted=""):
-    uri = f"sqlite:///{folder / 'mlflow.db'}"
-    tracking = MlflowTracking(aggregator.desk, uri, str(folder / "artifacts"), adopted)
-    return Recorder(aggregator.desk.store, tracking, clock), tracking._client()
 
 
 def test_the_aggregator_registers_a_model_where_torch_cannot_be_imported(tmp_path):

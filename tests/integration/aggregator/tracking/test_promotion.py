@@ -1,7 +1,6 @@
 """Promotions and rollbacks over a real MLflow: what is written where, and what is refused in which words."""
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
@@ -12,29 +11,10 @@ from services.aggregator.champions.promotions import Promotions
 from services.aggregator.rounds.recorder import Recorder
 from tests.fakes import run_spec
 from tests.integration.aggregator.audited import logged
-from tests.integration.aggregator.conftest import folder_in, sqlite_in
-from tests.integration.aggregator.promoting import MODEL, Shop, course, finished, judged
-from tests.integration.aggregator.test_tracking import finish
+from tests.integration.aggregator.promoting import MODEL, course, finished, judged
+from tests.integration.aggregator.teaching import finish
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
-
-
-@pytest.fixture
-def database():
-    """What is written to MLflow does not depend on our own database; test_promotion_crashes.py is over each kind."""
-    return sqlite_in
-
-
-@pytest.fixture
-def place():
-    """Nor on where the tensors lie."""
-    return folder_in
-
-
-@pytest.fixture
-def shop(aggregator, tmp_path, empty_database):
-    shutil.copy(empty_database, tmp_path / "mlflow.db")
-    return Shop.opened(aggregator, tmp_path)
 
 
 def test_a_passed_verdict_makes_a_candidate_champion_and_says_so_in_tags_and_an_artifact(shop):
