@@ -30,6 +30,7 @@ from services.aggregator.rpc.identity import from_metadata
 from services.aggregator.server import Ports, serving
 from services.aggregator.settings import Settings, read_settings
 from services.aggregator.sql.database import open_database
+from services.aggregator.sql.schema import create, upgrade
 from services.aggregator.sql.store import Store
 from services.aggregator.tracking import MlflowTracking
 from services.telemetry import logs
@@ -99,7 +100,8 @@ async def _run(settings: Settings, aggregator: Aggregator, gate: Gate | None) ->
 
 def build(settings: Settings, reached: OnDurable = ignore) -> Aggregator:
     """The aggregator over its database, key and blobs; `reached` is told each point that matters in a crash."""
-    opened = open_database(settings.database, settings.takeover_s, lambda: check_unused(settings.blobs))
+    prepare = upgrade if settings.migrate else create
+    opened = open_database(settings.database, settings.takeover_s, lambda: check_unused(settings.blobs), prepare)
     store, clock = Store(opened, reached), steady_clock()
     check_clock(store, clock(), settings.clock_skew_s)
     if isinstance(settings.blobs, Path):

@@ -29,7 +29,7 @@ from services.aggregator.blobstore.blobs import Blobs
 from services.aggregator.sql.address import read_address, sentence
 from services.aggregator.sql.database import open_database
 from services.aggregator.sql.records import RunRow
-from services.aggregator.sql.schema import newest
+from services.aggregator.sql.schema import MIGRATE, newest
 from services.aggregator.sql.store import Edge
 from services.aggregator.sql.tables import events, metadata
 
@@ -87,7 +87,7 @@ def _check(archive: Archive) -> None:
     if (revision := archive.manifest.get("revision")) != known:
         raise InvalidInput(
             f"the backup's tables are of revision {revision}, and this version of deerfield has {known}; restore it "
-            "with the version that made it, and start the newer one over that database"
+            f"with the version that made it, then run {MIGRATE} of the newer one on that database"
         )
 
 
