@@ -19,7 +19,7 @@ from deerfield.durable import OnDurable, ignore
 from deerfield.errors import DeerfieldError
 from deerfield.strategies import make
 from services.aggregator.assembly import Aggregator, assemble_aggregator
-from services.aggregator.blobstore.bucket import open_blobs
+from services.aggregator.blobstore.bucket import open_blobs, open_marks
 from services.aggregator.blobstore.folder_blobs import tidy
 from services.aggregator.blobstore.ownership import check_owned, check_unused
 from services.aggregator.clock import check_clock, steady_clock
@@ -104,10 +104,10 @@ def build(settings: Settings, reached: OnDurable = ignore) -> Aggregator:
     opened = open_database(settings.database, settings.takeover_s, lambda: check_unused(settings.blobs), prepare)
     store, clock = Store(opened, reached), steady_clock()
     check_clock(store, clock(), settings.clock_skew_s)
+    uploads, published = open_blobs(settings.blobs, settings.retention.gc_grace_s, on_durable=reached)
+    check_blobs = check_owned(store, published, open_marks(settings.blobs), settings.blobs)
     if isinstance(settings.blobs, Path):
         tidy(settings.blobs)  # nobody else has the database, and with it the blobs
-    uploads, published = open_blobs(settings.blobs, settings.retention.gc_grace_s, on_durable=reached)
-    check_owned(store, published, settings.blobs, clock() - settings.retention.gc_grace_s)
     desk = Desk(
         store=store,
         uploads=uploads,
@@ -115,6 +115,7 @@ def build(settings: Settings, reached: OnDurable = ignore) -> Aggregator:
         make=make,
         clock=clock,
         key=keyfile.load(settings.key),
+        check_blobs=check_blobs,
         reached=reached,
     )
     built = assemble_aggregator(desk, settings.lost_after_s, settings.retention, settings.bounds)

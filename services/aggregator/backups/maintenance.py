@@ -13,7 +13,6 @@ from typing import Any
 
 from deerfield.certificates import Files, load, utc_now
 from deerfield.errors import DeerfieldError, InvalidInput
-from services.aggregator.blobstore.blobs import Blobs
 from services.aggregator.blobstore.bucket import open_blobs, read_place
 from services.telemetry import logs
 
@@ -51,7 +50,8 @@ def _backup(arguments: argparse.Namespace) -> dict[str, Any]:
     place = read_place(arguments.blobs)
     if isinstance(place, Path) and not place.is_dir():
         raise InvalidInput(f"--blobs {place} is no folder; name what the aggregator uses")
-    return backup(arguments.archive, _database(), _published(arguments.blobs))
+    _, published = open_blobs(place)
+    return backup(arguments.archive, _database(), published)
 
 
 def _restore(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -59,7 +59,7 @@ def _restore(arguments: argparse.Namespace) -> dict[str, Any]:
 
     now = utc_now()
     files = Files(certificate=arguments.tls_certificate, key=arguments.tls_key, authority=arguments.tls_ca)
-    return restore(arguments.archive, _database(), lambda: _published(arguments.blobs), load(files, now), now)
+    return restore(arguments.archive, _database(), read_place(arguments.blobs), load(files, now), now)
 
 
 def _migrate(_: argparse.Namespace) -> dict[str, Any]:
@@ -71,11 +71,6 @@ def _migrate(_: argparse.Namespace) -> dict[str, Any]:
 def _database() -> str:
     """In the environment alone: it may hold a password, and arguments are for everybody to see."""
     return os.environ["DEERFIELD_DATABASE"]
-
-
-def _published(blobs: str) -> Blobs:
-    _, published = open_blobs(read_place(blobs))
-    return published
 
 
 if __name__ == "__main__":

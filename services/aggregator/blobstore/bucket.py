@@ -11,6 +11,8 @@ from services.aggregator.blobstore.folder_blobs import FolderBlobs
 from services.aggregator.blobstore.s3_blobs import S3Blobs
 from services.objects import Bucket, EnvironmentProvider, advice, connect, read_bucket
 
+OWNER = "owner"
+
 
 def read_place(text: str) -> Path | Bucket:
     """The folder or bucket that `--blobs` names.
@@ -19,6 +21,13 @@ def read_place(text: str) -> Path | Bucket:
         InvalidInput: a URL that is none, or of something else, or holds credentials.
     """
     return read_bucket(text, "blobs") if "://" in text else Path(text)
+
+
+def open_marks(place: Path | Bucket, environment: Mapping[str, str] = os.environ) -> Blobs:
+    """Where it is marked whose blobs these are, of a place that `open_blobs` has opened."""
+    if isinstance(place, Path):
+        return FolderBlobs(place / OWNER)
+    return S3Blobs(connect(place, EnvironmentProvider(environment)), place.name, f"{place.prefix}{OWNER}/")
 
 
 def open_blobs(
