@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from deerfield.durable import OnDurable, ignore
@@ -27,7 +28,7 @@ def open_marks(place: Path | Bucket, environment: Mapping[str, str] = os.environ
     """Where it is marked whose blobs these are, of a place that `open_blobs` has opened."""
     if isinstance(place, Path):
         return FolderBlobs(place / OWNER)
-    return S3Blobs(connect(place, EnvironmentProvider(environment)), place.name, f"{place.prefix}{OWNER}/")
+    return S3Blobs(connect(place, EnvironmentProvider(environment)), _part(place, OWNER))
 
 
 def open_blobs(
@@ -47,7 +48,7 @@ def open_blobs(
     keys.retrieve()
     client = connect(place, keys)
     uploads, published = (
-        S3Blobs(client, place.name, f"{place.prefix}{part}/", grace_s=grace_s) for part in ("uploads", "published")
+        S3Blobs(client, _part(place, part), grace_s=grace_s, on_durable=on_durable) for part in ("uploads", "published")
     )
     for each in (uploads, published):
         try:
@@ -55,3 +56,7 @@ def open_blobs(
         except Unreachable as error:
             raise InvalidInput(f"blobs: {place}: {error}; {advice(error.__cause__)}") from error
     return uploads, published
+
+
+def _part(place: Bucket, name: str) -> Bucket:
+    return replace(place, prefix=f"{place.prefix}{name}/")
