@@ -87,9 +87,9 @@ def _found(blobs: Blobs, place: Path | Bucket) -> set[str]:
 def _check_marks(found: set[str], place: Path | Bucket, *allowed: str) -> set[str]:
     if strange := sorted(found.difference(allowed)):
         raise InvalidInput(
-            f"blobs: {place} belongs to another database, and would be deleted in time; name that one in --database, "
-            "or, to begin anew, an empty folder or prefix in --blobs; if that database is gone for good, remove "
-            f"owner/{strange[0][:2]}/{strange[0]} there"
+            f"blobs: {place} belongs to another database, whose tensors this one would delete in time; name that one "
+            "in --database, or, to begin anew, an empty folder or prefix in --blobs; if that database is gone for "
+            f"good, remove owner/{strange[0][:2]}/{strange[0]} there"
         )
     return found
 

@@ -22,7 +22,7 @@ def create(connection: Connection, where: str, migrations: Path = MIGRATIONS) ->
     Answers and raises as `upgrade`, and raises InvalidInput, naming what is missing, for an older database.
     """
     scripts = _scripts(migrations)
-    found = _check(connection, scripts)
+    found = _check(connection, where, scripts)
     if found is not None and (missing := _missing(scripts, found)):
         raise InvalidInput(
             f"database: {where} is of revision {found}, made by an earlier version of deerfield, and lacks the "
@@ -43,7 +43,7 @@ def upgrade(connection: Connection, where: str, migrations: Path = MIGRATIONS) -
     applied: list[str] = []
     config = _config(migrations, connection=connection, applied=applied)
     scripts = ScriptDirectory.from_config(config)
-    found = _check(connection, scripts)
+    found = _check(connection, where, scripts)
     try:
         command.upgrade(config, "head")
     except DBAPIError as error:
@@ -64,18 +64,18 @@ def _failed(where: str, revision: str, found: str | None, reason: str) -> str:
     )
 
 
-def _check(connection: Connection, scripts: ScriptDirectory) -> str | None:
+def _check(connection: Connection, where: str, scripts: ScriptDirectory) -> str | None:
     """The revision that the tables are of."""
     found, known = MigrationContext.configure(connection).get_current_revision(), scripts.get_current_head()
     if found is None and (tables := sorted(set(inspect(connection).get_table_names()) - {"alembic_version"})):
         raise InvalidInput(
-            f"database: it holds a table {tables[0]} and no revision of deerfield's, so another program made it, or a "
-            "version of deerfield from before its migrations; name an empty database"
+            f"database: {where} holds a table {tables[0]} and no revision of deerfield's, so another program made it, "
+            "or a version of deerfield from before its migrations; name an empty database"
         )
     if found is not None and found not in {script.revision for script in scripts.walk_revisions()}:
         raise InvalidInput(
-            f"database: its tables are of revision {found}, and this version of deerfield knows them up to {known}; "
-            "install the newer version that made them, or name another database"
+            f"database: {where} is of revision {found}, and this version of deerfield knows them up to {known}; "
+            "install the newer version that made it, or name another database"
         )
     return found
 

@@ -102,7 +102,7 @@ def test_another_programs_database_is_refused_and_left_alone(url):
     engine = create_engine(url)
     with engine.begin() as connection:
         connection.exec_driver_sql("CREATE TABLE patients (id INTEGER)")
-    with pytest.raises(InvalidInput, match="it holds a table patients and no revision"):
+    with pytest.raises(InvalidInput, match="holds a table patients and no revision"):
         open_database(url)
     assert inspect(engine).get_table_names() == ["patients"]
     engine.dispose()

@@ -30,7 +30,7 @@ from tests.integration.aggregator.processes import SITES, command, running
 
 ENVIRONMENT = {**os.environ, **s3.ENVIRONMENT}
 SAYS = "holds published states, and the database has no run, so they belong to another database"
-ANOTHERS = "belongs to another database, and would be deleted in time"
+ANOTHERS = "belongs to another database, whose tensors this one would delete in time"
 
 
 def flags(folder, place, name):
