@@ -103,8 +103,20 @@ def peer_of(holder: Named, where: str) -> Peer:
     names = alternative_names(holder, where).get_values_for_type(x509.UniformResourceIdentifier)
     found = [uri for uri in names if uri.lower().startswith(SCHEME)]
     if len(found) != 1:
-        raise InvalidInput(f"{where} holds {len(found)} deerfield identities ({SCHEME}...) in its names, not one")
+        raise InvalidInput(
+            f"{where} holds {len(found)} deerfield identities ({SCHEME}...) in its names, not one; request another "
+            "(deerfield pki request)"
+        )
     return parse_peer(found[0])
+
+
+def hosts_of(holder: Named) -> list[str]:
+    """The names and addresses of machines among its alternative names; none where these cannot be read."""
+    try:
+        names = holder.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except (x509.ExtensionNotFound, x509.DuplicateExtension, ValueError):
+        return []
+    return [str(each.value) for each in names if isinstance(each, x509.DNSName | x509.IPAddress)]
 
 
 def alternative_names(holder: Named, where: str) -> x509.SubjectAlternativeName:

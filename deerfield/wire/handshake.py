@@ -12,7 +12,7 @@ from datetime import datetime
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 
-from deerfield.certificates import Files, load, parse_certificates, read, utc_now
+from deerfield.certificates import Files, hosts_of, load, parse_certificates, read, utc_now
 from deerfield.errors import DeerfieldError, HandshakeFailed, InvalidInput, Unreachable
 from deerfield.wire.proxy import Proxy, host_of, reason_of, tunnel
 
@@ -117,7 +117,7 @@ def _unverified(way: Way, files: Files, error: ssl.SSLCertVerificationError, now
     shown, clock = _shown(way), f"it is {now:%Y-%m-%d %H:%M} UTC by this machine's clock"
     whose = f"the certificate of the aggregator at {way.address}"
     if error.verify_code in NAMES:
-        held = f", but {', '.join(_hosts(shown))}" if shown else ""
+        held = f", but {', '.join(hosts_of(shown) or ['no host at all'])}" if shown else ""
         return f"{whose} is not for {host_of(way.address)}{held}; use a name that it has, or have it made for this one"
     if error.verify_code == EXPIRED:
         ended = f", on {shown.not_valid_after_utc:%Y-%m-%d %H:%M} UTC" if shown else ""
@@ -188,12 +188,3 @@ def _unchecking() -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     return context
-
-
-def _hosts(certificate: x509.Certificate) -> list[str]:
-    try:
-        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except (x509.ExtensionNotFound, x509.DuplicateExtension, ValueError):
-        names = x509.SubjectAlternativeName([])
-    found = [str(each.value) for each in names if isinstance(each, x509.DNSName | x509.IPAddress)]
-    return found or ["no host at all"]

@@ -12,8 +12,8 @@ from pipelines.commands.operator_options import Address, AsJson, Tls
 from pipelines.commands.option_groups import grouped
 
 app = typer.Typer(
-    help="Backs an aggregator up, restores it, and pins a site's new key. `python -m services.aggregator` "
-    "starts one; docs/operations.md shows how.",
+    help="Backs an aggregator up, restores it, migrates its database, and pins a site's new key. "
+    "`python -m services.aggregator` starts one; docs/operations.md shows how.",
     no_args_is_help=True,
 )
 
@@ -58,6 +58,25 @@ def restore(
     files = ["--tls-certificate", str(tls_certificate), "--tls-key", str(tls_key), "--tls-ca", str(tls_ca)]
     done = maintenance.run("restore", [str(archive), "--blobs", blobs, *files], database)
     typer.echo(json.dumps(done, indent=2) if as_json else "\n".join(maintenance.told_restore(done)))
+
+
+@app.command()
+def migrate(
+    database: Database,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Brings the database of an earlier version to the tables of this one. No aggregator may be using it."""
+    from pipelines.processes import maintenance
+
+    if not yes:
+        typer.confirm(
+            "The earlier version cannot use the database afterwards, and only a backup that it has made leads back. "
+            "Is there one?",
+            abort=True,
+        )
+    done = maintenance.run("migrate", [], database)
+    typer.echo(json.dumps(done, indent=2) if as_json else "\n".join(maintenance.told_migrate(done)))
 
 
 @app.command()

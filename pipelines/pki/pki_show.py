@@ -13,6 +13,7 @@ from deerfield.certificates import (
     Named,
     days_left,
     ending,
+    hosts_of,
     is_authority,
     key_fingerprint,
     open_to_others,
@@ -59,7 +60,7 @@ def _certificate(path: Path, certificate: x509.Certificate, now: datetime) -> Sh
     facts: dict[str, str | int | bool] = {
         "kind": "CA certificate" if authority else "certificate",
         "identity": identity,
-        "hosts": "" if authority or nameless else _hosts(certificate),
+        "hosts": "" if authority or nameless else ", ".join(hosts_of(certificate)),
         "serial": serial_text(certificate.serial_number),
         "issuer": certificate.issuer.rfc4514_string(),
         "not_before": certificate.not_valid_before_utc.isoformat(),
@@ -80,7 +81,7 @@ def _request(path: Path, data: bytes) -> Shown:
     facts: Facts = {
         "kind": "certificate signing request",
         "identity": identity,
-        "hosts": "" if nameless else _hosts(request),
+        "hosts": "" if nameless else ", ".join(hosts_of(request)),
         "signed_by_its_key": proven,
         "public_key": key_fingerprint(public_key(request, str(path))),
     }
@@ -117,8 +118,3 @@ def _identity(holder: Named, path: Path) -> tuple[str, tuple[str, ...]]:
         return peer_of(holder, str(path)).uri, ()
     except InvalidInput as error:
         return "", (str(error),)
-
-
-def _hosts(holder: Named) -> str:
-    names = holder.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    return ", ".join(str(each.value) for each in names if isinstance(each, x509.DNSName | x509.IPAddress))

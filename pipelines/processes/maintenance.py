@@ -1,4 +1,4 @@
-"""Backup and restore by a process of the aggregator's own code, and what to tell a person about them."""
+"""Backup, restore and migration by a process of the aggregator's own code, and what to tell a person about them."""
 
 import json
 import os
@@ -43,6 +43,14 @@ def told_restore(done: Mapping[str, Any]) -> Iterator[str]:
     for name, incarnation in done["incarnations"].items():
         yield f"{name} goes on as incarnation {incarnation}, with the phase that was open; its sites are charged anew"
     yield from _keys(done, "start the aggregator with the --key that it had")
+
+
+def told_migrate(done: Mapping[str, Any]) -> Iterator[str]:
+    """A line on a migration."""
+    if done["migrations"]:
+        yield f"migrated {done['where']} to revision {done['revision']}: {', '.join(done['migrations'])}"
+    else:
+        yield f"{done['where']} is of revision {done['revision']} already; nothing was changed"
 
 
 def _keys(done: Mapping[str, Any], advice: str) -> Iterator[str]:

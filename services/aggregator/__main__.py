@@ -19,7 +19,7 @@ from deerfield.durable import OnDurable, ignore
 from deerfield.errors import DeerfieldError
 from deerfield.strategies import make
 from services.aggregator.assembly import Aggregator, assemble_aggregator
-from services.aggregator.blobstore.bucket import open_blobs
+from services.aggregator.blobstore.bucket import open_blobs, open_marks
 from services.aggregator.blobstore.folder_blobs import tidy
 from services.aggregator.blobstore.ownership import check_owned, check_unused
 from services.aggregator.clock import check_clock, steady_clock
@@ -30,6 +30,7 @@ from services.aggregator.rpc.identity import from_metadata
 from services.aggregator.server import Ports, serving
 from services.aggregator.settings import Settings, read_settings
 from services.aggregator.sql.database import open_database
+from services.aggregator.sql.schema import create, upgrade
 from services.aggregator.sql.store import Store
 from services.aggregator.tracking import MlflowTracking
 from services.telemetry import logs
@@ -99,13 +100,14 @@ async def _run(settings: Settings, aggregator: Aggregator, gate: Gate | None) ->
 
 def build(settings: Settings, reached: OnDurable = ignore) -> Aggregator:
     """The aggregator over its database, key and blobs; `reached` is told each point that matters in a crash."""
-    opened = open_database(settings.database, settings.takeover_s, lambda: check_unused(settings.blobs))
+    prepare = upgrade if settings.migrate else create
+    opened = open_database(settings.database, settings.takeover_s, lambda: check_unused(settings.blobs), prepare)
     store, clock = Store(opened, reached), steady_clock()
     check_clock(store, clock(), settings.clock_skew_s)
+    uploads, published = open_blobs(settings.blobs, settings.retention.gc_grace_s, on_durable=reached)
+    check_blobs = check_owned(store, published, open_marks(settings.blobs), settings.blobs)
     if isinstance(settings.blobs, Path):
         tidy(settings.blobs)  # nobody else has the database, and with it the blobs
-    uploads, published = open_blobs(settings.blobs, settings.retention.gc_grace_s, on_durable=reached)
-    check_owned(store, published, settings.blobs, clock() - settings.retention.gc_grace_s)
     desk = Desk(
         store=store,
         uploads=uploads,
@@ -113,6 +115,7 @@ def build(settings: Settings, reached: OnDurable = ignore) -> Aggregator:
         make=make,
         clock=clock,
         key=keyfile.load(settings.key),
+        check_blobs=check_blobs,
         reached=reached,
     )
     built = assemble_aggregator(desk, settings.lost_after_s, settings.retention, settings.bounds)

@@ -24,4 +24,5 @@ class Desk:
     clock: Callable[[], float]  # seconds since the epoch; nobody sets it while the aggregator runs
     key: Ed25519PrivateKey  # countersigns ledgers' heads
     presence: Presence = field(default_factory=Presence)
+    check_blobs: Callable[[], object] = lambda: None  # raises Superseded once they belong to another database
     reached: OnDurable = ignore  # told each point at which a crash would be told apart, beside those of the stores

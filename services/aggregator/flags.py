@@ -84,6 +84,8 @@ def parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
         prog="python -m services.aggregator", usage="%(prog)s [--FLAG VALUE ...]", description=ABOUT
     )
     found.add_argument("--while-stdin", action="store_true", help="shut down when stdin closes")
+    told = f"migrate a database of an earlier version first, instead of refusing it; or set {variable('migrate')}=1"
+    found.add_argument("--migrate", action="store_true", help=told)
     for title, flags in GROUPS.items():
         group = found.add_argument_group(title)
         for flag in flags:

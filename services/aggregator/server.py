@@ -35,6 +35,7 @@ from services.aggregator.rpc.observed import Observed
 from services.aggregator.rpc.pulse import Pulse
 from services.aggregator.rpc.readable import Readable
 from services.aggregator.rpc.runs_servicer import RunsServicer
+from services.aggregator.rpc.seldom import Seldom
 from services.aggregator.rpc.servicer import FederationServicer
 from services.aggregator.rpc.throttle import Throttle
 from services.aggregator.rpc.traffic import Traffic
@@ -138,7 +139,14 @@ def _data_server(aggregator: Aggregator, identify: Identify, gate: Gate | None, 
     audited = Audited(shared.decisions, gate.shown if gate else claimed)  # outside the check: it sees what that refuses
     checked = [Checked(gate.check, gate.shown)] if gate else []
     throttle = Throttle(bounds, identify, time.monotonic, aggregator.intake.hear)
-    guards = [Observed(shared.metrics), audited, *checked, throttle, Draining(shared.drain), Readable()]
+    guards = [
+        Observed(shared.metrics, Seldom(time.monotonic)),
+        audited,
+        *checked,
+        throttle,
+        Draining(shared.drain),
+        Readable(),
+    ]
     most = bounds.calls_and_reserve
     data = grpc.aio.server(options=bounds.options(), interceptors=guards, maximum_concurrent_rpcs=most)
     federation = FederationServicer(aggregator, shared.pulse, identify, shared.traffic)

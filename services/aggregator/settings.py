@@ -16,7 +16,7 @@ from deerfield.errors import InvalidInput
 from services.aggregator.blobstore.bucket import read_place
 from services.aggregator.blobstore.retention import Retention, read_retention
 from services.aggregator.bounds import Bounds
-from services.aggregator.flags import parser
+from services.aggregator.flags import parser, variable
 from services.aggregator.sql.address import check_lasting
 from services.objects import Bucket
 
@@ -30,6 +30,7 @@ class Settings:
     listen: str  # host:port of the data port; port 0 takes a free one
     health: str  # host:port of the probe port
     database: str  # SQLAlchemy URL
+    migrate: bool  # whether an older database is brought to today's tables, or refused
     blobs: Path | Bucket
     retention: Retention
     key: Path  # the aggregator's own signing key; made when it is first needed
@@ -73,6 +74,7 @@ def read_settings(argv: Sequence[str], environment: Mapping[str, str] = os.envir
         listen=flags.listen,
         health=flags.health,
         database=flags.database,
+        migrate=flags.migrate or _switched_on("migrate", environment),
         blobs=blobs,
         retention=read_retention(flags.gc_grace, flags.keep_updates, flags.keep_states),
         key=Path(flags.key) if flags.key else _key_beside(flags.database, blobs),
@@ -121,6 +123,13 @@ def _key_beside(database: str, blobs: Path | Bucket) -> Path:
     if isinstance(blobs, Path):
         return blobs.with_name("aggregator.key")
     raise InvalidInput("key: neither database nor blobs is a file or folder to keep it beside; set key to a file")
+
+
+def _switched_on(flag: str, environment: Mapping[str, str]) -> bool:
+    value = environment.get(variable(flag), "")
+    if value not in ("", "0", "1"):
+        raise InvalidInput(f"{variable(flag)} is {value[:80]!r}; set it to 1 or 0")
+    return value == "1"
 
 
 def _seconds(flag: str, text: str) -> float:

@@ -20,6 +20,8 @@ from deerfield.runspec import RunSpec
 from deerfield.wire.backoff import Backoff
 from deerfield.wire.channel import connect
 from deerfield.wire.client import RunsClient
+from services.aggregator.blobstore.blobs import Blobs
+from services.aggregator.blobstore.bucket import open_blobs, read_place
 from tests.chaos.site import Job
 
 PATIENT = Backoff(first_s=0.1, last_s=0.5, patience_s=90)
@@ -131,6 +133,10 @@ class Consortium:
         self.course = Course()
         self.sites: dict[str, object] = {}
         self.reach = self.aggregator.address  # where sites find it
+
+    def opened(self) -> tuple[Blobs, Blobs] | None:
+        """The blobs, where they are not in the folder."""
+        return open_blobs(read_place(self.blobs), environment=self.environment) if self.blobs else None
 
     def live(self, name: str, point: str = "never") -> None:
         """Starts a site."""

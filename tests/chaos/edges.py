@@ -23,7 +23,7 @@ class Undisturbed:
         """A run of it that dies at each of `points`, one start after another, and leaves the same behind."""
         consortium = self.make(name)
         course = consortium.complete(*points, **how)
-        left = found(consortium.folder, consortium.database, course.run)
+        left = found(consortium.folder, consortium.database, course.run, consortium.opened())
         if consortium.spec.privacy.unit == "none":
             course.same = left.digests == self.left.digests
             assert left == self.left
@@ -31,17 +31,23 @@ class Undisturbed:
         return course
 
 
-def undisturbed(folder: Path, database: Callable[[Path], str], spec: RunSpec, **options: object) -> Undisturbed:
-    """Runs the federation once."""
+def undisturbed(
+    folder: Path,
+    database: Callable[[Path], str],
+    spec: RunSpec,
+    bucket: Callable[[], str] = lambda: "",
+    **options: object,
+) -> Undisturbed:
+    """Runs the federation once; `bucket` makes the place of the blobs of each run, if that is not its folder."""
 
     def make(name: str) -> Consortium:
         place = folder / name
         place.mkdir()
-        return Consortium(place, database(place), spec, **options)
+        return Consortium(place, database(place), spec, blobs=bucket(), **options)
 
     calm = make("undisturbed")
     course = calm.complete(f"record:{calm.folder / 'points'}")
-    left = found(calm.folder, calm.database, course.run)
+    left = found(calm.folder, calm.database, course.run, calm.opened())
     assert left.state == "FINISHED"
     points = Counter((calm.folder / "points").read_text().split())
     return Undisturbed(make, left, points, course.served_s)

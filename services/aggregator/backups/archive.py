@@ -1,6 +1,6 @@
 """The file that a backup is: a zip of rows as JSON lines and of blobs, with a sha256 of every part.
 
-    manifest.json            {format, revision, time, tables, aggregator_keys, parts: {name: sha256}}, written last
+    manifest.json            {format, revision, database, time, aggregator_keys, parts: {name: sha256}}, written last
     rows/TABLE.jsonl         a row a line, as the database had them in one instant
     blobs/SHA256             states and start tensors that the rows name
 

@@ -6,7 +6,7 @@ more, so they are read after the rows.
 
 Left out, on purpose: the keys of noise, which would undo the noise of what a phase publishes later; what sites have
 sent, which under unit site is not noised yet; and the fence, which is about a process. A restore does the open phase
-again, so that none of them is missed.
+again, so that none of them is missed. Which database it is stands in the manifest: a restored one is another.
 """
 
 from collections.abc import Iterator, Mapping
@@ -27,9 +27,9 @@ from services.aggregator.sql.attachments import Attachments
 from services.aggregator.sql.changes import Changes
 from services.aggregator.sql.records import StateRecord, manifest_of, state_of
 from services.aggregator.sql.schema import newest
-from services.aggregator.sql.tables import fence, heads, metadata, phases, runs, tasks
+from services.aggregator.sql.tables import fence, heads, identity, metadata, phases, runs, tasks
 
-LEFT_OUT = (fence.name,)
+LEFT_OUT = (fence.name, identity.name)
 BATCH = 500  # rows in memory
 SECRET = (phases.c.noise_key,)
 
@@ -89,7 +89,9 @@ def _about(connection: Connection) -> dict[str, Any]:
             f"{known}; use the version that the aggregator has"
         )
     keys = connection.execute(select(heads.c.aggregator_key).distinct()).scalars()
-    return {"revision": found, "time": datetime.now(UTC).isoformat(), "aggregator_keys": sorted(keys)}
+    which = connection.execute(select(identity)).scalar_one()
+    when = datetime.now(UTC).isoformat()
+    return {"revision": found, "database": which, "time": when, "aggregator_keys": sorted(keys)}
 
 
 def _rows(connection: Connection, table: Table) -> Iterator[Mapping[str, Any]]:

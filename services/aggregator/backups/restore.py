@@ -7,7 +7,7 @@ too: the backup does not hold its key, and the same noise on another sum would g
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -26,26 +26,29 @@ from services.aggregator.auditing.trail import CALL, Call
 from services.aggregator.backups.archive import Archive, reading
 from services.aggregator.backups.backup import LEFT_OUT
 from services.aggregator.blobstore.blobs import Blobs
+from services.aggregator.blobstore.bucket import open_blobs, open_marks
+from services.aggregator.blobstore.ownership import take_over
 from services.aggregator.sql.address import read_address, sentence
 from services.aggregator.sql.database import open_database
 from services.aggregator.sql.records import RunRow
-from services.aggregator.sql.schema import newest
+from services.aggregator.sql.schema import MIGRATE, newest
 from services.aggregator.sql.store import Edge
-from services.aggregator.sql.tables import events, metadata
+from services.aggregator.sql.tables import events, identity, metadata
+from services.objects import Bucket
 
 TAKEOVER_S = 5.0  # an empty database is nobody's
 GAP = 1_000_000  # events that may have been seen of what is lost: no number comes twice
 BATCH = 500
 
 
-def restore(
-    archive: Path, database: str, open_blobs: Callable[[], Blobs], operator: Credentials, now: datetime
-) -> dict[str, Any]:
-    """Brings a backup into an empty database; answers what is in it, and the new incarnations.
+def restore(archive: Path, database: str, place: Path | Bucket, operator: Credentials, now: datetime) -> dict[str, Any]:
+    """Brings a backup into an empty database, and its blobs to `place`, which is taken over from the database that was.
+
+    Answers what is in it, and the new incarnations.
 
     Raises:
-        InvalidInput: the archive is damaged or of another revision, the database is not empty or is in use, or the
-            caller is no operator.
+        InvalidInput: the archive is damaged or of another revision, the database is not empty or is in use, the blobs
+            belong to a third database, or the caller is no operator.
     """
     if operator.peer.role != "operator":
         raise InvalidInput(f"the certificate is of {operator.peer.uri}; only an operator restores")
@@ -56,7 +59,10 @@ def restore(
         try:
             with opened.engine.begin() as connection:
                 _check_empty(connection)
-            _put(found, open_blobs())  # before the rows that name them
+                new = connection.execute(select(identity)).scalar_one()
+            _, published = open_blobs(place)
+            take_over(open_marks(place), place, new, found.manifest["database"])
+            _put(found, published)  # before the rows that name them
             with opened.engine.begin() as connection:
                 counts = {table.name: _fill(connection, table, found.rows(table.name)) for table in _tables(found)}
                 raised = _raise(connection, found.sha256, operator, now)
@@ -87,7 +93,7 @@ def _check(archive: Archive) -> None:
     if (revision := archive.manifest.get("revision")) != known:
         raise InvalidInput(
             f"the backup's tables are of revision {revision}, and this version of deerfield has {known}; restore it "
-            "with the version that made it, and start the newer one over that database"
+            f"with the version that made it, then run {MIGRATE} of the newer one on that database"
         )
 
 

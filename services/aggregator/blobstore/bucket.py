@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from deerfield.durable import OnDurable, ignore
@@ -11,6 +12,8 @@ from services.aggregator.blobstore.folder_blobs import FolderBlobs
 from services.aggregator.blobstore.s3_blobs import S3Blobs
 from services.objects import Bucket, EnvironmentProvider, advice, connect, read_bucket
 
+OWNER = "owner"
+
 
 def read_place(text: str) -> Path | Bucket:
     """The folder or bucket that `--blobs` names.
@@ -19,6 +22,13 @@ def read_place(text: str) -> Path | Bucket:
         InvalidInput: a URL that is none, or of something else, or holds credentials.
     """
     return read_bucket(text, "blobs") if "://" in text else Path(text)
+
+
+def open_marks(place: Path | Bucket, environment: Mapping[str, str] = os.environ) -> Blobs:
+    """Where it is marked whose blobs these are, of a place that `open_blobs` has opened."""
+    if isinstance(place, Path):
+        return FolderBlobs(place / OWNER)
+    return S3Blobs(connect(place, EnvironmentProvider(environment)), _part(place, OWNER))
 
 
 def open_blobs(
@@ -38,7 +48,7 @@ def open_blobs(
     keys.retrieve()
     client = connect(place, keys)
     uploads, published = (
-        S3Blobs(client, place.name, f"{place.prefix}{part}/", grace_s=grace_s) for part in ("uploads", "published")
+        S3Blobs(client, _part(place, part), grace_s=grace_s, on_durable=on_durable) for part in ("uploads", "published")
     )
     for each in (uploads, published):
         try:
@@ -46,3 +56,7 @@ def open_blobs(
         except Unreachable as error:
             raise InvalidInput(f"blobs: {place}: {error}; {advice(error.__cause__)}") from error
     return uploads, published
+
+
+def _part(place: Bucket, name: str) -> Bucket:
+    return replace(place, prefix=f"{place.prefix}{name}/")

@@ -20,7 +20,7 @@ from services.aggregator.desk import Desk
 
 PERIOD_S = 3600.0
 FIRST_S = 60.0  # after the start, when sites and operators have come back
-FENCED = 100  # blobs that are deleted between two looks at whether the database is still ours
+FENCED = 100  # blobs that are deleted between two looks at whether database and blobs are still ours
 
 log = structlog.get_logger()
 
@@ -54,8 +54,9 @@ class Collector:
 
         Raises:
             Unreachable: database or blobs; what was done until then stays done.
-            Superseded: another aggregator has the database.
+            Superseded: another aggregator has the database, or another database the blobs.
         """
+        self._desk.check_blobs()
         now = self._desk.clock()
         updates, phases = self._release(now)
         before = now - self._retention.gc_grace_s
@@ -107,6 +108,7 @@ class Collector:
             if count % FENCED == 0:
                 with self._store.edge():  # raises Superseded
                     pass
+                self._desk.check_blobs()
             if blobs.drop(blob.sha, before):
                 count, size = count + 1, size + blob.size_bytes
         return count, size, True

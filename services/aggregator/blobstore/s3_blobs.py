@@ -15,11 +15,12 @@ from minio.commonconfig import REPLACE, CopySource
 from minio.datatypes import Object
 from minio.error import S3Error
 
+from deerfield.durable import OnDurable, ignore
 from deerfield.errors import ChunksMissing, Unreachable
 from deerfield.wire.backoff import Backoff
 from services.aggregator.blobstore.blobs import GRACE_S, Blob, check_content
 from services.aggregator.outage import Outage
-from services.objects import CONNECTIONS, FAILURES, passes, sentence
+from services.objects import CONNECTIONS, FAILURES, Bucket, passes, sentence
 
 PART_BYTES = 16 << 20  # what is larger goes in parts of so much
 LOCKS = 64
@@ -35,15 +36,25 @@ class Absent(Exception):
 
 
 class S3Blobs:
-    """An object for each blob, under `prefix`. Whatever the server refuses while we run is Unreachable, as that passes:
-    at the start `probe` has shown that everything is allowed."""
+    """An object for each blob, in this part of a bucket.
+
+    Whatever the server refuses while we run is Unreachable, as that passes: at the start `probe` has shown that
+    everything is allowed. `on_durable` is told each point of a put as `PREFIX:before_part` and so on: tests stop here.
+    """
 
     def __init__(
-        self, client: Minio, bucket: str, prefix: str, *, grace_s: float = GRACE_S, backoff: Backoff = BACKOFF
+        self,
+        client: Minio,
+        place: Bucket,
+        *,
+        grace_s: float = GRACE_S,
+        backoff: Backoff = BACKOFF,
+        on_durable: OnDurable = ignore,
     ) -> None:
         self._client = client
-        self._bucket = bucket
-        self._prefix = prefix
+        self._bucket = place.name
+        self._prefix = place.prefix
+        self._on_durable = on_durable
         self._refresh_s = grace_s / 2
         self._backoff = backoff
         self._outage: Outage | None = None  # once it has worked: what fails before is the start's to tell
@@ -52,9 +63,11 @@ class S3Blobs:
     def put(self, sha: str, data: bytes) -> None:
         check_content(sha, data)
         with self._lock(sha):
-            self._write(sha, data)
+            self._write(sha, data, _Parts(lambda: self._reached("before_part")))
+            self._reached("after_put")
             if (size := self._stat(sha).size) != len(data):
                 raise Unreachable(f"the S3 server keeps {size} of {len(data)} bytes of {sha}")
+        self._reached("after_stat")
 
     def put_all(self, blobs: Sequence[tuple[str, bytes]]) -> None:
         if len(blobs) == 1:
@@ -124,11 +137,17 @@ class S3Blobs:
                 pool.shutdown(wait=False, cancel_futures=True)  # each would wait as long as this one has
                 raise
 
-    def _write(self, sha: str, data: bytes) -> None:
+    def _write(self, sha: str, data: bytes, parts: "_Parts | None" = None) -> None:
         self._ask(
             "put objects",
             lambda: self._client.put_object(
-                self._bucket, self._key(sha), BytesIO(data), len(data), part_size=PART_BYTES, num_parallel_uploads=1
+                self._bucket,
+                self._key(sha),
+                BytesIO(data),
+                len(data),
+                progress=parts,
+                part_size=PART_BYTES,
+                num_parallel_uploads=1,
             ),
         )
 
@@ -192,8 +211,25 @@ class S3Blobs:
     def _lock(self, sha: str) -> threading.Lock:
         return self._locks[int(sha256(sha.encode()).hexdigest()[:8], 16) % LOCKS]
 
+    def _reached(self, point: str) -> None:
+        self._on_durable(f"{self._prefix.rstrip('/').rpartition('/')[2]}:{point}")
+
     def _key(self, sha: str) -> str:
         return f"{self._prefix}{sha[:2]}/{sha}"
+
+
+class _Parts:
+    """Told by minio of each part when it is read, which is when the one before has been sent."""
+
+    def __init__(self, reached: Callable[[], None]) -> None:
+        self._reached = reached
+
+    def set_meta(self, object_name: str, total_length: int) -> None:
+        """How much there will be, which nobody asked for."""
+
+    def update(self, length: int) -> None:
+        """A part is about to be sent."""
+        self._reached()
 
 
 def _at(found: Object) -> float:

@@ -9,7 +9,7 @@ from pathlib import Path
 import grpc
 import structlog
 
-from deerfield.certificates import Credentials, Files, Stamp, parse_certificates, peer_of, stamp
+from deerfield.certificates import Credentials, Files, Stamp, hosts_of, parse_certificates, peer_of, stamp
 from deerfield.errors import InvalidInput, NotAuthenticated
 from deerfield.identity import Peer
 from deerfield.renewal import Held
@@ -119,6 +119,11 @@ class Gate:
 def _check_aggregators(own: Credentials, files: Files) -> None:
     if own.peer.role != "aggregator":
         raise InvalidInput(f"{files.certificate} is of {own.peer.uri}; the data port needs an aggregator's")
+    if not hosts_of(parse_certificates(own.certificate, files.certificate)[0]):
+        raise InvalidInput(
+            f"{files.certificate} names no host, so that no site could connect; request another with the names that "
+            "sites reach the aggregator by (deerfield pki request --aggregator --host NAME)"
+        )
 
 
 def _configuration(own: Credentials) -> grpc.ServerCertificateConfiguration:

@@ -88,7 +88,7 @@ class Throttle(grpc.aio.ServerInterceptor):
     def admitted(self, call: str, context: Context) -> Iterator[str]:
         """Counts the call while the block runs, and hands it the name of the site; raises TooBusy without room."""
         caller = self._caller(context)
-        site = caller[1] if caller[0] == "site" else ""
+        site = _site(caller)
         if site:
             self._heard(site)
         self._check(self._calls.total(), self._bounds.calls, "calls are under way")
@@ -107,6 +107,10 @@ class Throttle(grpc.aio.ServerInterceptor):
                 if not counter[caller]:
                     del counter[caller]
 
+    def site(self, context: Context) -> str:
+        """The site that calls; empty for anybody else."""
+        return _site(self._caller(context))
+
     def _check(self, count: int, limit: int, what: str) -> None:
         if count >= limit:
             raise TooBusy(f"{count} {what}; the limit is {limit}")
@@ -117,6 +121,11 @@ class Throttle(grpc.aio.ServerInterceptor):
         except NotMember:  # without TLS somebody may call without a name: health probes, and tools
             return "", context.peer().rpartition(":")[0]
         return identity.role, identity.site or identity.name
+
+
+def _site(caller: Caller) -> str:
+    role, name = caller
+    return name if role == "site" else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +147,7 @@ class _Bounded:
                     with log_context(self.call, request, site):
                         return await behaviour(request, context)
             except (TooBusy, BadRequest) as error:
-                await abort(context, self.call.rpartition("/")[2], error)
+                await self._refuse(context, error)
 
         return bounded
 
@@ -153,9 +162,13 @@ class _Bounded:
                         async for reply in behaviour(request, context):
                             yield reply
             except (TooBusy, BadRequest) as error:
-                await abort(context, self.call.rpartition("/")[2], error)
+                await self._refuse(context, error)
 
         return bounded
+
+    async def _refuse(self, context: Context, error: TooBusy | BadRequest) -> None:
+        with log_context(self.call, None, self.throttle.site(context)):
+            await abort(context, self.call.rpartition("/")[2], error)
 
     async def _read(self, messages: AsyncIterator[Any]) -> Any:
         """The message of a call that has one, or the stream itself."""

@@ -2,18 +2,22 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextvars import ContextVar
 from functools import wraps
 from typing import Any, TypeVar
 
 import grpc
 import structlog
+from structlog.contextvars import get_contextvars
 
 from deerfield.errors import DeerfieldError, Unreachable
 from deerfield.wire.status import to_status
 from services.aggregator.auditing.trail import CALL
 from services.aggregator.rpc.identity import Context
+from services.aggregator.rpc.seldom import Seldom
 
 Reply = TypeVar("Reply")
+SELDOM: ContextVar[Seldom | None] = ContextVar("seldom", default=None)  # of the port that a call came to
 
 log = structlog.get_logger()
 
@@ -51,9 +55,18 @@ async def abort(context: Context, call: str, error: DeerfieldError) -> None:
     if (answered := CALL.get()) is not None:
         answered.refused = error
     if not isinstance(error, Unreachable):  # told once, where it happened
-        log.info("refused", call=call, error=type(error).__name__, message=str(error))
+        _tell(call, error)
     status = to_status(error)
     try:
         await context.abort(status.code, status.details, tuple(status.trailing_metadata))
     except grpc.aio.InternalError:  # nobody takes the status; gRPC itself would log it as a fault of ours
         raise asyncio.CancelledError from None
+
+
+def _tell(call: str, error: DeerfieldError) -> None:
+    """Writes a line, unless there were many like it just now: who is refused may ask as fast as the network lets it."""
+    name, seldom = type(error).__name__, SELDOM.get()
+    left_out = seldom.due((call, get_contextvars().get("site"), name)) if seldom is not None else 0
+    if left_out is not None:
+        more = {"left_out": left_out} if left_out else {}
+        log.info("refused", call=call, error=name, message=str(error), **more)

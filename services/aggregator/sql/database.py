@@ -7,7 +7,7 @@ again, so here each first takes a lock that it gives back at its end. One aggreg
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -22,7 +22,7 @@ from deerfield.errors import InvalidInput
 from services.aggregator.sql.address import Address, read_address, sentence
 from services.aggregator.sql.exclusion import SessionLock, check_number, locked_file, take_over, waiting
 from services.aggregator.sql.keeper import FileKeeper, Keeper, ServerKeeper
-from services.aggregator.sql.schema import newest, upgrade
+from services.aggregator.sql.schema import create, missing, newest
 
 BUSY_TIMEOUT_MS = 10_000
 IN_MEMORY = "sqlite://"
@@ -46,17 +46,24 @@ class Database:
 
     engine: Engine
     keeper: Keeper
+    lacked: Sequence[str] = ()  # the migrations that were done when it was opened, unless it was empty
     close: Callable[[], None]
 
 
-def open_database(url: str, takeover_s: float = TAKEOVER_S, on_new: Callable[[], object] = lambda: None) -> Database:
-    """Opens a database, brings it to today's tables, and shuts out whoever had it before.
+def open_database(
+    url: str,
+    takeover_s: float = TAKEOVER_S,
+    on_new: Callable[[], object] = lambda: None,
+    prepare: Callable[[Connection, str], str | None] = create,
+) -> Database:
+    """Opens a database, makes its tables, and shuts out whoever had it before.
 
-    `on_new` is called before the tables of an empty one are kept: if it raises, the database stays empty.
+    `on_new` is called before the tables of an empty one are kept: if it raises, the database stays empty. `prepare`
+    is one of `schema`: `create` refuses an older database, `upgrade` brings it to today's tables.
 
     Raises:
-        InvalidInput: it cannot be reached or used, is newer than this code or another program's, or belongs to
-            an aggregator that has not ended after `takeover_s`.
+        InvalidInput: it cannot be reached or used, is older or newer than this code or another program's, or belongs
+            to an aggregator that has not ended after `takeover_s`.
     """
     address = read_address(url)
     engine = _engine(address)
@@ -67,15 +74,17 @@ def open_database(url: str, takeover_s: float = TAKEOVER_S, on_new: Callable[[],
             stack.callback(engine.dispose)  # before the lock is given back
             with engine.begin() as connection:
                 _check_encoding(connection)
-                before = upgrade(connection, where=address.where)
+                before = prepare(connection, address.where)
                 if before is None:
                     on_new()
                 number = take_over(connection, time.time())
-            if before not in (None, (after := newest())):
-                log.info("upgraded the database", where=address.where, from_revision=before, to_revision=after)
+            lacked = missing(before) if before else []
+            if lacked:
+                revisions = {"from_revision": before, "to_revision": newest()}
+                log.info("migrated the database", where=address.where, **revisions, migrations=lacked)
             event.listen(engine, "begin", partial(check_number, number=number))
             keeper = stack.enter_context(_kept(engine, lock))
-            return Database(engine=engine, keeper=keeper, close=stack.pop_all().close)
+            return Database(engine=engine, keeper=keeper, lacked=lacked, close=stack.pop_all().close)
     except DBAPIError as error:
         raise InvalidInput(sentence(address, error)) from error
 

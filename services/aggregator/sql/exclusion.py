@@ -33,7 +33,9 @@ def locked_file(path: Path, wait: Callable[[Callable[[], bool]], None]) -> Itera
     try:
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise InvalidInput(f"database: {path} cannot be made ({error.strerror}); name a folder to write to") from error
+        raise InvalidInput(
+            f"database: {path} cannot be made ({error.strerror}); name a file in a folder that this user may write to"
+        ) from error
     try:
         wait(lambda: _flock(handle))
         yield

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Row, and_, func, select, update
 from deerfield.exchange import ENDINGS, Key
 from services.aggregator.sql.changes import Changes
 from services.aggregator.sql.records import manifest_of, state_of
-from services.aggregator.sql.tables import PHASE, events, of_phase, phases, runs, tasks, uploads
+from services.aggregator.sql.tables import PHASE, events, identity, of_phase, phases, runs, tasks, uploads
 
 
 class Kept:
@@ -22,6 +22,10 @@ class Kept:
     def __init__(self, connection: Connection, changes: Changes) -> None:
         self._connection = connection
         self._changes = changes
+
+    def identity(self) -> str:
+        """Which database this is, of all that there are."""
+        return str(self._connection.execute(select(identity.c.identity)).scalar_one())
 
     def runs(self) -> Sequence[str]:
         """Every run."""

@@ -156,6 +156,12 @@ fence = Table(  # one row: who has the database, and how many have had it
     Column("since", Float, nullable=False),
 )
 
+identity = Table(  # one row, never restored: a mark beside the blobs says the same (blobstore/ownership.py)
+    "identity",
+    metadata,
+    Column("identity", String(32), primary_key=True),
+)
+
 audit = Table(  # triggers refuse to change or delete a row: sql/migrations/versions/r0004_audit.py
     "audit",
     metadata,

@@ -3,7 +3,7 @@
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 
 import grpc
@@ -27,7 +27,7 @@ from deerfield.wire.renewing import LOOK_S, Renewing, Told
 from pipelines.pki import pki_authority
 from tests import pki
 from tests.fakes import Clock, TeachingSite, adapter, run_spec
-from tests.integration.aggregator.security import NOW, Consortium, channel_of
+from tests.integration.aggregator.security import METHODS, NOW, Consortium, answer, channel_of
 
 
 @pytest.fixture
@@ -210,3 +210,35 @@ def test_an_end_that_is_near_is_in_the_log_once_a_day(address, consortium, tmp_p
             SiteClient(channel).hello()
     assert len(told) == 1
     assert "ends in 19 days" in told[0]  # and some hours
+
+
+def test_a_ca_is_replaced_step_by_step_while_the_aggregator_serves_and_then_what_the_old_one_signed_is_worth_nothing(
+    consortium, address
+):
+    old, trusted = consortium.files("site", "north"), consortium.server.authority
+    new_ca = pki.authority(consortium.folder / "new")
+    new = pki.files(new_ca, consortium.folder / "new-north")
+    server = pki.files(new_ca, consortium.folder / "new-server", pki.AGGREGATOR, hosts=("127.0.0.1",))
+    first, second = trusted.read_bytes(), new.authority.read_bytes()
+    aside = consortium.folder / "bundle.crt"
+
+    def trust(certificates):
+        aside.write_bytes(certificates)
+        put(aside, trusted)
+
+    def hello(files, authority):
+        with channel_of(address, replace(files, authority=authority)) as channel:
+            return answer(channel, METHODS[0])[0]
+
+    both = consortium.folder / "both.crt"
+    both.write_bytes(first + second)
+    assert hello(new, both) is grpc.StatusCode.UNAVAILABLE  # the aggregator does not know its CA yet
+    trust(first + second)
+    assert hello(old, both) == hello(new, both) != grpc.StatusCode.UNAVAILABLE
+    assert hello(new, new.authority) is grpc.StatusCode.UNAVAILABLE  # as somebody with the aggregator's old key
+    for name in ("key", "certificate"):
+        put(getattr(server, name), getattr(consortium.server, name))
+    assert hello(old, both) == hello(new, new.authority) != grpc.StatusCode.UNAVAILABLE
+    trust(second)
+    assert hello(old, both) is grpc.StatusCode.UNAVAILABLE
+    assert hello(new, new.authority) is not grpc.StatusCode.UNAVAILABLE

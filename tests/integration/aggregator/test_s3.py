@@ -295,5 +295,5 @@ def test_a_process_over_a_bucket_runs_a_run_and_its_log_has_no_secrets(tmp_path,
     assert s3.SECRET not in log
     assert s3_server.endpoint in log
     kinds = {each.object_name.split("/")[1] for each in s3_server.client.list_objects(bucket, recursive=True)}
-    assert kinds == {"uploads", "published"}
+    assert kinds == {"uploads", "published", "owner"}
     assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == []

@@ -49,7 +49,7 @@ def link(s3_server):
 def behind(link, s3_server, bucket, backoff=QUICK):
     """Blobs of which every byte goes through the link."""
     place = read_place(s3_server.url(bucket, endpoint=link.address))
-    blobs = S3Blobs(connect(place, EnvironmentProvider(s3.ENVIRONMENT)), bucket, "", backoff=backoff)
+    blobs = S3Blobs(connect(place, EnvironmentProvider(s3.ENVIRONMENT)), place, backoff=backoff)
     blobs.probe()
     return blobs
 
@@ -112,7 +112,7 @@ def test_a_busy_server_is_asked_again_and_in_the_end_is_unreachable(status):
     thread.start()
     try:
         place = read_place(f"s3://bucket?endpoint=127.0.0.1:{server.server_port}&secure=false")
-        blobs = S3Blobs(connect(place, EnvironmentProvider(s3.ENVIRONMENT)), "bucket", "", backoff=QUICK)
+        blobs = S3Blobs(connect(place, EnvironmentProvider(s3.ENVIRONMENT)), place, backoff=QUICK)
         assert blobs.get(name(b"x")) == b"x"
         assert len(asked) == 3
         with pytest.raises(Unreachable, match="SlowDown"):

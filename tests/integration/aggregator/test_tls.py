@@ -286,6 +286,9 @@ def test_a_gate_is_not_opened_with_what_is_wrong(consortium, tmp_path):
     north = consortium.files("site", "north")
     with pytest.raises(InvalidInput, match="the data port needs an aggregator's"):
         Gate(north, None, consortium.clock)
+    foreign = pki.foreign(tmp_path / "foreign", pki.uri(pki.AGGREGATOR.uri))
+    with pytest.raises(InvalidInput, match=r"names no host, so that no site could connect; .* --host NAME"):
+        Gate(foreign, None, consortium.clock)
     with pytest.raises(InvalidInput, match=r"missing\.json cannot be read"):
         Gate(consortium.server, tmp_path / "missing.json", consortium.clock)
     with pytest.raises(InvalidInput, match="has expired"):

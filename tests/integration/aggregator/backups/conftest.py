@@ -50,7 +50,7 @@ class Place:
     def restore(self, name: str = "b", now=NOW, operator=None):
         (self.folder / name).mkdir(exist_ok=True)
         url = self.url(self.folder / name)
-        return restore(self.archive, url, lambda: self.blobs(name), operator or self.ada, now)
+        return restore(self.archive, url, self.folder / name, operator or self.ada, now)
 
 
 def step(aggregator, both):

@@ -5,6 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
 import pytest
+from structlog.contextvars import merge_contextvars
+from structlog.testing import capture_logs
 
 from deerfield.errors import TooBusy
 from deerfield.wire import federation_pb2 as pb
@@ -53,9 +55,14 @@ def test_an_upload_beyond_the_queue_is_told_when_to_come_again_and_arrives(bound
         for name in ("north", "west"):  # one is let in, one waits
             held.append(pool.submit(upstream, site_stub(server, stack, name).PutChunks, holding(hang), 20))
             wait_for(lambda: under_way(server) == len(held), 20)
-        with pytest.raises(TooBusy, match="1 uploads are under way and 1 wait") as caught:
+        with (
+            capture_logs([merge_contextvars]) as lines,
+            pytest.raises(TooBusy, match="1 uploads are under way and 1 wait") as caught,
+        ):
             upstream(site_stub(server, stack, "east").PutChunks, iter(()), 5)
         assert caught.value.retry_s == 5
+        refused = [line for line in lines if line["event"] == "refused"]
+        assert [(line["call"], line["site"], line["error"]) for line in refused] == [("PutChunks", "east", "TooBusy")]
         waited = []
         link = south.link
         link._backoff = Backoff(sleep=lambda pause: (waited.append(pause), hang.set()))
