@@ -106,6 +106,29 @@ def show(
 
 
 @app.command()
+def sites(
+    aggregator: Address,
+    tls_certificate: Certificate = None,
+    tls_key: Key = None,
+    tls_ca: Ca = None,
+    as_json: AsJson = False,
+) -> None:
+    """Shows every site that has ever said Hello, and what its policy lets it say of its populations."""
+    from rich.console import Console
+
+    from pipelines.runs import runs_report
+
+    with _runs(aggregator, tls_certificate, tls_key, tls_ca) as runs:
+        known = list(runs.sites())
+    if as_json:
+        typer.echo(json.dumps([runs_report.known_json(each) for each in known], indent=2))
+    elif known:
+        Console(highlight=False).print(runs_report.sites_listed(known))
+    else:
+        typer.echo("no site has ever said Hello")
+
+
+@app.command()
 def watch(
     run: Run,
     aggregator: Address,

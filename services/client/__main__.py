@@ -141,6 +141,7 @@ def _site(arguments: argparse.Namespace) -> None:
     from deerfield.wire.client import SiteClient
     from services.client import connection, metrics, policy
     from services.client.custody import Custody
+    from services.client.reporting import site_report
     from services.client.site import Site
     from services.telemetry.exposition import exposed
 
@@ -155,7 +156,7 @@ def _site(arguments: argparse.Namespace) -> None:
         link = SiteClient(channel, run=arguments.run, backoff=connection.patience(way))
         figures = metrics.Metrics(custody.left, connection.expires(way.files))
         stack.enter_context(exposed(figures.registry, arguments.metrics))
-        link.hello()
+        link.hello(site_report(rules, arguments.state))
         import torch  # seconds, once it is known that there is somebody to train for
 
         from services.client import workbench
