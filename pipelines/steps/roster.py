@@ -44,6 +44,6 @@ def _entry(known: KnownSite | None, population: str) -> dict[str, Any]:
     if known is None:
         return {}
     about = known_json(known)
-    own = next((each for each in about["populations"] if each["name"] == population), {})
-    said = {name: value for name, value in own.items() if name != "name"}
+    own = [each for each in about["populations"] if each["name"] == population]
+    said = {name: value for each in own for name, value in each.items() if name != "name"}
     return {**{name: about[name] for name in ("build", "protocol", "said")}, **said}

@@ -81,7 +81,7 @@ def _add_run(commands: Commands) -> None:
     follow.add_argument("--aggregator", required=True)
     follow.add_argument("--run", required=True)
     follow.add_argument("--file", type=Path, required=True)
-    follow.add_argument("--rows", required=True)
+    follow.add_argument("--rows", help="npy file of the rows to score on; default: those that the file's source names")
     _add_tls(follow)
     follow.set_defaults(command=_follow)
 

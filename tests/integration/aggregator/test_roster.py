@@ -21,11 +21,8 @@ from tests.integration.aggregator.conftest import served
 
 def noted(aggregator):
     """Who said something new, as the audit log has it."""
-    return [
-        json.loads(entry.detail)["site"]
-        for entry in logged(aggregator.desk.store, "edge")
-        if entry.what == "site_reported"
-    ]
+    edges = logged(aggregator.desk.store, "edge")
+    return [json.loads(entry.detail)["site"] for entry in edges if entry.what == "site_reported"]
 
 
 def test_what_a_site_says_stands_until_it_says_something_else(tmp_path, open_in, clock):

@@ -36,7 +36,7 @@ CONSORTIUM: dict[str, Any] = {
 }
 STEP = "import sys; from pathlib import Path; from pipelines.steps.partition import partition; \
 from pipelines.steps.running import step; from deerfield import __version__\n\
-with step(__version__): partition(Path(sys.argv[1]).read_text(), sys.argv[2], , Path(sys.argv[3]), Path(sys.argv[4]))"
+with step(__version__): partition(Path(sys.argv[1]).read_text(), sys.argv[2], '', Path(sys.argv[3]), Path(sys.argv[4]))"
 
 
 @pytest.fixture(scope="module")
