@@ -87,6 +87,6 @@ def test_a_run_becomes_champion_from_partition_to_promotion(tmp_path, tracking, 
     assert all(row["passed"] for row in verdict["rules"])
     report = (out / "report.html").read_text()
     assert "small" in report
-    scored = client.get_metric_history(mlflow_run, "accuracy")  # of each published phase, by the evaluator
+    scored = client.get_metric_history(mlflow_run, "evaluation/accuracy")  # of each published phase, by the evaluator
     assert 0 < len(scored) <= 4
     assert "No scores of published phases are known" not in report
