@@ -1,4 +1,4 @@
-"""Whether the model hub can be reached, asked once and quickly, and what its cache holds: many are offline on purpose."""
+"""Whether the model hub can be reached, asked once and quickly: many are offline on purpose. And what its cache holds."""
 
 import os
 import socket
