@@ -100,7 +100,7 @@ def _population_json(found: PopulationReport) -> dict[str, Any]:
 def sites_listed(sites: Sequence[KnownSite]) -> Table:
     """A row for each population that a site reports; one for a site that reports none."""
     table = Table(box=SIMPLE_HEAD)
-    for name in ("site", "version", "population", "data", "units"):
+    for name in ("site", "version", "population", "registered data", "units"):
         table.add_column(name)
     for name in ("said", "heard"):
         table.add_column(name, no_wrap=True)
@@ -116,8 +116,7 @@ def sites_listed(sites: Sequence[KnownSite]) -> Table:
 
 
 def _cells(found: PopulationReport) -> tuple[str, str, str]:
-    commitment = f"registered, {found.commitment[:12]}" if found.commitment else "not registered"
-    data = commitment if found.commitment or not found.on_start else "as a run finds them"
+    data = found.commitment[:12] or ("as a run finds them" if found.on_start else "none")
     units = f"{found.units_low} to {found.units_high}, each {found.unit}" if found.unit else ""
     return found.name, data, units
 

@@ -1,4 +1,4 @@
-"""Whether the model hub can be reached, asked once and quickly: many are offline on purpose. And what its cache holds."""
+"""Whether the model hub can be reached, asked once and quickly: many are offline on purpose. What its cache holds."""
 
 import os
 import socket
