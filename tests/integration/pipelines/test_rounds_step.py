@@ -14,6 +14,7 @@ import pytest
 from deerfield.roster import PopulationReport, SiteReport
 from deerfield.wire.channel import connect
 from deerfield.wire.client import RunsClient, SiteClient
+from tests import mlflow_server
 from tests.chaos.checks import found
 from tests.chaos.consortium import PATIENT, Consortium
 from tests.chaos.edges import undisturbed
@@ -23,6 +24,7 @@ from tests.integration.aggregator.conftest import open_aggregator, served, sqlit
 from tests.integration.federation import wait_for
 from tests.registry import Tracked
 
+pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")  # SQLAlchemy 2.1
 REPORT = SiteReport(populations=(PopulationReport(name="p", on_start=True),), complete=True)
 SCRIPT = Path(__file__).with_name("local_rounds.py")
 
@@ -107,8 +109,8 @@ def calm(tmp_path_factory):
 
 
 def tracked(folder):
-    """The flags of an aggregator that keeps files about runs."""
-    return ["--tracking", f"sqlite:///{folder / 'mlflow.db'}", "--artifacts", str(folder / "artifacts")]
+    """The flags of an aggregator that keeps files about runs; a kill amid MLflow's own migrations would be MLflow's."""
+    return ["--tracking", mlflow_server.database(folder), "--artifacts", str(folder / "artifacts")]
 
 
 @pytest.mark.e2e
