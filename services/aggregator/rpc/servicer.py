@@ -142,9 +142,10 @@ class FederationServicer(rpc.FederationServicer):
     def _guest(self, context: Context) -> str:
         """The site that says Hello; empty for people, and for whoever says it in plaintext without a name."""
         try:
-            return self._identify(context).site
+            site = self._identify(context).site
         except NotMember:
             return ""
+        return checks.named(site, "a site's name") if site else ""
 
     def _site(self, context: Context) -> str:
         return caller(self._identify, context, "site")

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from deerfield.errors import TooLarge
+from deerfield.errors import BadRequest, TooLarge
 from deerfield.roster import NOTHING, KnownSite, PopulationReport, SiteReport
 from deerfield.wire import federation_pb2 as pb
 from deerfield.wire import limits
@@ -56,6 +56,8 @@ def test_more_than_a_site_may_say_is_refused_and_nothing_is_kept(server):
     with connect(server.ports.listening, role="site", site="north") as channel:
         many = [pb.PopulationReport(name=str(number)) for number in range(limits.POPULATIONS + 1)]
         asked = pb.HelloRequest(protocol_min=1, protocol_max=limits.PROTOCOL, report=pb.SiteReport(populations=many))
+        with connect(server.ports.listening, role="site", site="x" * 2000) as long, pytest.raises(BadRequest):
+            unary(FederationStub(long).Hello, pb.HelloRequest(protocol_min=1, protocol_max=9), 5)
         with pytest.raises(TooLarge, match=f"65 populations of a site; the limit is {limits.POPULATIONS}"):
             unary(FederationStub(channel).Hello, asked, 5)
     assert list(server.runs.sites()) == []

@@ -1,19 +1,18 @@
 import pytest
 
 from deerfield.errors import BadRequest, TooLarge
-from deerfield.roster import NOTHING, KnownSite
+from deerfield.roster import NOTHING
 from deerfield.wire import federation_pb2 as pb
 from deerfield.wire import limits
 from deerfield.wire.roster import build_name, decode_report, decode_site, encode_report, encode_site
 from tests.fuzz_messages import REPORT
-from tests.unit.wire.values import over_the_wire
+from tests.unit.wire.values import KNOWN, over_the_wire
 
 
 def test_what_a_site_says_survives_the_wire():
-    known = KnownSite(site="north", protocol=4, build="0.1.0", report=REPORT, said_at=1.5, heard_at=2.5)
     assert decode_report(over_the_wire(encode_report(REPORT))) == REPORT
     assert decode_report(pb.HelloRequest().report) == NOTHING
-    assert decode_site(over_the_wire(encode_site(known))) == known
+    assert decode_site(over_the_wire(encode_site(KNOWN))) == KNOWN
     assert build_name("x\0" + "y" * 1000) == "x\N{REPLACEMENT CHARACTER}" + "y" * (limits.NAME_CHARS - 2)
 
 
