@@ -58,6 +58,20 @@ are others than were registered. That does not depend on what is in the data: on
 declines because of a record. When the data change or are exported again, register them again; the ledger goes on,
 with the budget that is left. A table of paths commits to the table alone, a hub id to its name.
 
+## What the hub is told before a run asks
+
+When a site starts it tells the aggregator of its populations what `reports:` of each allows, so that a run which it
+would decline is found before others spend on it ([partition.md](partition.md)):
+
+| `reports` | the hub is told |
+|---|---|
+| `nothing` | not even the population's name |
+| `registered` (default) | its name, and the salted commitment to its data, if they are registered, as in every update |
+| `terms` | also `unit`, `units_low` and `units_high`, which you have declared as public |
+
+No data are read for it, and no count is told at any level: the bounds are what this file declares. What is said stands
+until the site starts again; operators see it by `deerfield runs sites`.
+
 `registration: on_start` is for trials on one machine, and `deerfield run` writes it: what is there when a run starts
 is registered, what a person would be told goes to the site's log, and only a missing column stops the site.
 """

@@ -1,6 +1,6 @@
 """What is thrown at which decoder: apart from atheris, so that examples can be made without it."""
 
-from deerfield.wire import codec, signed
+from deerfield.wire import codec, roster, signed
 from deerfield.wire import federation_pb2 as pb
 
 TARGETS = (
@@ -14,6 +14,8 @@ TARGETS = (
     (codec.decode_event, pb.Event),
     (codec.decode_published, pb.GetRequest),
     (codec.decode_view, pb.Run),
+    (lambda message: roster.decode_report(message.report), pb.HelloRequest),
+    (roster.decode_site, pb.KnownSite),
     (signed.decode_attestation, pb.Attestation),
     (signed.decode_head, pb.CommitReply),
     (lambda message: codec.decode_spec(message.spec), pb.StartRequest),

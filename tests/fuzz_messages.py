@@ -12,15 +12,20 @@ from google.protobuf.message import DecodeError, Message
 from deerfield.exchange import Announcement, announce
 from deerfield.link import Assignment
 from deerfield.manifest import describe, pieces
+from deerfield.roster import PopulationReport, SiteReport
 from deerfield.types import Update
 from deerfield.wire import codec, limits
 from deerfield.wire import federation_pb2 as pb
 from deerfield.wire.channel import connect
 from deerfield.wire.client import RunsClient, SiteClient
+from deerfield.wire.roster import encode_report
 from tests.fakes import TeachingSite, adapter, attested, run_spec, spend
 from tests.messages import faulty, scrambled
 from tests.registry import verdict
 
+BOUNDS = {"unit": "patient", "units_low": 200, "units_high": 400}
+PATIENTS = PopulationReport(name="patients", commitment="ab" * 32, **BOUNDS)
+REPORT = SiteReport(populations=(PATIENTS, PopulationReport(name="scans", on_start=True)), complete=True)
 Fault = Literal["none", "fields", "bytes", "noise", "huge", "empty"]
 FAULTS: tuple[Fault, ...] = ("none", "none", "none", "fields", "fields", "bytes", "noise", "huge", "empty")
 
@@ -91,6 +96,7 @@ def good_messages(address: str, number: int) -> dict[str, Sequence[Any]]:
     return {
         "Hello": [
             pb.HelloRequest(protocol_min=1, protocol_max=limits.PROTOCOL, build="test"),
+            pb.HelloRequest(protocol_min=1, protocol_max=limits.PROTOCOL, report=encode_report(REPORT)),
             pb.HelloRequest(protocol_min=limits.PROTOCOL + 1, protocol_max=99, build="of a later year"),
         ],
         "NextTask": [pb.NextTaskRequest(run=run, wait_ms=10), pb.NextTaskRequest()],
@@ -124,6 +130,7 @@ def good_messages(address: str, number: int) -> dict[str, Sequence[Any]]:
             pb.AttachRequest(run=run, name="report.html", content=b"a report"),
             pb.AttachRequest(run="another", name="report.html", content=b"a report"),
         ],
+        "Sites": [pb.SitesRequest(), pb.SitesRequest(after="north")],
     }
 
 

@@ -15,10 +15,11 @@ from deerfield.exchange import Announcement, Event, Key, RunView, announce
 from deerfield.link import Assignment
 from deerfield.manifest import Manifest, pieces
 from deerfield.promotion import Promotion, PromotionRecord
+from deerfield.roster import NOTHING, KnownSite, SiteReport
 from deerfield.runspec import RunSpec
 from deerfield.tensors import Tensors
 from deerfield.types import Countersigned, Task, Update
-from deerfield.wire import codec, limits, promoting, signed
+from deerfield.wire import codec, limits, promoting, roster, signed
 from deerfield.wire import federation_pb2 as pb
 from deerfield.wire.backoff import FOR_EVER, ONE_MINUTE, Backoff
 from deerfield.wire.calls import downstream, unary, upstream
@@ -48,14 +49,17 @@ class SiteClient:
         self._backoff = backoff
         self._fetcher = Fetcher(self._stub.GetChunks, backoff)
 
-    def hello(self) -> Greeting:
-        """Agrees on a protocol version.
+    def hello(self, report: SiteReport = NOTHING) -> Greeting:
+        """Agrees on a protocol version, and hands in what the site's policy lets the hub know before a run asks.
 
         Raises:
             VersionMismatch: there is no common one; the message names both ranges.
         """
         request = pb.HelloRequest(
-            protocol_min=limits.PROTOCOL, protocol_max=limits.PROTOCOL, build=deerfield.__version__
+            protocol_min=limits.PROTOCOL,
+            protocol_max=limits.PROTOCOL,
+            build=deerfield.__version__,
+            report=roster.encode_report(report),
         )
         reply = self._call(self._stub.Hello, request, limits.HELLO_S)
         return Greeting(protocol=reply.protocol, build=reply.build)
@@ -284,6 +288,13 @@ class RunsClient:
         """
         request = pb.AttachRequest(run=run, name=name, content=content)
         return str(self._call(self._stub.Attach, request, limits.IDLE_S).sha256)
+
+    def sites(self) -> Iterator[KnownSite]:
+        """Every site that has ever said Hello, by name; asks for some at a time."""
+        after = ""
+        while found := self._call(self._stub.Sites, pb.SitesRequest(after=after)).sites:
+            yield from (roster.decode_site(each) for each in found)
+            after = found[-1].site
 
     def fetch(self, manifest: Manifest) -> Tensors:
         """The tensors of a `RunView` or of a published phase."""

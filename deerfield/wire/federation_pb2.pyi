@@ -198,14 +198,40 @@ class Task(_message.Message):
     def __init__(self, key: _Optional[_Union[TaskKey, _Mapping]] = ..., factors: _Optional[str] = ..., epochs: _Optional[int] = ..., start: _Optional[_Union[Manifest, _Mapping]] = ...) -> None: ...
 
 class HelloRequest(_message.Message):
-    __slots__ = ("protocol_min", "protocol_max", "build")
+    __slots__ = ("protocol_min", "protocol_max", "build", "report")
     PROTOCOL_MIN_FIELD_NUMBER: _ClassVar[int]
     PROTOCOL_MAX_FIELD_NUMBER: _ClassVar[int]
     BUILD_FIELD_NUMBER: _ClassVar[int]
+    REPORT_FIELD_NUMBER: _ClassVar[int]
     protocol_min: int
     protocol_max: int
     build: str
-    def __init__(self, protocol_min: _Optional[int] = ..., protocol_max: _Optional[int] = ..., build: _Optional[str] = ...) -> None: ...
+    report: SiteReport
+    def __init__(self, protocol_min: _Optional[int] = ..., protocol_max: _Optional[int] = ..., build: _Optional[str] = ..., report: _Optional[_Union[SiteReport, _Mapping]] = ...) -> None: ...
+
+class SiteReport(_message.Message):
+    __slots__ = ("populations", "complete")
+    POPULATIONS_FIELD_NUMBER: _ClassVar[int]
+    COMPLETE_FIELD_NUMBER: _ClassVar[int]
+    populations: _containers.RepeatedCompositeFieldContainer[PopulationReport]
+    complete: bool
+    def __init__(self, populations: _Optional[_Iterable[_Union[PopulationReport, _Mapping]]] = ..., complete: _Optional[bool] = ...) -> None: ...
+
+class PopulationReport(_message.Message):
+    __slots__ = ("name", "data_commitment", "on_start", "unit", "units_low", "units_high")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    DATA_COMMITMENT_FIELD_NUMBER: _ClassVar[int]
+    ON_START_FIELD_NUMBER: _ClassVar[int]
+    UNIT_FIELD_NUMBER: _ClassVar[int]
+    UNITS_LOW_FIELD_NUMBER: _ClassVar[int]
+    UNITS_HIGH_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    data_commitment: bytes
+    on_start: bool
+    unit: str
+    units_low: int
+    units_high: int
+    def __init__(self, name: _Optional[str] = ..., data_commitment: _Optional[bytes] = ..., on_start: _Optional[bool] = ..., unit: _Optional[str] = ..., units_low: _Optional[int] = ..., units_high: _Optional[int] = ...) -> None: ...
 
 class HelloReply(_message.Message):
     __slots__ = ("protocol", "build")
@@ -634,3 +660,31 @@ class AttachReply(_message.Message):
     SHA256_FIELD_NUMBER: _ClassVar[int]
     sha256: str
     def __init__(self, sha256: _Optional[str] = ...) -> None: ...
+
+class SitesRequest(_message.Message):
+    __slots__ = ("after",)
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    after: str
+    def __init__(self, after: _Optional[str] = ...) -> None: ...
+
+class SitesReply(_message.Message):
+    __slots__ = ("sites",)
+    SITES_FIELD_NUMBER: _ClassVar[int]
+    sites: _containers.RepeatedCompositeFieldContainer[KnownSite]
+    def __init__(self, sites: _Optional[_Iterable[_Union[KnownSite, _Mapping]]] = ...) -> None: ...
+
+class KnownSite(_message.Message):
+    __slots__ = ("site", "protocol", "build", "report", "said_at", "heard_at")
+    SITE_FIELD_NUMBER: _ClassVar[int]
+    PROTOCOL_FIELD_NUMBER: _ClassVar[int]
+    BUILD_FIELD_NUMBER: _ClassVar[int]
+    REPORT_FIELD_NUMBER: _ClassVar[int]
+    SAID_AT_FIELD_NUMBER: _ClassVar[int]
+    HEARD_AT_FIELD_NUMBER: _ClassVar[int]
+    site: str
+    protocol: int
+    build: str
+    report: SiteReport
+    said_at: float
+    heard_at: float
+    def __init__(self, site: _Optional[str] = ..., protocol: _Optional[int] = ..., build: _Optional[str] = ..., report: _Optional[_Union[SiteReport, _Mapping]] = ..., said_at: _Optional[float] = ..., heard_at: _Optional[float] = ...) -> None: ...

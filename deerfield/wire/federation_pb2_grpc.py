@@ -97,7 +97,8 @@ class FederationServicer:
     """
 
     def Hello(self, request, context):
-        """Agrees on a protocol version. FAILED_PRECONDITION names both ranges where there is no common one.
+        """Agrees on a protocol version. FAILED_PRECONDITION names both ranges where there is no common one. A site's says, too,
+        what its policy lets the hub know before a run asks; it stands until the next one.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -616,6 +617,11 @@ class RunsStub:
                 request_serializer=deerfield_dot_wire_dot_federation__pb2.AttachRequest.SerializeToString,
                 response_deserializer=deerfield_dot_wire_dot_federation__pb2.AttachReply.FromString,
                 _registered_method=True)
+        self.Sites = channel.unary_unary(
+                '/deerfield.wire.v1.Runs/Sites',
+                request_serializer=deerfield_dot_wire_dot_federation__pb2.SitesRequest.SerializeToString,
+                response_deserializer=deerfield_dot_wire_dot_federation__pb2.SitesReply.FromString,
+                _registered_method=True)
 
 
 class RunsServicer:
@@ -710,6 +716,13 @@ class RunsServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Sites(self, request, context):
+        """The sites that have ever said Hello, by name, each with what it said.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RunsServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -777,6 +790,11 @@ def add_RunsServicer_to_server(servicer, server):
                     servicer.Attach,
                     request_deserializer=deerfield_dot_wire_dot_federation__pb2.AttachRequest.FromString,
                     response_serializer=deerfield_dot_wire_dot_federation__pb2.AttachReply.SerializeToString,
+            ),
+            'Sites': grpc.unary_unary_rpc_method_handler(
+                    servicer.Sites,
+                    request_deserializer=deerfield_dot_wire_dot_federation__pb2.SitesRequest.FromString,
+                    response_serializer=deerfield_dot_wire_dot_federation__pb2.SitesReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -1131,6 +1149,33 @@ class Runs:
             '/deerfield.wire.v1.Runs/Attach',
             deerfield_dot_wire_dot_federation__pb2.AttachRequest.SerializeToString,
             deerfield_dot_wire_dot_federation__pb2.AttachReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Sites(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/deerfield.wire.v1.Runs/Sites',
+            deerfield_dot_wire_dot_federation__pb2.SitesRequest.SerializeToString,
+            deerfield_dot_wire_dot_federation__pb2.SitesReply.FromString,
             options,
             channel_credentials,
             insecure,

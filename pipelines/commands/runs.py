@@ -97,6 +97,28 @@ def show(run: Run, aggregator: Address, tls: Tls, as_json: AsJson = False) -> No
 
 @app.command()
 @grouped
+def sites(
+    aggregator: Address,
+    tls: Tls,
+    as_json: AsJson = False,
+) -> None:
+    """Shows every site that has ever said Hello, and what its policy lets it say of its populations."""
+    from rich.console import Console
+
+    from pipelines.runs import runs_report
+
+    with _runs(aggregator, tls) as runs:
+        known = list(runs.sites())
+    if as_json:
+        typer.echo(json.dumps([runs_report.known_json(each) for each in known], indent=2))
+    elif known:
+        Console(highlight=False).print(runs_report.sites_listed(known))
+    else:
+        typer.echo("no site has ever said Hello")
+
+
+@app.command()
+@grouped
 def watch(
     run: Run,
     aggregator: Address,

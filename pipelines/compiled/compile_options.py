@@ -44,7 +44,12 @@ class Gpu(Section):
     """The accelerator of a site's pod."""
 
     type: Label = Field("nvidia.com/gpu", description="resource name; a default of the pipeline's parameter")
-    count: int = Field(1, ge=0, le=64, description="of each site; 0: none is asked for")
+    count: int = Field(
+        1,
+        ge=0,
+        le=64,
+        description="of each site; a default of the parameter gpus, which is refused above 0 where this is 0",
+    )
 
 
 class Sites(Section):
@@ -90,7 +95,7 @@ class CompileOptions(Section):
     data_claim: Object | None = Field(
         "deerfield-data", description="volume claim of data and parts, at /data; null: federated-training has none"
     )
-    retries: int = Field(3, ge=0, le=100, description="of each task that waits for another service")
+    retries: int = Field(3, ge=0, le=100, description="of each task that asks another service")
     retry_after_s: int = Field(10, ge=0, le=600, description="seconds before the first retry; doubled up to 600")
     timeout_s: int = Field(DAY_S, ge=60, description="seconds of a task, the rounds apart")
     rounds_timeout_s: int = Field(7 * DAY_S, ge=60, description="seconds of the rounds")

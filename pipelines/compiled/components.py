@@ -10,9 +10,15 @@ from kfp.dsl import HTML, Artifact, ClassificationMetrics, Dataset, Input, Metri
 
 
 def partition(
-    compiled_by: str, run: str, destination: str, rules: str, manifest: Output[Dataset], picture: Output[HTML]
+    compiled_by: str,
+    run: str,
+    destination: str,
+    rules: str,
+    manifest: Output[Dataset],
+    picture: Output[HTML],
+    aggregator: str = "",
 ) -> None:
-    """Validates the run of a consortium and the gate's rules, or splits hub-owned data over sites."""
+    """Validates the run of a consortium, its sites and the gate's rules, or splits hub-owned data over sites."""
     from pathlib import Path
 
     from pipelines.gate.rules import rules_of
@@ -21,20 +27,29 @@ def partition(
 
     with step(compiled_by):
         rules_of(rules, "rules")  # a mistake in them is found before anything is spent
-        work(run, destination, Path(manifest.path), Path(picture.path))
+        work(run, destination, aggregator, Path(manifest.path), Path(picture.path))
 
 
 def start(
-    compiled_by: str, run: str, request_id: str, aggregator: str, base: str, names: str, manifest: Input[Dataset]
+    compiled_by: str,
+    run: str,
+    request_id: str,
+    aggregator: str,
+    base: str,
+    names: str,
+    gpus: int,
+    gpus_compiled: int,
+    manifest: Input[Dataset],
 ) -> NamedTuple("Started", [("run_id", str), ("sites", list)]):  # type: ignore[valid-type]  # KFP's own form
     """Starts the run that the sites' pods are told to take part in; answers its name, and what each pod is given."""
     from pathlib import Path
 
     from pipelines.steps.keep import begin
     from pipelines.steps.running import step
-    from pipelines.steps.sites import Cluster, pods
+    from pipelines.steps.sites import Cluster, check_gpus, pods
 
     with step(compiled_by):
+        check_gpus(gpus, gpus_compiled)
         parts, cluster = Path(manifest.path), Cluster(base=base, names=names, data=Path("/data"))
         started = begin(run, request_id, aggregator, parts)
         return started.run, pods(started, run, parts, cluster)

@@ -54,7 +54,7 @@ def federated_training(options: CompileOptions) -> Any:
         claim = data_claim if options.data_claim else None
         graph = Graph(options, Place(aggregator, tracking, image, tls_secret, s3_secret, tracking_secret, claim))
         with dsl.ExitHandler(graph.report(run), name="training"):
-            parted = graph.partition(run, destination, rules)
+            parted = graph.validate(run, destination, rules)
             done = graph.rounds(run, join_timeout_s, parted)
             graph.judge(done, parted, base, test_set, rules)
 
@@ -89,7 +89,7 @@ def simulated_consortium(options: CompileOptions) -> Any:
         graph = Graph(options, Place(aggregator, tracking, image, tls_secret, s3_secret, tracking_secret, data_claim))
         with dsl.ExitHandler(graph.report(run), name="training"):
             parted = graph.partition(run, DATA, rules)
-            begun = graph.start(run, base, site_names, parted)  # the sites' pods are told its name
+            begun = graph.start(run, base, site_names, gpus, parted)  # the sites' pods are told its name
             with dsl.ParallelFor(begun.outputs["sites"], name="sites") as each:
                 own = {"site": each.site, "policy": each.policy, "tls_secret": each.secret, "state_claim": each.claim}
                 where = {"run": begun.outputs["run_id"], "aggregator": aggregator, "data_claim": data_claim}
@@ -119,9 +119,15 @@ class Graph:
         task = self._task(components.partition, run=run, destination=destination, rules=rules)
         return self._sees_data(self._reads_objects(task)).set_caching_options(True)
 
-    def start(self, run: Any, base: Any, names: Any, parted: Any) -> Any:
+    def validate(self, run: Any, destination: Any, rules: Any) -> Any:
+        """The same task where the sites may be hospitals: what they say of themselves is asked for each time."""
+        task = self._asking(components.partition, run=run, destination=destination, rules=rules)
+        return self._sees_data(self._reads_objects(task))
+
+    def start(self, run: Any, base: Any, names: Any, gpus: Any, parted: Any) -> Any:
         """Starts the run before any site's pod."""
-        given = {"run": run, "names": names, "base": base, "manifest": parted.outputs["manifest"]}
+        asked = {"gpus": gpus, "gpus_compiled": self._options.sites.gpu.count}
+        given = {"run": run, "names": names, "base": base, "manifest": parted.outputs["manifest"], **asked}
         return self._sees_data(self._asking(components.start, **given, **self._found_by))
 
     def rounds(self, run: Any, join_timeout_s: Any, parted: Any) -> Any:
@@ -154,12 +160,10 @@ class Graph:
         return {"request_id": dsl.PIPELINE_JOB_ID_PLACEHOLDER}
 
     def _asking(self, function: Any, **given: Any) -> Any:
-        """A task that asks the aggregator, by its operator's certificate."""
+        """A task that asks the aggregator, by its operator's certificate; each may be done again from its beginning."""
         task = self._task(function, aggregator=self._place.aggregator, **given)
         kubernetes.use_secret_as_volume(task, self._place.tls_secret, TLS, optional=True)
-        # what is refused is refused again, and an evaluation takes its time
-        again = function not in (components.evaluate, components.gate)
-        return _retried(task, self._options, self._options.retries) if again else task
+        return _retried(task, self._options, self._options.retries)
 
     def _task(self, function: Any, **given: Any) -> Any:
         made = dsl.component(function, base_image=self._options.image, install_kfp_package=False)

@@ -30,6 +30,7 @@ from pipelines.runs.run_start import described
 from pipelines.steps.running import EXIT_CODE
 
 PIPELINE = "federated-training"
+OPTIONS = compile_options.CompileOptions(retries=0)  # all services are here: what fails once fails again
 LISTEN = "127.0.0.1:0"
 KEPT = {  # by task and artifact: what is copied to the folder under a name that people know
     "partition/manifest": "manifest.json",
@@ -117,8 +118,7 @@ def _asked(file: RunFile, rules: str, where: running.Where, address: str) -> Pat
     """Compiles the pipeline, and writes down what the worker is to do with it."""
     folder = where.folder / "kfp"
     pipeline, request = folder / f"{PIPELINE}.yaml", folder / "request.json"
-    options = compile_options.CompileOptions(retries=0)  # all services are here: what fails once fails again
-    compiling.write(compiling.compiled(PIPELINE, options), pipeline)
+    compiling.write(compiling.compiled(PIPELINE, OPTIONS), pipeline)
     arguments = {
         "run": yaml.safe_dump(file.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
         "test_set": "",  # the partition's

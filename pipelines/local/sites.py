@@ -1,4 +1,7 @@
-"""The sites of a pipeline that runs on this machine: started once their parts are written, looked after, ended."""
+"""The sites of a pipeline that runs on this machine: started once their parts are written, looked after, ended.
+
+Beside them an evaluator scores each phase of the run on the partition's test set, as in `deerfield run`.
+"""
 
 import queue
 import threading
@@ -10,7 +13,7 @@ from typing import IO, Any
 
 import yaml
 
-from deerfield.errors import DeerfieldError, InvalidInput
+from deerfield.errors import DeerfieldError, InvalidInput, Unreachable
 from deerfield.exchange import LIVE
 from deerfield.runfile import RunFile
 from deerfield.wire.backoff import Backoff
@@ -21,6 +24,8 @@ from pipelines.embedded.run_pki import flags as tls_flags
 from pipelines.embedded.running import site_state
 from pipelines.processes.children import Aggregator, Preloader, failure
 from pipelines.steps.sites import policy, read_manifest
+
+EVALUATOR = "evaluator"  # no site is called so
 
 
 @dataclass
@@ -37,6 +42,7 @@ class LocalSites:
     error: DeerfieldError | None = None  # what a site could not use: nothing was trained
     _names: dict[int, str] = field(default_factory=dict)  # by pid, of the sites that are still running
     _started: bool = False
+    _test: str = ""  # where the partition's test set is, until somebody scores on it
 
     def follow(self, lines: IO[bytes], heard: Callable[[str], object]) -> None:
         """Hands each line of the pipeline to `heard` until it ends, and looks after the sites meanwhile.
@@ -59,13 +65,16 @@ class LocalSites:
             self.aggregator.check()
             if not self._started and (found := self.manifest()) is not None:
                 self._start(found)
+            if self._test:
+                self._score()
             self._check()
             with suppress(queue.Empty):
                 return said.get(timeout=TICK_S)
 
     def _start(self, manifest: Path) -> None:
         self._started = True
-        parts = read_manifest(manifest)["sites"]
+        found = read_manifest(manifest)
+        self._test, parts = found["test"]["part"], found["sites"]
         for site in parts:
             place = self.folder / "sites" / site
             place.mkdir(parents=True, exist_ok=True)
@@ -74,6 +83,19 @@ class LocalSites:
             (place / "policy.yaml").write_text(yaml.safe_dump(written, sort_keys=False))
             pid = self.processes.start(self._argv(site, place / "policy.yaml"), self._log(site))
             self._names[pid] = site
+
+    def _score(self) -> None:
+        """Starts the evaluator, once there is a run."""
+        with suppress(Unreachable):  # asked again at the next look
+            for run in self._live()[:1]:
+                source = self.file.embedded.source.model_copy(update={"path": self._test, "rows": None})
+                embedded = self.file.embedded.model_copy(update={"source": source})
+                request = self.folder / "evaluator.json"
+                request.write_text(self.file.model_copy(update={"embedded": embedded}).model_dump_json(indent=2))
+                where = ["--aggregator", self.aggregator.address, "--run", run, "--file", str(request)]
+                argv = ["follow", *where, *tls_flags(self.pki.operator(EVALUATOR))]
+                self._names[self.processes.start(argv, self._log(EVALUATOR))] = EVALUATOR
+                self._test = ""
 
     def _argv(self, site: str, rules: Path) -> list[str]:
         state = site_state(self.file, self.folder, site)
@@ -92,7 +114,8 @@ class LocalSites:
                 self.say(f"{site} cannot take part: {self.error}")
             elif code:
                 self.say(f"{site} ended with code {code}: {failure(code, self._log(site))}")
-                self._leave(site, f"its process ended with code {code}")
+                if site != EVALUATOR:
+                    self._leave(site, f"its process ended with code {code}")
         if self.error is not None:
             self._abort(str(self.error))
 

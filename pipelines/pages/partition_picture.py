@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from pipelines.pages.formats import short
 from pipelines.pages.inline_svg import drawing, inline
-from pipelines.pages.page import document, paragraph
+from pipelines.pages.page import document, paragraph, table
 
 if TYPE_CHECKING:  # it takes a second to import, and only those who draw need it
     from matplotlib.axes import Axes
@@ -29,13 +29,27 @@ def page(manifest: Mapping[str, Any]) -> str:
     if manifest["kind"] == "simulation":
         with drawing("partition"):
             parts.append(inline(figure(manifest), "partition", title, words))
+    else:
+        rows = [(site, _registered(found), _bounds(found)) for site, found in manifest["sites"].items()]
+        parts.append(table(("site", "data", "units"), rows, "ttt"))
     return document(title, parts)
+
+
+def _registered(found: Mapping[str, Any]) -> str:
+    if not found:
+        return "never seen"
+    registered = found.get("registered")
+    return "not said" if registered is None else f"{'' if registered else 'not '}registered"
+
+
+def _bounds(found: Mapping[str, Any]) -> str:
+    return f"at least {found['units_low']}, each {found['unit']}" if "unit" in found else "not said"
 
 
 def told(manifest: Mapping[str, Any]) -> str:
     """What is in the parts, as a sentence."""
     if manifest["kind"] == "consortium":
-        return f"The data stay at the sites ({', '.join(manifest['sites'])}); nothing of them is known here."
+        return f"The data stay at the sites ({', '.join(manifest['sites'])}); of them stands here what they let out."
     examples, test = [site["examples"] for site in manifest["sites"].values()], manifest["test"]
     copies = test.get("copies", 0)
     return (

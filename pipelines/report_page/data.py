@@ -53,7 +53,8 @@ def _table(manifest: Manifest, labels: list[str]) -> str:
     rows = [
         (
             name,
-            *("–" if count is None else str(count) for count in (site.units, site.examples)),
+            f"at least {site.units_low}" if site.units is None and site.units_low else _count(site.units),
+            _count(site.examples),
             *(str(site.labels.get(label, 0)) if site.labels else "–" for label in labels),
             site.sha256[:16],
         )
@@ -62,6 +63,10 @@ def _table(manifest: Manifest, labels: list[str]) -> str:
     rows, more = wording.cut(rows, SITES)
     head = ("site", "units", "examples", *(short(label, LONGEST) for label in labels), "sha256 of its part")
     return table(head, rows, "tnn" + "n" * len(labels) + "h") + (paragraph(more, "soft") if more else "")
+
+
+def _count(count: int | None) -> str:
+    return "–" if count is None else str(count)
 
 
 def _map(manifest: Manifest, labels: list[str]) -> str:

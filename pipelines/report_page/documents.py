@@ -225,6 +225,7 @@ class SitePart(Part):
     """What a manifest says of one site: in a consortium, no more than its policy allows."""
 
     units: int | None = None
+    units_low: int | None = None  # of a consortium's site whose policy lets out its bounds
     examples: int | None = None
     labels: Mapping[str, int] = {}
     sha256: str = ""

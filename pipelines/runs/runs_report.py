@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from deerfield.exchange import LIVE, Event, RunView
+from deerfield.roster import KnownSite, PopulationReport
 from deerfield.strategies import make
 from deerfield.strategy import Declaration
 from pipelines.pages.formats import size
@@ -75,6 +76,49 @@ def shown(view: RunView) -> Iterator[str]:
     }
     yield from (f"{name:<13}{value}" for name, value in rows.items() if value)
     yield from (f"  {site:<11}{state.lower()}" for site, state in sorted(view.sites.items()))
+
+
+def known_json(known: KnownSite) -> dict[str, Any]:
+    """A site that has said Hello, with what it said; what its policy keeps to itself has no key."""
+    return {
+        "site": known.site,
+        "build": known.build,
+        "protocol": known.protocol,
+        "said": _time(known.said_at),
+        **({"heard": _time(known.heard_at)} if known.heard_at else {}),
+        "complete": known.report.complete,
+        "populations": [_population_json(each) for each in known.report.populations],
+    }
+
+
+def _population_json(found: PopulationReport) -> dict[str, Any]:
+    commitment = {"commitment": found.commitment} if found.commitment else {}
+    bounds = {"unit": found.unit, "units_low": found.units_low, "units_high": found.units_high}
+    return {"name": found.name, "registered": found.registered, **commitment, **(bounds if found.unit else {})}
+
+
+def sites_listed(sites: Sequence[KnownSite]) -> Table:
+    """A row for each population that a site reports; one for a site that reports none."""
+    table = Table(box=SIMPLE_HEAD)
+    for name in ("site", "version", "population", "registered data", "units"):
+        table.add_column(name)
+    for name in ("said", "heard"):
+        table.add_column(name, no_wrap=True)
+    for known in sites:
+        heard = _time(known.heard_at)[5:16] if known.heard_at else "-"
+        own = [_cells(each) for each in known.report.populations]
+        if not known.report.complete:
+            own.append(("keeps the others to itself" if own else "keeps all to itself", "", ""))
+        for number, cells in enumerate(own or [("has none", "", "")]):
+            site, build, *times = ("",) * 4 if number else (known.site, known.build, _time(known.said_at)[5:16], heard)
+            table.add_row(*map(escape, (site, build, *cells)), *times)
+    return table
+
+
+def _cells(found: PopulationReport) -> tuple[str, str, str]:
+    data = found.commitment[:12] or ("as a run finds them" if found.on_start else "none")
+    units = f"{found.units_low} to {found.units_high}, each {found.unit}" if found.unit else ""
+    return found.name, data, units
 
 
 def line(event: Event) -> str:

@@ -1,7 +1,7 @@
-"""The first task of a pipeline: splits data that the hub owns over sites, or validates the run file of a consortium.
+"""The first task of a pipeline: splits data that the hub owns over sites, or validates the run of a consortium.
 
-A consortium's data stay where they are and are not asked for: what a site says of them its policy decides, once the run
-asks, by a typed refusal or by what it reports.
+A consortium's data stay where they are. What is known of them is what each site's policy lets it report when it says
+Hello to the aggregator, and this task asks the aggregator for that.
 """
 
 import json
@@ -14,22 +14,27 @@ from deerfield.runfile import RunFile, parse, read_mapping, resolve
 from deerfield.strategies import make
 from pipelines.pages import partition_picture
 from pipelines.processes.site_process import answer, scratch
+from pipelines.steps.roster import roster
 from pipelines.steps.rounds import completed
+from pipelines.steps.running import say
 
 SCHEMA = 1
 
 
-def partition(run: str, destination: str, manifest: Path, picture: Path) -> None:
+def partition(run: str, destination: str, aggregator: str, manifest: Path, picture: Path) -> None:
     """Writes each site's part below `destination`, the manifest, and a page with a picture of sites and labels.
 
-    `run` is a run file's text. Without an `embedded:` section nothing is read, and `destination` plays no part.
-    A second try writes nothing twice.
+    `run` is a run file's text. Without an `embedded:` section no data are read, and `destination` plays no part; with
+    one, `aggregator` does not. A second try writes nothing twice.
 
     Raises:
-        InvalidInput: the run file, the source or the destination cannot be used; one sentence says why.
+        InvalidInput: the run file, the source or the destination cannot be used, or too few of a consortium's sites
+            would take part; one sentence says why.
+        Unreachable: the aggregator did not answer for a minute.
     """
     fields = read_mapping(run, "run", "a run file", "name")
-    found = _split(parse(RunFile, fields, "run"), destination) if "embedded" in fields else _validated(run)
+    file = parse(RunFile, fields, "run") if "embedded" in fields else None
+    found = _validated(run, aggregator) if file is None else _split(file, destination)
     print(partition_picture.told(found), flush=True)
     _write(picture, partition_picture.page(found))
     _write(manifest, json.dumps(found, indent=2, allow_nan=False) + "\n")  # last: others wait for it
@@ -45,17 +50,18 @@ def _split(file: RunFile, destination: str) -> dict[str, Any]:
         return answer("partition", ["--run", str(request), "--destination", destination], folder)
 
 
-def _validated(run: str) -> dict[str, Any]:
-    """What the hub may know of a consortium before it trains: who takes part, and in which labels."""
+def _validated(run: str, aggregator: str) -> dict[str, Any]:
+    """What the hub may know of a consortium before it trains: who takes part, in which labels, and what they report."""
     spec = completed(run, ())
     make(spec)
+    sites = roster(spec, aggregator, say)
     return {
         "schema": SCHEMA,
         "kind": "consortium",
         "source": "",
         "seed": spec.seed,
         "labels": list(spec.labels),
-        "sites": {site: {} for site in spec.federation.sites},
+        "sites": sites,
     }
 
 

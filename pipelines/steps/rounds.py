@@ -167,16 +167,16 @@ def _decided(runs: RunsClient, name: str, timeout_s: float) -> bool:
     if view.state == "PAUSED":
         return False
     came = sorted(site for site, state in view.sites.items() if state != "WAITING")
-    if len(came) < (needed := _needed(view.spec)):
+    if len(came) < (least := needed(view.spec)):
         who = ", ".join(came) or "none"
         runs.abort(
             name,
             f"{TOO_FEW}: {len(came)} of {len(view.sites)} sites joined within {timeout_s:g} s ({who}), a phase needs "
-            f"{needed}; start the others, or write a longer join_timeout_s",
+            f"{least}; start the others, or write a longer join_timeout_s",
         )
     return True
 
 
-def _needed(spec: RunSpec) -> int:
+def needed(spec: RunSpec) -> int:
     """Updates that a phase needs; under unit site it closes with any number."""
     return 1 if spec.privacy.unit == "site" else spec.federation.quorum or len(spec.federation.sites)

@@ -44,6 +44,21 @@ class Cluster:
     data: Path  # the data claim, where it is mounted
 
 
+def check_gpus(asked: int, compiled: int) -> None:
+    """Holds the GPUs that a pipeline's parameter asks for against what it was compiled for.
+
+    Raises:
+        InvalidInput: it was compiled for sites without any, whose pods no parameter can give one.
+    """
+    if asked < 0:
+        raise InvalidInput(f"gpus is {asked}; write how many each site's pod is to have, 0 for none")
+    if asked and not compiled:
+        raise InvalidInput(
+            f"gpus is {asked}, and the pipeline was compiled with sites: gpu: count 0, for pods without any; compile "
+            "it with a count of at least 1, which this parameter then replaces, or leave gpus at 0"
+        )
+
+
 def pods(started: Started, run: str, manifest: Path, cluster: Cluster) -> list[dict[str, str]]:
     """What the pod of each site is given; writes its policy to the data claim, as a hospital would have.
 

@@ -8,6 +8,7 @@ from services.aggregator.bounds import Bounds
 from services.aggregator.desk import Desk
 from services.aggregator.rounds.coordinator import Coordinator
 from services.aggregator.rounds.intake import Intake
+from services.aggregator.rounds.roster import Roster
 from services.aggregator.rounds.runs import Runs
 
 DEFAULTS = Bounds()
@@ -17,12 +18,13 @@ DRAIN_S = 30.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Aggregator:
-    """The parts: `coordinator` and `intake` face the sites, `runs` the operator; `collector` tidies up."""
+    """The parts: `coordinator` and `intake` face the sites, `runs` the operator, `roster` both."""
 
     desk: Desk
     coordinator: Coordinator
     intake: Intake
     runs: Runs
+    roster: Roster
     collector: Collector
     lost_after_s: float
     bounds: Bounds
@@ -38,6 +40,7 @@ def assemble_aggregator(
         coordinator=Coordinator(desk, lost_after_s),
         intake=Intake(desk),
         runs=Runs(desk, bounds),
+        roster=Roster(desk),
         collector=Collector(desk, retention),
         lost_after_s=lost_after_s,
         bounds=bounds,

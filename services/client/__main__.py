@@ -89,7 +89,7 @@ def _add_scoring(commands: Commands) -> None:
     follow.add_argument("--aggregator", required=True)
     follow.add_argument("--run", required=True)
     follow.add_argument("--file", type=Path, required=True)
-    follow.add_argument("--rows", required=True)
+    follow.add_argument("--rows", help="npy file of the rows to score on; default: those that the file's source names")
     _add_tls(follow)
     follow.set_defaults(command=_follow)
 
@@ -149,6 +149,7 @@ def _site(arguments: argparse.Namespace) -> None:
     from deerfield.wire.client import SiteClient
     from services.client import connection, metrics, policy
     from services.client.custody import Custody
+    from services.client.reporting import site_report
     from services.client.site import Site
     from services.telemetry.exposition import exposed
 
@@ -163,7 +164,7 @@ def _site(arguments: argparse.Namespace) -> None:
         link = SiteClient(channel, run=arguments.run, backoff=connection.patience(way))
         figures = metrics.Metrics(custody.left, connection.expires(way.files))
         stack.enter_context(exposed(figures.registry, arguments.metrics))
-        link.hello()
+        link.hello(site_report(rules, arguments.state))
         import torch  # seconds, once it is known that there is somebody to train for
 
         from services.client import workbench

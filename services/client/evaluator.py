@@ -55,9 +55,9 @@ def follow(runs: RunsClient, run: str, score: Score) -> None:
         log.info("evaluated", round=event.detail["round"], phase=event.detail["phase"], **mean)
 
 
-def validation(spec: RunSpec, embedded: Embedded, rows: str) -> Score:
-    """A scorer on the rows of an embedded run that were held out of all training."""
-    source = embedded.source.model_copy(update={"rows": rows})
+def validation(spec: RunSpec, embedded: Embedded, rows: str | None) -> Score:
+    """A scorer on the rows of an embedded run that were held out of all training; without `rows`, on its source."""
+    source = embedded.source if rows is None else embedded.source.model_copy(update={"rows": rows})
     return scorer(spec, embedded.base or spec.model.base, source, device.choose(embedded.device, embedded.precision))
 
 

@@ -43,15 +43,18 @@ def _dataset(source: Source, kind: str | None, invalid: Invalid) -> Any:
     import datasets
 
     datasets.disable_progress_bars()
+    there = source.path
     if kind is None and not hub.reachable():
-        raise InvalidInput(
-            f"{source.path} is no file or folder here, and the model hub cannot be reached; give a local path in "
-            f"`embedded: source: path:`"
-        )
+        if (folder := hub.cached_data(source.path)) is None:
+            raise InvalidInput(
+                f"{source.path} is no file or folder here, and the model hub cannot be reached; give a local path in "
+                f"`embedded: source: path:`, or fill the hub's cache here beforehand (hf download --repo-type dataset)"
+            )
+        there = str(folder)
     with tempfile.TemporaryDirectory(prefix="deerfield-data-") as cache:
         options = {"split": source.split, "cache_dir": cache, "keep_in_memory": True}
         if kind is None:
-            return datasets.load_dataset(source.path, **options)
+            return datasets.load_dataset(there, **options)
         where = {"data_dir": source.path} if kind == "imagefolder" else {"data_files": {source.split: source.path}}
         extra = _texts(source, invalid) if kind == "csv" else {}
         if kind == "csv" and _is_bare(source, extra):

@@ -1,8 +1,9 @@
-"""Whether the model hub can be reached, asked once and quickly: hospitals are often offline on purpose."""
+"""Whether the model hub can be reached, asked once and quickly: many are offline on purpose. What its cache holds."""
 
 import os
 import socket
 from functools import cache
+from pathlib import Path
 from urllib.parse import urlsplit
 
 TIMEOUT_S = 3.0  # the hub's own clients retry for minutes
@@ -21,3 +22,13 @@ def reachable() -> bool:
     except OSError:
         return False
     return True
+
+
+def cached_data(name: str) -> Path | None:
+    """The folder of a data set in the hub's cache on this machine, as `hf download --repo-type dataset` leaves it."""
+    from huggingface_hub import errors, snapshot_download
+
+    try:
+        return Path(snapshot_download(name, repo_type="dataset", local_files_only=True))
+    except (errors.LocalEntryNotFoundError, errors.HFValidationError):
+        return None

@@ -35,6 +35,11 @@ class Population(Section):
     )
     validation: float = Field(0.0, ge=0, lt=1, description="share of the units kept out of training, for metrics: dp")
     unprotected: bool = Field(False, description="whether runs of unit none may use it: epsilon is infinite ever after")
+    reports: Literal["nothing", "registered", "terms"] = Field(
+        "registered",
+        description="what the hub is told before a run asks: nothing; registered: its name, and the salted commitment "
+        "to its data, if they are; terms: its unit, units_low and units_high, too",
+    )
     registration: Literal["required", "on_start"] = Field(
         "required",
         description="required: `deerfield register` comes first, and again when the data change; "

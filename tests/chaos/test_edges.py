@@ -15,7 +15,7 @@ SITES = ("east", "north", "west")
 KINDS = {  # that a run without trouble passes: those that a list of points must have, or it is not the list of all
     "run_started", "phase_open", "task_taken", "phase_collecting", "key_pinned", "head_recorded", "upload_announced",
     "upload_sealed", "task_sealed", "phase_aggregating", "phase_published", "run_finished", "cursor_moved", "uploads",
-    "published",
+    "published", "site_reported",
 }  # fmt: skip
 
 

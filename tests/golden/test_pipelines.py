@@ -16,6 +16,7 @@ from deerfield import __version__
 from deerfield.errors import InvalidInput
 from pipelines.compiled import compile_options, compiling
 from pipelines.compiled.compile_options import CompileOptions, Gpu, Sites, Toleration
+from pipelines.local import run
 from tests import compiled
 from tests.integration.federation import command
 
@@ -26,7 +27,10 @@ TASKS = {
         *("partition", "start", "site", "rounds", "register", "evaluate", "gate", "promote", "report")
     },
 }
-ASKING = {"start", "rounds", "register", "evaluate", "gate", "promote", "report"}  # the aggregator
+ASKING = {  # the aggregator
+    "federated-training": {"partition", "rounds", "register", "evaluate", "gate", "promote", "report"},
+    "simulated-consortium": {"start", "rounds", "register", "evaluate", "gate", "promote", "report"},
+}
 
 
 class Compiled:
@@ -91,9 +95,9 @@ def test_kfp_reads_them_as_pipelines(golden, name):
     assert golden[name].text.count("/apis/") == golden[name].text.count("pip install") == 0
 
 
-def test_nothing_but_the_partition_is_ever_taken_from_an_earlier_run(golden, name):
+def test_nothing_but_the_parts_of_hub_owned_data_is_ever_taken_from_an_earlier_run(golden, name):
     cached = {task for task, each in golden[name].tasks.items() if each.caching_options.enable_cache}
-    assert cached == {"partition"}
+    assert cached == ({"partition"} if name == "simulated-consortium" else set())  # hospitals are asked each time
     assert TASKS[name] <= set(golden[name].tasks)
 
 
@@ -177,7 +181,7 @@ def test_each_task_has_the_secrets_that_it_needs_and_no_others(golden, name):
     for task in TASKS[name] - {"site"}:
         pod = golden[name].pods[task]
         mounted = [(each.mount_path, each.optional) for each in pod.secret_as_volume]
-        assert mounted == ([("/etc/deerfield/tls", True)] if task in ASKING else [])
+        assert mounted == ([("/etc/deerfield/tls", True)] if task in ASKING[name] else [])
         keys = {pair.env_var for each in pod.secret_as_env for pair in each.key_to_env}
         s3, mlflow = (
             {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"},
@@ -189,16 +193,30 @@ def test_each_task_has_the_secrets_that_it_needs_and_no_others(golden, name):
     assert golden[name].defaults()["tls_secret"] == "deerfield-operator-tls"
 
 
-def test_every_task_has_an_end_and_an_unprivileged_user_and_those_that_wait_for_others_are_tried_again(golden, name):
+def test_every_task_has_an_end_and_an_unprivileged_user_and_those_that_ask_others_are_tried_again(golden, name):
     for task, pod in golden[name].pods.items():
         week, day = 7 * 86_400, 86_400
         assert pod.active_deadline_seconds == (week if task in ("rounds", "site") else day)
         security = pod.security_context
         assert (security.run_as_user, security.run_as_group, security.run_as_non_root) == (10001, 10001, True)
     retried = {task for task, each in golden[name].tasks.items() if each.retry_policy.max_retry_count}
-    assert retried == (ASKING - {"evaluate", "gate"} | {"site"}) & TASKS[name]
-    policy = golden[name].tasks["rounds"].retry_policy
-    assert (policy.max_retry_count, policy.backoff_duration.seconds, policy.backoff_factor) == (3, 10, 2.0)
+    assert retried == ASKING[name] | ({"site"} & TASKS[name])
+    for task in ASKING[name]:
+        policy = golden[name].tasks[task].retry_policy
+        assert (policy.max_retry_count, policy.backoff_duration.seconds, policy.backoff_factor) == (3, 10, 2.0)
+        assert policy.backoff_max_duration.seconds == 600
+
+
+def test_run_local_has_the_pipeline_of_a_cluster_but_for_its_retries(golden):
+    here = Compiled(compiled.text(run.PIPELINE, run.OPTIONS))
+    there = Compiled(golden[run.PIPELINE].text)
+    assert {each.retry_policy.max_retry_count for each in here.tasks.values()} == {0}
+    for spec in (here.spec, there.spec):
+        for dag in (spec.root.dag, *(each.dag for each in spec.components.values())):
+            for each in dag.tasks.values():
+                each.ClearField("retry_policy")
+    assert here.spec == there.spec
+    assert here.pods == there.pods
 
 
 def test_images_are_parameters(golden, name):
@@ -240,6 +258,9 @@ def test_without_gpus_and_without_a_claim_none_is_asked_for():
     container = Compiled(compiled.text("simulated-consortium", options)).containers["site"]
     assert not container.resources.HasField("accelerator")
     plain = Compiled(compiled.text("federated-training", options))
+    start = Compiled(compiled.text("simulated-consortium", options)).tasks["start"].inputs.parameters
+    assert start["gpus_compiled"].runtime_value.constant.number_value == 0  # the task refuses a parameter above it
+    assert start["gpus"].component_input_parameter
     assert not any(each.pvc_mount for each in plain.pods.values())
 
 

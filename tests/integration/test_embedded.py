@@ -3,8 +3,10 @@
 import json
 import re
 import socket
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +58,16 @@ def test_a_run_leaves_its_adapter_its_figures_and_a_registered_model(finished):
     assert all(set(phase["sites"]) == set(SITES) and not phase["missing"] for phase in found["rounds"])
     assert len(done.stdout.splitlines()) <= 40
     assert "infinite" in done.stdout
+
+
+def test_each_site_has_told_the_aggregator_what_its_policy_lets_out(finished):
+    folder, _ = finished
+    with closing(sqlite3.connect(folder / "out/aggregator.db")) as database:
+        said = dict(database.execute("SELECT site, report FROM sites"))
+    assert set(said) == set(SITES)
+    for text in said.values():
+        (population,) = json.loads(text)["populations"]
+        assert (population["name"], population["on_start"], population["unit"]) == ("notes", True, None)
 
 
 @pytest.mark.e2e

@@ -15,6 +15,7 @@ from deerfield.wire.client import SiteClient
 from services.client import backbones, models, workbench
 from services.client.custody import Custody
 from services.client.policy import Policy
+from services.client.reporting import site_report
 from services.client.site import Site
 from tests.fakes import Clock
 from tests.integration.aggregator.conftest import open_aggregator, served
@@ -103,7 +104,7 @@ def sent(folder, base, rows, **changes):
                 return bench
 
             link = SiteClient(tapped, run=run)
-            link.hello()
+            link.hello(site_report(rules, folder / "state"))
             Site(name="north", link=link, account=custody.account, build=build, beats=False).serve()
         assert server.runs.get(run).state == "FINISHED"
     aggregator.desk.store.close()

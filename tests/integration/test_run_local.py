@@ -85,4 +85,8 @@ def test_a_run_becomes_champion_from_partition_to_promotion(tmp_path, tracking, 
     assert evaluation["leakage"]["checked"] == sum(part["examples"] for part in manifest["sites"].values())
     assert evaluation["test_set"]["sha256"] == manifest["test"]["sha256"]
     assert all(row["passed"] for row in verdict["rules"])
-    assert "small" in (out / "report.html").read_text()
+    report = (out / "report.html").read_text()
+    assert "small" in report
+    scored = client.get_metric_history(mlflow_run, "evaluation/accuracy")  # of each published phase, by the evaluator
+    assert 0 < len(scored) <= 4
+    assert "No scores of published phases are known" not in report

@@ -28,7 +28,7 @@ REST = {"role": "others"}
 SENTENCE_CHARS = 500
 DENIALS = (NotAuthenticated, NotMember)
 READS = frozenset(  # of an operator
-    {"Hello", "List", "Get", "Watch", "Promotions", "GetChunks", "Check", "ServerReflectionInfo"}
+    {"Hello", "List", "Get", "Watch", "Promotions", "Sites", "GetChunks", "Check", "ServerReflectionInfo"}
 )
 
 log = structlog.get_logger()

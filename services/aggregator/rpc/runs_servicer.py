@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Mapping
 from functools import partial
 
 from deerfield.exchange import Event
-from deerfield.wire import checks, codec, limits, promoting, signed
+from deerfield.wire import checks, codec, limits, promoting, roster, signed
 from deerfield.wire import federation_pb2 as pb
 from deerfield.wire import federation_pb2_grpc as rpc
 from services.aggregator.assembly import Aggregator
@@ -25,6 +25,7 @@ class RunsServicer(rpc.RunsServicer):
         self, aggregator: Aggregator, pulse: Pulse, identify: Identify, promotions: Promotions, attaching: Attaching
     ) -> None:
         self._runs = aggregator.runs
+        self._roster = aggregator.roster
         self._promotions = promotions
         self._attaching = attaching
         self._pulse = pulse
@@ -132,6 +133,13 @@ class RunsServicer(rpc.RunsServicer):
         attached = await asyncio.to_thread(self._attaching.attach, run, name, request.content)
         self._pulse.beat()
         return pb.AttachReply(sha256=attached)
+
+    @refuses
+    async def Sites(self, request: pb.SitesRequest, context: Context) -> pb.SitesReply:
+        """Shows the sites that have said Hello, some at a time."""
+        self._onlooker(context)
+        after = checks.named(request.after, "a site's name") if request.after else ""
+        return pb.SitesReply(sites=[roster.encode_site(each) for each in self._roster.sites(after)])
 
     def _operator(self, context: Context) -> None:
         caller(self._identify, context, "operator")

@@ -4,11 +4,12 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 
 import deerfield
-from deerfield.errors import VersionMismatch
+from deerfield.errors import NotMember, VersionMismatch
 from deerfield.wire import checks, codec, limits, signed
 from deerfield.wire import federation_pb2 as pb
 from deerfield.wire import federation_pb2_grpc as rpc
 from deerfield.wire.channel import TURN_KEY
+from deerfield.wire.roster import build_name, decode_report
 from services.aggregator.assembly import Aggregator
 from services.aggregator.rounds.membership import check_readable
 from services.aggregator.rpc.identity import Context, Identify, caller
@@ -27,6 +28,7 @@ class FederationServicer(rpc.FederationServicer):
         self._coordinator = aggregator.coordinator
         self._intake = aggregator.intake
         self._desk = aggregator.desk
+        self._roster = aggregator.roster
         self._pulse = pulse
         self._identify = identify
         self._traffic = traffic
@@ -34,8 +36,10 @@ class FederationServicer(rpc.FederationServicer):
 
     @refuses
     async def Hello(self, request: pb.HelloRequest, context: Context) -> pb.HelloReply:
-        """Agrees on a protocol version."""
+        """Agrees on a protocol version, and notes what a site says of itself."""
         protocol = _common_protocol(request.protocol_min, request.protocol_max)
+        if site := self._guest(context):
+            self._roster.greeted(site, protocol, build_name(request.build), decode_report(request.report))
         return pb.HelloReply(protocol=protocol, build=deerfield.__version__)
 
     @refuses
@@ -134,6 +138,14 @@ class FederationServicer(rpc.FederationServicer):
             self._intake.received(site)
             self._traffic.received(len(chunk.data))
             yield chunk
+
+    def _guest(self, context: Context) -> str:
+        """The site that says Hello; empty for people, and for whoever says it in plaintext without a name."""
+        try:
+            site = self._identify(context).site
+        except NotMember:
+            return ""
+        return checks.named(site, "a site's name") if site else ""
 
     def _site(self, context: Context) -> str:
         return caller(self._identify, context, "site")

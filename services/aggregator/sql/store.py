@@ -37,6 +37,7 @@ from services.aggregator.sql.records import (
     state_of,
     to_text,
 )
+from services.aggregator.sql.roster import Roster
 from services.aggregator.sql.tables import PHASE, cursors, events, of_phase, phases, runs, tasks
 from services.aggregator.sql.uploads import Uploads
 
@@ -106,6 +107,7 @@ class Edge:
         self.operations = Operations(connection, self.changes)
         self.promoting = Promoting(connection, self.changes)
         self.attachments = Attachments(connection, self.changes)
+        self.roster = Roster(connection, self.changes)
         self.trail = Trail(connection, time.time)
         self.census = Census(connection)
 

@@ -135,6 +135,16 @@ site_keys = Table(
     Column("pinned_at", Float, nullable=False),
 )
 
+sites = Table(
+    "sites",
+    metadata,
+    Column("site", _name(256), primary_key=True),
+    Column("protocol", Whole, nullable=False),
+    Column("build", String(256), nullable=False),
+    Column("report", Text, nullable=False),  # JSON of a `deerfield.roster.SiteReport`
+    Column("said_at", Float, nullable=False),  # the newest Hello
+)
+
 events = Table(
     "events",
     metadata,

@@ -80,6 +80,7 @@ Promote               none   none    none    out     no         no        no   n
 Rollback              none   none    none    out     no         no        no   no       ok
 Promotions            none   none    none    out     no         no        no   ok       ok
 Attach                none   none    none    out     no         no        no   no       ok
+Sites                 none   none    none    out     no         no        no   ok       ok
 Health/Check          none   none    none    out     ok         ok        ok   ok       ok
 Health/Watch          none   none    none    out     ok         ok        ok   ok       ok
 ServerReflectionInfo  none   none    none    out     ok         ok        ok   ok       ok
@@ -244,6 +245,7 @@ REQUESTS: dict[str, Callable[[World, Part, Part], Any]] = {  # (the world, the r
     ),
     "Rollback": lambda world, it, other: pb.RollbackRequest(model="back", expected_champion="2", reason="it is worse"),
     "Promotions": lambda world, it, other: pb.PromotionsRequest(model="promoted"),
+    "Sites": lambda world, it, other: pb.SitesRequest(),
     "Attach": lambda world, it, other: pb.AttachRequest(run=it.run, name="report.html", content=b"a report"),
     "Health/Check": lambda world, it, other: health_pb2.HealthCheckRequest(),
     "Health/Watch": lambda world, it, other: health_pb2.HealthCheckRequest(),

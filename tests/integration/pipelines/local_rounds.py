@@ -1,47 +1,49 @@
-"""The rounds step as one task: by itself (`step`), or under kfp.local with retries (`kfp`): HOW RUN.json AGGREGATOR."""
+"""The pipeline's own tasks up to the rounds, as one process: HOW RUN.json AGGREGATOR.
+
+`step` calls the rounds' component with the manifest beside RUN.json; `kfp` runs the graph's partition and rounds under
+kfp.local, with the retries of the compiled pipeline but a shorter pause before them.
+"""
 
 import sys
 import warnings
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import SimpleNamespace
+
+from deerfield import __version__
+from pipelines.compiled import components
+from pipelines.compiled.compile_options import CompileOptions
 
 REQUEST = "job-1"
+JOIN_S = 300
+OPTIONS = CompileOptions(retry_after_s=1, data_claim=None)
 
 
-def rounds(compiled_by: str, run: str, request_id: str, aggregator: str) -> str:
-    """As the pipeline's own, but for what is kept with the run: that needs MLflow."""
-    from pipelines.steps.rounds import rounds as work
-    from pipelines.steps.running import say, step
-
-    with step(compiled_by):
-        return work(run, request_id, aggregator, say, (), 300).run
-
-
-def in_kfp(run: str, aggregator: str) -> str:
-    """What kfp.local makes of it, with a retry after a second."""
+def in_kfp(run: Path, aggregator: str) -> str:
+    """What kfp.local makes of the graph's own tasks."""
     from kfp import dsl, local
 
-    from deerfield import __version__
+    from pipelines.compiled.graphs import Graph, Place
 
-    @dsl.pipeline(name="rounds-alone")
+    secrets = ("tls", "s3", "mlflow")  # which kfp.local ignores, as it does images
+
+    @dsl.pipeline(name="up-to-the-rounds")
     def pipeline(run: str, aggregator: str) -> str:
-        made = dsl.component(rounds, base_image="python:3.11", install_kfp_package=False)
-        given = {"run": run, "aggregator": aggregator, "request_id": dsl.PIPELINE_JOB_ID_PLACEHOLDER}
-        return made(compiled_by=__version__, **given).set_retry(3, "1s").set_caching_options(False).output
+        graph = Graph(OPTIONS, Place(aggregator, "", OPTIONS.image, *secrets, None))
+        return graph.rounds(run, JOIN_S, graph.validate(run, "", "")).output
 
     with TemporaryDirectory() as folder:
         local.init(local.SubprocessRunner(use_venv=False), pipeline_root=folder)
-        return pipeline(run=run, aggregator=aggregator).output
+        return pipeline(run=run.read_text(), aggregator=aggregator).output
 
 
-def by_itself(run: str, aggregator: str) -> str:
-    from deerfield import __version__
-
-    return rounds(__version__, run, REQUEST, aggregator)
+def by_itself(run: Path, aggregator: str) -> str:
+    manifest = SimpleNamespace(path=str(run.with_name("manifest.json")))  # an artifact, as KFP hands it over
+    return components.rounds(__version__, run.read_text(), REQUEST, aggregator, JOIN_S, manifest)
 
 
 if __name__ == "__main__":
     how, path, aggregator = sys.argv[1:]
     warnings.simplefilter("ignore")
-    answer = {"step": by_itself, "kfp": in_kfp}[how](Path(path).read_text(), aggregator)
+    answer = {"step": by_itself, "kfp": in_kfp}[how](Path(path), aggregator)
     print(f"answer: {answer}", flush=True)

@@ -167,7 +167,7 @@ def test_a_first_version_has_no_champion_beside_it_and_a_partition_brings_its_te
     """The partition step left out of it what the sites train on too."""
     folder, uri = hub
     text = yaml.safe_dump(load(folder / "run.yaml").model_dump(mode="json"))
-    partition(text, str(tmp_path / "parts"), tmp_path / "manifest.json", tmp_path / "page.html")
+    partition(text, str(tmp_path / "parts"), "", tmp_path / "manifest.json", tmp_path / "page.html")
     manifest = json.loads((tmp_path / "manifest.json").read_text())
     client = mlflow_server.client(uri)
     client.delete_registered_model_alias(NAME, "champion")

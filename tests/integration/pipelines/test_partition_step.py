@@ -36,7 +36,7 @@ CONSORTIUM: dict[str, Any] = {
 }
 STEP = "import sys; from pathlib import Path; from pipelines.steps.partition import partition; \
 from pipelines.steps.running import step; from deerfield import __version__\n\
-with step(__version__): partition(Path(sys.argv[1]).read_text(), sys.argv[2], Path(sys.argv[3]), Path(sys.argv[4]))"
+with step(__version__): partition(Path(sys.argv[1]).read_text(), sys.argv[2], '', Path(sys.argv[3]), Path(sys.argv[4]))"
 
 
 @pytest.fixture(scope="module")
@@ -166,17 +166,9 @@ def test_the_parts_of_a_hundred_sites_make_a_page(tmp_path):
     document = yaml.safe_load(path.read_text())
     document["embedded"] = {**changes, "base": "model"}
     path.write_text(yaml.safe_dump(document))
-    partition(text(path), str(tmp_path / "parts"), tmp_path / "manifest.json", tmp_path / "page.html")
+    partition(text(path), str(tmp_path / "parts"), "", tmp_path / "manifest.json", tmp_path / "page.html")
     assert len(manifest(tmp_path)["sites"]) == 60
     assert "site-60" in (tmp_path / "page.html").read_text()
-
-
-def test_a_consortium_is_validated_and_nothing_is_read(tmp_path):
-    done = run(yaml.safe_dump(CONSORTIUM), "", tmp_path)
-    assert done.returncode == 0, done.stderr
-    about = {"schema": 1, "kind": "consortium", "source": "", "seed": 0, "labels": ["a", "b"]}
-    assert manifest(tmp_path) == {**about, "sites": {"east": {}, "west": {}}}
-    assert "stay at the sites" in (tmp_path / "page.html").read_text()
 
 
 @pytest.mark.parametrize(

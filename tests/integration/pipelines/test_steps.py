@@ -8,15 +8,26 @@ import pytest
 import yaml
 
 from deerfield import __version__
-from deerfield.errors import InvalidInput, NotRegistered, RunAborted, RunFailed, TooFewSites, UnknownRun, Unreachable
+from deerfield.errors import (
+    InvalidInput,
+    NotRegistered,
+    RunAborted,
+    RunFailed,
+    TooFewSites,
+    TooLarge,
+    UnknownRun,
+    Unreachable,
+)
 from deerfield.exchange import run_id
+from deerfield.wire import limits
 from deerfield.wire.backoff import Backoff
 from pipelines.compiled import components
+from pipelines.steps.keep import begin
 from pipelines.steps.reach import runs_at, way
 from pipelines.steps.register import register
 from pipelines.steps.rounds import completed, rounds, start
 from pipelines.steps.running import step
-from pipelines.steps.sites import Cluster, members, pods
+from pipelines.steps.sites import Cluster, check_gpus, members, pods
 from services.aggregator.rounds.recorder import Registered
 from services.client import policy
 from tests.fakes import TeachingSite, adapter, run_spec
@@ -236,6 +247,38 @@ def test_a_run_that_nobody_would_register_is_aborted_at_once(server, address, tm
     (view,) = server.runs.list()
     assert view.state == "ABORTED"
     assert view.reason.startswith("its manifest could not be kept: ")
+
+
+@pytest.mark.parametrize("tracking", [Tracked()])
+def test_a_begun_run_keeps_its_manifest_once_and_one_that_cannot_be_kept_ends_it(server, address, tracking, tmp_path):
+    manifest = tmp_path / "manifest.json"
+    manifest.write_text(json.dumps({"schema": 1, "kind": "consortium", "sites": {site: {} for site in SITES}}))
+    begun = begin(text(), "job-1", address, manifest)
+    assert begun.sites == SITES
+    assert begin(text(), "job-1", address, manifest) == begun  # KFP's retry
+    told = [event.kind for event in server.runs.past(begun.run)]
+    assert (told.count("run_started"), told.count("attached")) == (1, 1)
+    wait_for(lambda: [file.run for file in tracking.files] == [begun.run])
+    manifest.write_text(manifest.read_text() + " " * limits.ATTACHMENT_BYTES)
+    with pytest.raises(TooLarge, match="bytes in a file"):
+        begin(text(), "job-2", address, manifest)
+    states = {view.run: view.state for view in server.runs.list()}
+    assert states == {begun.run: "RUNNING", run_id("lung notes", "job-2"): "ABORTED"}
+
+
+def test_gpus_that_the_pipeline_was_not_compiled_for_are_refused_before_the_run_starts(server, address, capsys):
+    asked = {"names": "site-", "base": "/models/tiny", "manifest": given("manifest.json")}
+    where = {"compiled_by": __version__, "aggregator": address, "run": text(*SITES), "request_id": "job-1"}
+    for gpus, compiled, says in (
+        (2, 0, "gpus is 2, and the pipeline was compiled with sites: gpu: count 0"),
+        (-1, 1, "gpus is -1"),
+    ):
+        with pytest.raises(SystemExit, match="2"):
+            components.start(gpus=gpus, gpus_compiled=compiled, **where, **asked)
+        assert says in capsys.readouterr().err
+    assert server.runs.list() == ()
+    for gpus, compiled in ((0, 0), (0, 1), (8, 1)):
+        check_gpus(gpus, compiled)
 
 
 @pytest.mark.parametrize("tracking", [Registry("MLflow is away")])

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from deerfield.attestation import verify, verify_head
 from deerfield.errors import DeerfieldError
 from deerfield.manifest import check
-from deerfield.wire import checks, codec, signed
+from deerfield.wire import checks, codec, roster, signed
 from deerfield.wire import federation_pb2 as pb
 from tests.fakes import ADAPTER, run_spec
 from tests.messages import faulty, messages
-from tests.unit.wire.values import ANNOUNCEMENT, EVENT, HEAD, KEY, MANIFEST, OFFER, STATUS, VIEW
+from tests.unit.wire.values import ANNOUNCEMENT, EVENT, HEAD, KEY, KNOWN, MANIFEST, OFFER, STATUS, VIEW
 
 GOOD = {  # what decodes, and a message that it takes
     codec.decode_manifest: codec.encode_manifest(MANIFEST),
@@ -26,6 +26,7 @@ GOOD = {  # what decodes, and a message that it takes
     codec.decode_event: codec.encode_event(EVENT),
     codec.decode_published: pb.GetRequest(run="run-1", published=pb.PhaseNumber(round=1, phase=1)),
     codec.decode_view: codec.encode_view(VIEW),
+    roster.decode_site: roster.encode_site(KNOWN),  # and so `decode_report`
     signed.decode_attestation: codec.encode_announcement(KEY, ANNOUNCEMENT).attestation,
     signed.decode_head: pb.CommitReply(head=signed.encode_head(HEAD)),
     signed.decode_restoration: pb.NextTaskReply(

@@ -5,6 +5,7 @@ from math import inf
 from deerfield.attestation import countersign, sign
 from deerfield.exchange import Announcement, Event, Key, Offer, RunView, UploadStatus
 from deerfield.manifest import describe
+from deerfield.roster import KnownSite, PopulationReport, SiteReport
 from deerfield.types import Attestation, Spend
 from tests.attesting import key_of
 from tests.fakes import adapter, run_spec
@@ -46,6 +47,10 @@ VIEW = RunView(
     personal={"north": MANIFEST},
 )
 EVENT = Event(number=3, run="run-1", kind="lost", detail={"site": "north", "silent_s": 61.5}, time=12.5)
+POPULATION = PopulationReport(name="notes", commitment="ab" * 32, unit="patient", units_low=200, units_high=400)
+KNOWN = KnownSite(
+    site="north", protocol=4, build="0.1.0", report=SiteReport(populations=(POPULATION,)), said_at=1.5, heard_at=2.5
+)
 
 
 def over_the_wire(message):

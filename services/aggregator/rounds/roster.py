@@ -1,0 +1,28 @@
+"""Who has ever called, and what they said of themselves when they said Hello."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from deerfield.roster import KnownSite, SiteReport
+from deerfield.wire import limits
+from services.aggregator.desk import Desk
+
+
+class Roster:
+    """The sites of the federation, whatever runs there are."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+
+    def greeted(self, site: str, protocol: int, build: str, report: SiteReport) -> None:
+        """Keeps what a site said, until it says something else."""
+        now = self._desk.clock()
+        self._desk.presence.saw(site, now)
+        with self._desk.store.edge() as edge:
+            edge.roster.put(KnownSite(site=site, protocol=protocol, build=build, report=report, said_at=now))
+
+    def sites(self, after: str) -> Sequence[KnownSite]:
+        """The next `limits.SITES_PER_CALL` sites by name behind `after`."""
+        with self._desk.store.edge() as edge:
+            found = edge.roster.after(after, limits.SITES_PER_CALL)
+        return [replace(each, heard_at=self._desk.presence.last_seen(each.site, 0.0)) for each in found]

@@ -1,0 +1,41 @@
+import pytest
+
+from deerfield.errors import BadRequest, TooLarge
+from deerfield.roster import NOTHING
+from deerfield.wire import federation_pb2 as pb
+from deerfield.wire import limits
+from deerfield.wire.roster import build_name, decode_report, decode_site, encode_report, encode_site
+from tests.fuzz_messages import REPORT
+from tests.unit.wire.values import KNOWN, over_the_wire
+
+
+def test_what_a_site_says_survives_the_wire():
+    assert decode_report(over_the_wire(encode_report(REPORT))) == REPORT
+    assert decode_report(pb.HelloRequest().report) == NOTHING
+    assert decode_site(over_the_wire(encode_site(KNOWN))) == KNOWN
+    assert build_name("x\0" + "y" * 1000) == "x\N{REPLACEMENT CHARACTER}" + "y" * (limits.NAME_CHARS - 2)
+
+
+def populations(*changes):
+    return pb.SiteReport(populations=[pb.PopulationReport(**{"name": "p", **each}) for each in changes])
+
+
+@pytest.mark.parametrize(
+    ("message", "error"),
+    [
+        (populations(*[{}] * (limits.POPULATIONS + 1)), TooLarge),
+        (populations({}, {}), BadRequest),
+        (populations({"name": ""}), BadRequest),
+        (populations({"name": "x" * (limits.NAME_CHARS + 1)}), BadRequest),
+        (populations({"name": "a\0b"}), BadRequest),
+        (populations({"data_commitment": b"short"}), BadRequest),
+        (populations({"unit": "village"}), BadRequest),
+        (populations({"unit": "patient"}), BadRequest),
+        (populations({"unit": "patient", "units_low": 2, "units_high": 1}), BadRequest),
+        (populations({"unit": "patient", "units_low": 2, "units_high": 2**53 + 1}), BadRequest),
+        (populations({"units_high": 7}), BadRequest),
+    ],
+)
+def test_what_no_site_can_say_is_refused(message, error):
+    with pytest.raises(error):
+        decode_report(message)
