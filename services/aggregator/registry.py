@@ -101,7 +101,8 @@ def _log_version(client: Any, mlflow_run: str, release: Release) -> str:
 def _opened(client: Any, mlflow_run: str) -> str:
     """A new model of MLflow's in the run's own experiment, which says where its models are: not the default one's."""
     run = client.get_run(mlflow_run)
-    return str(client.create_logged_model(run.info.experiment_id, "adapter", mlflow_run, params=run.data.params).model_id)
+    opened = client.create_logged_model(run.info.experiment_id, "adapter", mlflow_run, params=run.data.params)
+    return str(opened.model_id)
 
 
 class _Unexecuted:
