@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -60,6 +61,13 @@ def image(engine: podman.Engine, tmp_path_factory: pytest.TempPathFactory) -> st
     return IMAGE
 
 
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """The user's; what pytest makes is for root alone."""
+    with tempfile.TemporaryDirectory(prefix="deerfield-containers-") as name:
+        yield Path(name)
+
+
 def given(folder: Path, **changes: Any) -> Path:
     """A run without noise, and so the same whenever it runs, in a folder of the user's."""
     path = run_file(folder, **{"privacy": {"unit": "none"}, **changes})
@@ -104,33 +112,33 @@ def told(out: Path) -> dict[str, Any]:
     }
 
 
-def test_containers_give_what_processes_give(engine, image, tmp_path):
-    path, began = given(tmp_path), time.time()
+def test_containers_give_what_processes_give(engine, image, folder):
+    path, began = given(folder), time.time()
     done = ran(engine, path, "docker", "--runner", "docker", "--image", image)
     assert done.returncode == 0, done.stdout + done.stderr
     assert [line for line in done.stdout.splitlines() if line.isalpha()] == TASKS
-    assert engine.ended(tmp_path / "docker", began) == ["0"] * len(TASKS)
+    assert engine.ended(folder / "docker", began) == ["0"] * len(TASKS)
 
-    found = told(tmp_path / "docker")
+    found = told(folder / "docker")
     assert found["champion"][::2] == ("1", "passed")
-    written = [*tmp_path.glob("docker/kfp/federated-training-*/*/*"), *tmp_path.glob("docker/parts/*")]
+    written = [*folder.glob("docker/kfp/federated-training-*/*/*"), *folder.glob("docker/parts/*")]
     assert {each.stat().st_uid for each in written} == {USER}
     done = ran(engine, path, "subprocess")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert told(tmp_path / "subprocess") == found
+    assert told(folder / "subprocess") == found
 
 
-def test_what_a_container_refuses_is_one_sentence_and_exit_code_2(engine, image, tmp_path):
+def test_what_a_container_refuses_is_one_sentence_and_exit_code_2(engine, image, folder):
     """Though the container is gone when the command says it."""
-    done = ran(engine, given(tmp_path, labels=[*tiny.LABELS, "gout"]), "out", "--runner", "docker")
+    done = ran(engine, given(folder, labels=[*tiny.LABELS, "gout"]), "out", "--runner", "docker")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
     assert done.stderr.startswith("error: partition: labels: 'gout' occurs in none of the 180 rows")
-    assert (tmp_path / "out/report.html").exists()
+    assert (folder / "out/report.html").exists()
 
 
-def test_a_command_that_is_killed_leaves_no_container(engine, image, tmp_path):
-    here = environment() | engine.environment | {"HOME": str(tmp_path)}
-    asked = argv(given(tmp_path), "out", "--runner", "docker")
+def test_a_command_that_is_killed_leaves_no_container(engine, image, folder):
+    here = environment() | engine.environment | {"HOME": str(folder)}
+    asked = argv(given(folder), "out", "--runner", "docker")
     with subprocess.Popen(asked, env=here, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         assert any("phase published" in line for line in process.stdout)
         assert engine.left()
