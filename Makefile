@@ -1,15 +1,18 @@
 # Each target sets up what it needs in .venv; CI runs these same commands.
 PYTHON ?= python3.11
 BIN := .venv/bin
+VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' deerfield/__init__.py)
+BASE ?= docker.io/library/python:3.11-slim
 PROTO := protos/deerfield/wire/federation.proto
 .DEFAULT_GOAL := help
-.PHONY: help quickstart browser test check e2e stores chaos format proto benchmarks
+.PHONY: help quickstart browser podman images test check e2e stores chaos format proto benchmarks
 
 help:
 	@echo "make quickstart   three hospitals train together on this machine, about a minute after installation"
 	@echo "make test         unit, contract, integration and golden tests (10 minutes on 2 cores at most)"
 	@echo "make check        format, lint, types, imports, protocol and documentation drift"
 	@echo "make e2e          the tests on real data and whole federations; says what it cannot run here"
+	@echo "make images       the image of the pipelines' tasks, by podman; on another BASE=, with more IMAGE_FLAGS="
 	@echo "make stores       the aggregator's tests over every combination of database and blob store"
 	@echo "make chaos        kills aggregator and sites at every point, cuts links and stores off; prints a table (an hour at most)"
 	@echo "make benchmarks   prints the tables of docs/benchmarks.md (hours)"
@@ -33,6 +36,20 @@ browser:
 			> /dev/null 2>&1 || echo "chromium could not be installed; tests that need a browser are skipped"; \
 	fi; exit 0
 
+# For the tests that run containers: Debian's podman, with what it takes to make an image where no registry can be reached.
+podman:
+	@for each in podman runc mmdebstrap; do command -v $$each > /dev/null || missing="$$missing $$each"; done; \
+	if [ -n "$$missing" ] && [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then \
+		echo "installing$$missing, for the tests that run containers"; \
+		{ timeout 120 apt-get update -qq && timeout 300 apt-get install -y -qq --no-install-recommends podman runc \
+			netavark aardvark-dns catatonit mmdebstrap iptables nftables; } \
+			> /dev/null 2>&1 || echo "podman could not be installed; tests that run containers are skipped"; \
+	fi; exit 0
+
+images:
+	podman build --file pipelines/Dockerfile --tag deerfield-pipelines:$(VERSION) --build-arg BASE=$(BASE) \
+		--build-arg VERSION=$(VERSION) $(IMAGE_FLAGS) .
+
 test: .venv/.installed browser
 	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder -m "not e2e" \
 		tests/unit tests/contract tests/integration tests/golden tests/chaos/test_short.py
@@ -49,7 +66,7 @@ check: .venv/.installed
 	$(BIN)/buf lint protos
 	$(BIN)/python -m pytest -q tests/golden/test_drift.py
 
-e2e: .venv/.installed
+e2e: .venv/.installed podman
 	$(BIN)/python -m pytest tests/e2e
 	$(BIN)/python -m pytest -m e2e tests/integration
 

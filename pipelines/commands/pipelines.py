@@ -1,7 +1,7 @@
 """`deerfield pipelines`: compiles the pipelines of docs/pipelines.md, and tells a KFP server of them."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -52,16 +52,28 @@ def run_local(
     tracking: Annotated[
         str | None, typer.Option(help="MLflow URI; default a file in --out.", envvar="MLFLOW_TRACKING_URI")
     ] = None,
+    runner: Annotated[
+        Literal["subprocess", "docker"],
+        typer.Option(help="A process for each task; or a container, of Docker or of Podman behind DOCKER_HOST."),
+    ] = "subprocess",
+    image: Annotated[
+        str | None, typer.Option(help="With --runner docker: of the containers; default: that of make images.")
+    ] = None,
 ) -> None:
     """Runs federated-training on this machine, from partition to promotion. Exit code 3 if the gate refuses."""
+    from deerfield.errors import InvalidInput
     from deerfield.runfile import load
+    from pipelines.compiled.compile_options import CompileOptions
     from pipelines.embedded import running
     from pipelines.local import run
 
+    if image is not None and runner != "docker":
+        raise InvalidInput("--image is for --runner docker: a process has the packages of this one")
+    of = image or CompileOptions().image if runner == "docker" else ""
     loaded = load(file)
     folder = (out or running.default_folder(loaded.name)).resolve()
     typer.echo(f"{loaded.name}, everything goes to {folder}")
-    request = run.Request(file=loaded, source=file, rules=rules, folder=folder, tracking=tracking or "")
+    request = run.Request(file=loaded, source=file, rules=rules, folder=folder, tracking=tracking or "", image=of)
     try:
         outcome = run.execute(request, typer.echo)
     except KeyboardInterrupt:

@@ -1,14 +1,14 @@
 """`federated-training` on one machine: the pipeline that KFP would run, compiled, under kfp.local, with real services.
 
-The aggregator and the sites are processes of this command; MLflow is a file, or the server that is named. Nothing of it
-is left running, however it ends.
+The aggregator and the sites are processes of this command, and the tasks too, or containers; MLflow is a file, or the
+server that is named. Nothing of it is left running, however it ends.
 """
 
 import json
 import os
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ from pipelines.compiled import compile_options, compiling
 from pipelines.embedded import running
 from pipelines.embedded.run_pki import RunPki, run_pki
 from pipelines.gate.rules import load_rules
+from pipelines.local import containers
+from pipelines.local.containers import SQLITE
 from pipelines.local.log import Told
 from pipelines.local.sites import LocalSites
 from pipelines.processes.children import aggregator, preloader, worker
@@ -51,6 +53,7 @@ class Request:
     rules: Path | None  # of the gate; None: its defaults
     folder: Path
     tracking: str  # MLflow URI; empty: a file in the folder
+    image: str  # of a container for each task; empty: a process for each
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,13 +70,14 @@ def execute(request: Request, say: Callable[[str], object]) -> Outcome:
 
     Raises:
         InvalidInput: the run file, its data, its model or the rules cannot be used.
-        Unreachable: the MLflow server does not answer.
+        Unreachable: the MLflow server or the container engine does not answer.
         RunFailed: a task failed otherwise; the message is its own.
     """
     make(request.file.spec)  # refuses a bad strategy or unit before anything starts
-    rules, tracking = _rules(request.rules), request.tracking or f"sqlite:///{request.folder / 'mlflow.db'}"
-    if not (on_file := tracking.startswith("sqlite:")):
+    rules, tracking = _rules(request.rules), _tracking(request)
+    if not (on_file := tracking.startswith(SQLITE)):
         open_registry(tracking).models()  # before anything is trained that nobody could keep
+    image = containers.image_id(request.image) if request.image else ""
     running.claim(request.folder)
     say("describing the base model")
     file = _complete(request)
@@ -86,7 +90,7 @@ def execute(request: Request, say: Callable[[str], object]) -> Outcome:
         preloader(request.folder) as processes,
         aggregator(running.served(file, where, pki), logs / "aggregator.log") as server,
     ):
-        asked = _asked(file, rules, where, server.address)
+        asked = _asked(file, rules, where, server.address, image)
         sites = LocalSites(
             file, request.folder, server, processes, pki, lambda: _made(request.folder, "partition/manifest"), say
         )
@@ -107,6 +111,13 @@ def _rules(path: Path | None) -> str:
     return "" if path is None else yaml.safe_dump(load_rules(path).model_dump(mode="json", exclude_none=True))
 
 
+def _tracking(request: Request) -> str:
+    """MLflow's URI, the same wherever it is read: a file is named by its whole path."""
+    if request.tracking and not request.tracking.startswith(SQLITE):
+        return request.tracking
+    return f"{SQLITE}{Path(request.tracking.removeprefix(SQLITE) or request.folder / 'mlflow.db').resolve()}"
+
+
 def _complete(request: Request) -> RunFile:
     """The run file as a pipeline is given it: with what its base model says."""
     file = request.file
@@ -114,7 +125,7 @@ def _complete(request: Request) -> RunFile:
     return parse(RunFile, {**spec.model_dump(), "embedded": file.embedded.model_dump()}, str(request.source))
 
 
-def _asked(file: RunFile, rules: str, where: running.Where, address: str) -> Path:
+def _asked(file: RunFile, rules: str, where: running.Where, address: str, image: str) -> Path:
     """Compiles the pipeline, and writes down what the worker is to do with it."""
     folder = where.folder / "kfp"
     pipeline, request = folder / f"{PIPELINE}.yaml", folder / "request.json"
@@ -128,7 +139,8 @@ def _asked(file: RunFile, rules: str, where: running.Where, address: str) -> Pat
         "rules": rules,
         "destination": str(where.folder / "parts"),
     }
-    document = {"pipeline": str(pipeline), "folder": str(folder), "arguments": arguments}
+    seen = asdict(containers.shown(image, file, where.folder, where.tracking)) if image else None
+    document = {"pipeline": str(pipeline), "folder": str(folder), "arguments": arguments, "containers": seen}
     request.write_text(json.dumps(document, indent=1))
     return request
 

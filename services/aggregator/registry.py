@@ -81,12 +81,12 @@ def _log_version(client: Any, mlflow_run: str, release: Release) -> str:
             # opened it, and the example is held against the signature without the model, which needs torch
             info = mlflow.models.Model.log(
                 artifact_path=None,
+                model_id=_opened(client, mlflow_run),
                 flavor=_Unexecuted,
                 flavor_name="pyfunc.ModelFromCode",
                 validate_serving_input=False,
                 run_id=mlflow_run,
                 step=release.step,
-                name="adapter",
                 python_model=str(MODEL_CODE),
                 artifacts={"adapter": str(adapter)},
                 model_config={"base": spec.model.base},
@@ -96,6 +96,13 @@ def _log_version(client: Any, mlflow_run: str, release: Release) -> str:
             )
     with redirect_stderr(StringIO()):  # it prints what it did, in no form of a log, and turns that on again by itself
         return str(mlflow.register_model(info.model_uri, spec.name, tags=dict(release.tags)).version)
+
+
+def _opened(client: Any, mlflow_run: str) -> str:
+    """A new model of MLflow's in the run's own experiment, which says where its models are: not the default one's."""
+    run = client.get_run(mlflow_run)
+    opened = client.create_logged_model(run.info.experiment_id, "adapter", mlflow_run, params=run.data.params)
+    return str(opened.model_id)
 
 
 class _Unexecuted:

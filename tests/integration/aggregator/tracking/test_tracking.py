@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from contextlib import contextmanager
+from pathlib import Path
 from time import monotonic
 
 import numpy as np
@@ -87,6 +88,10 @@ def test_a_run_leaves_parameters_metrics_phases_and_one_version(aggregator, tmp_
     assert tracked.data.metrics["privacy/epsilon_total/north"] > 0
     assert tracked.data.metrics["privacy/epsilon/south"] == spent[-1][1]
     assert len(client.list_artifacts(version.run_id, "phases")) == 4
+    model = client.get_logged_model(version.source.removeprefix("models:/"))
+    assert (model.name, model.experiment_id, model.status) == ("adapter", tracked.info.experiment_id, "READY")
+    assert Path(model.artifact_location).is_relative_to(tmp_path / "artifacts")
+    assert model.params["privacy.epsilon"] == "3.0"
 
 
 def test_telling_everything_twice_changes_nothing(aggregator, tmp_path, clock):
