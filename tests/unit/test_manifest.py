@@ -6,7 +6,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from deerfield.errors import BadRequest, DigestMismatch, NotFinite, TooLarge, UnknownTensor, WrongDtype, WrongShape
+from deerfield.errors import (
+    BadRequest,
+    DigestMismatch,
+    NormTooLarge,
+    NotFinite,
+    TooLarge,
+    UnknownTensor,
+    WrongDtype,
+    WrongShape,
+)
 from deerfield.manifest import CHUNK_BYTES, CHUNK_BYTES_MIN, Manifest, Stored, assemble, check, describe, pieces, verify
 from deerfield.tensors import digest, shapes
 
@@ -102,6 +111,15 @@ def test_a_value_that_is_not_finite_is_refused(value):
     manifest = describe(bad)
     with pytest.raises(NotFinite, match="a holds"):
         verify(manifest, stored(bad, manifest))
+
+
+def test_the_largest_values_that_are_finite_are_taken_unless_the_norm_has_a_limit():
+    large = {"a": np.full(4, np.finfo(np.float32).max)}
+    manifest = describe(large)
+    verify(manifest, stored(large, manifest))
+    verify(manifest, stored(large, manifest), 1e39)
+    with pytest.raises(NormTooLarge, match="above 1e"):
+        verify(manifest, stored(large, manifest), 1e38)
 
 
 def test_chunks_that_hold_something_else_are_refused():
