@@ -21,7 +21,7 @@ from math import inf, isfinite
 import numpy as np
 
 from deerfield.randomness import KEY_BYTES, KeyedRandomness, Randomness, grid
-from deerfield.tensors import Array, Shapes, Tensors, digest, norm
+from deerfield.tensors import Array, Shapes, Tensors, digest, norm, plus_weighted
 from deerfield.types import Spend, Task, Update
 
 FEDERATION = "federation"  # whose update the mean is
@@ -78,10 +78,9 @@ def privatised(task: Task, schema: Shapes, updates: Sequence[Update], mechanism:
     factors = [_factor(norm(update.delta), spend.clip) for update in ordered]
 
     def mean(name: str) -> Array:
-        total = deviation * mechanism.noise.normal(int(np.prod(schema[name]))).reshape(schema[name])
-        for factor, update in zip(factors, ordered, strict=True):
-            if factor:
-                total += np.multiply(update.delta[name], factor, dtype=np.float64)
+        noise = deviation * mechanism.noise.normal(int(np.prod(schema[name]))).reshape(schema[name])
+        terms = ((factor, update.delta[name]) for factor, update in zip(factors, ordered, strict=True) if factor)
+        total = plus_weighted(noise, terms)
         return (np.round(total / step) * (step / sites)).astype(np.float32)
 
     delta = {name: mean(name) for name in sorted(schema)}

@@ -6,7 +6,7 @@ A LoRA layer owns two entries, ``<path>.lora_A.weight`` of shape (r, d_in) and `
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -17,6 +17,8 @@ Wide: TypeAlias = NDArray[np.float64]
 Tensors: TypeAlias = Mapping[str, Array]
 Factors: TypeAlias = Literal["", "A", "B", "AB"]  # the LoRA factors an exchange trains; "" trains the head alone
 Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
+
+BLOCK = 1 << 15  # entries that are added at once: their float64 stays in a processor's cache
 
 MARK = {"A": ".lora_A.", "B": ".lora_B."}
 
@@ -55,6 +57,22 @@ def subtract(x: Tensors, y: Tensors) -> Tensors:
 def norm(tensors: Tensors) -> float:
     """Joint Frobenius norm of all entries, summed in float64."""
     return float(np.sqrt(sum(float(np.sum(np.square(v, dtype=np.float64))) for v in tensors.values())))
+
+
+def plus_weighted(start: Wide, terms: Iterable[tuple[float, Array]]) -> Wide:
+    """`start` and the sum of weight x array, in float64 and in the order of the terms.
+
+    Adds block by block: beside the sum there is one array at a time, as it is, and a block. The bits are those of
+    `total = total + weight * array`.
+    """
+    total = np.array(start, np.float64, order="C")
+    sums, product = total.reshape(-1), np.empty(min(BLOCK, total.size))
+    for weight, array in terms:
+        entries = array.reshape(-1)
+        for first in range(0, sums.size, BLOCK):
+            block = entries[first : first + BLOCK]
+            sums[first : first + BLOCK] += np.multiply(block, weight, out=product[: block.size], dtype=np.float64)
+    return total
 
 
 def shapes(tensors: Tensors) -> Shapes:

@@ -14,7 +14,7 @@ from deerfield.errors import RoundClosed, StaleBase
 from deerfield.robust import combine_of, robustly_moved
 from deerfield.runspec import RunSpec
 from deerfield.strategy import Declaration, Strategy, Trainer
-from deerfield.tensors import Shapes, Tensors, Wide, digest, shapes, subtract, trained
+from deerfield.tensors import Shapes, Tensors, Wide, digest, plus_weighted, shapes, subtract, trained
 from deerfield.types import State, Task, Update
 
 
@@ -98,10 +98,8 @@ def moved(start: Tensors, updates: Sequence[Update], shares: Sequence[float]) ->
     """
 
     def mean(name: str) -> Wide:
-        total = np.zeros(start[name].shape)
-        for share, update in zip(shares, updates, strict=True):
-            total += np.multiply(update.delta[name], share, dtype=np.float64)
-        return total
+        terms = ((share, update.delta[name]) for share, update in zip(shares, updates, strict=True))
+        return plus_weighted(np.zeros(start[name].shape), terms)
 
     names = set(updates[0].delta)
     return {name: (v + mean(name)).astype(np.float32) if name in names else v for name, v in start.items()}

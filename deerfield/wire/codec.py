@@ -88,8 +88,9 @@ def encode_chunk(sha: str, data: bytes) -> pb.Chunk:
 
 def decode_chunk(message: pb.Chunk) -> tuple[str, bytes]:
     """A chunk's name and bytes; whether they belong together is for the store to check."""
-    at_most(len(message.data), CHUNK_BYTES, "bytes in a chunk")
-    return sha256_name(message.sha256), message.data
+    data = message.data  # once: each access copies
+    at_most(len(data), CHUNK_BYTES, "bytes in a chunk")
+    return sha256_name(message.sha256), data
 
 
 def encode_key(key: Key) -> pb.TaskKey:

@@ -1,3 +1,4 @@
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -6,7 +7,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from deerfield.errors import BadRequest, DigestMismatch, NotFinite, TooLarge, UnknownTensor, WrongDtype, WrongShape
+from deerfield.errors import (
+    BadRequest,
+    DigestMismatch,
+    NormTooLarge,
+    NotFinite,
+    TooLarge,
+    UnknownTensor,
+    WrongDtype,
+    WrongShape,
+)
 from deerfield.manifest import CHUNK_BYTES, CHUNK_BYTES_MIN, Manifest, Stored, assemble, check, describe, pieces, verify
 from deerfield.tensors import digest, shapes
 
@@ -71,6 +81,20 @@ def test_stored_tensors_are_read_one_at_a_time_and_only_when_asked():
     assert len(asked) == 1
 
 
+def test_a_tensor_of_many_chunks_lies_in_memory_once():
+    tensors = {"w": np.arange(16 * CHUNK_BYTES // 4, dtype=np.float32)}
+    manifest = describe(tensors)
+    read = stored(tensors, manifest)
+    lazy = Stored(manifest, lambda sha: bytes(bytearray(read(sha))))  # a copy, as from a disk
+    tracemalloc.start()
+    found = lazy["w"]
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    np.testing.assert_array_equal(found, tensors["w"])
+    assert not found.flags.writeable
+    assert most < tensors["w"].nbytes * 1.5
+
+
 def test_a_manifest_that_fits_its_schema_passes():
     check(describe(SMALL), {"a": (1,), "b": (2, 3)})
     check(describe({}), {})
@@ -104,6 +128,15 @@ def test_a_value_that_is_not_finite_is_refused(value):
         verify(manifest, stored(bad, manifest))
 
 
+def test_the_largest_values_that_are_finite_are_taken_unless_the_norm_has_a_limit():
+    large = {"a": np.full(4, np.finfo(np.float32).max)}
+    manifest = describe(large)
+    verify(manifest, stored(large, manifest))
+    verify(manifest, stored(large, manifest), 1e39)
+    with pytest.raises(NormTooLarge, match="above 1e"):
+        verify(manifest, stored(large, manifest), 1e38)
+
+
 def test_chunks_that_hold_something_else_are_refused():
     other = {**SMALL, "a": np.float32([2.5])}
     lying = replace(describe(other), digest=describe(SMALL).digest)
@@ -112,6 +145,12 @@ def test_chunks_that_hold_something_else_are_refused():
     short = with_tensor(describe(SMALL), shape=(2,))
     with pytest.raises(DigestMismatch, match="its shape needs 8"):
         verify(short, stored(SMALL, describe(SMALL)))
+    for size in (CHUNK_BYTES // 4 + 1, CHUNK_BYTES):  # of two chunks that hold half of the one
+        other = with_tensor(describe(LARGE), shape=(size,))
+        with pytest.raises(
+            DigestMismatch, match=f"its chunks hold {2 * CHUNK_BYTES} bytes, its shape needs {4 * size}"
+        ):
+            verify(other, stored(LARGE, describe(LARGE)))
 
 
 def test_only_chunks_that_are_not_held_are_counted():

@@ -194,8 +194,7 @@ class Coordinator:
         phase = edge.newest_phase(run)
         if phase.state == "AGGREGATING":
             return None if phase.key in self._closing else self._close(edge, run, phase)
-        self._mark_lost(edge, phase)
-        tasks, late = edge.tasks(phase.key), self._is_late(run, phase)
+        tasks, late = self._mark_lost(edge, phase), self._is_late(run, phase)
         open_tasks = [task for task in tasks if task.state not in ANSWERED and not late]
         coming = [task for task in open_tasks if not task.away]
         lost = [task for task in open_tasks if task.away == "LOST"]  # may come back
@@ -219,13 +218,16 @@ class Coordinator:
         now = self._desk.clock()
         return now - self._desk.presence.watched(phase.key, now).moved_at >= run.spec.federation.deadline_s
 
-    def _mark_lost(self, edge: Edge, phase: PhaseRow) -> None:
-        now = self._desk.clock()
+    def _mark_lost(self, edge: Edge, phase: PhaseRow) -> Sequence[TaskRow]:
+        """Marks who has been silent for too long; answers the tasks as they are then."""
+        now, tasks, lost = self._desk.clock(), edge.tasks(phase.key), False
         since = self._desk.presence.watched(phase.key, now).since
-        for task in edge.tasks(phase.key):
+        for task in tasks:
             silent_s = now - self._desk.presence.last_seen(task.site, since)
             if task.joined and not task.away and silent_s > self._lost_after_s:
                 self._lose(edge, phase, task.site, silent_s)
+                lost = True
+        return edge.tasks(phase.key) if lost else tasks
 
     def _lose(self, edge: Edge, phase: PhaseRow, site: str, silent_s: float) -> None:
         edge.set_away(phase.key, site, "LOST", f"silent for {silent_s:.0f} s")

@@ -71,8 +71,8 @@ class Closing:
         return State(
             round=self.before.round,
             phase=self.before.phase,
-            shared=assemble(self.before.shared, self.published.get),
-            personal={site: assemble(own, self.published.get) for site, own in self.before.personal.items()},
+            shared=assemble(self.before.shared, self.published.read),  # whose digest covers every chunk
+            personal={site: assemble(own, self.published.read) for site, own in self.before.personal.items()},
         )
 
     def _update(self, row: UploadRow) -> Update:
@@ -103,7 +103,7 @@ class Closing:
         is_mean = self.spec.privacy.unit != "site" and self.spec.federation.robust == "none"
         if len(starts) != 1 or state.personal or not is_mean:
             return None
-        start = assemble(starts.pop(), self.published.get)
+        start = assemble(starts.pop(), self.published.read)
         shares = self.spec.shares([update.site for update in updates])
         return deviation(start, [update.delta for update in updates], shares, state.shared)
 

@@ -2,18 +2,19 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
+from typing import TypeAlias
 
-from deerfield.wire import federation_pb2 as pb
+Chunks: TypeAlias = Sequence[tuple[str, bytes]]  # the name of each, and its bytes
 
 BATCH = 2  # chunks that wait to be stored, beside as many that are being stored: 4 MiB for each upload
 
 
-async def store(chunks: AsyncIterator[pb.Chunk], keep: Callable[[Sequence[pb.Chunk]], None]) -> int:
+async def store(chunks: AsyncIterator[tuple[str, bytes]], keep: Callable[[Chunks], None]) -> int:
     """Hands every chunk to `keep` on a thread, several at a time where they come faster; answers how many there were.
 
     A chunk never waits for one that has not come, and those that have come are kept also where the stream breaks.
     """
-    batch: list[pb.Chunk] = []
+    batch: list[tuple[str, bytes]] = []
     storing: asyncio.Task[None] | None = None
     count = 0
     try:

@@ -1,7 +1,8 @@
 """What a site may say, over gRPC: each method decodes, calls and encodes. No decision is taken here."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
+from functools import partial
 
 import deerfield
 from deerfield.errors import NotMember, VersionMismatch
@@ -68,14 +69,10 @@ class FederationServicer(rpc.FederationServicer):
     async def PutChunks(self, request: AsyncIterator[pb.Chunk], context: Context) -> pb.PutChunksReply:
         """Takes chunks of what the site has announced."""
         site = self._site(context)
-        expected = self._intake.expected(site)
-
-        def keep(chunks: Sequence[pb.Chunk]) -> None:
-            self._intake.put_all(expected, [codec.decode_chunk(chunk) for chunk in chunks])
-
+        keep = partial(self._intake.put_all, self._intake.expected(site))
         async with self._traffic.upload(site):
             await context.send_initial_metadata(((TURN_KEY, "now"),))  # what came before, gRPC would have to hold
-            stored = await store(self._noted(site, paced(request, self._traffic.idle_s)), keep)
+            stored = await store(paced(self._taken(site, request), self._traffic.idle_s), keep)
         return pb.PutChunksReply(stored=stored)
 
     @refuses
@@ -133,11 +130,12 @@ class FederationServicer(rpc.FederationServicer):
         self._pulse.beat()
         return pb.LeaveReply()
 
-    async def _noted(self, site: str, chunks: AsyncIterator[pb.Chunk]) -> AsyncIterator[pb.Chunk]:
-        async for chunk in chunks:
+    async def _taken(self, site: str, messages: AsyncIterator[pb.Chunk]) -> AsyncIterator[tuple[str, bytes]]:
+        async for message in messages:
+            sha, data = codec.decode_chunk(message)
             self._intake.received(site)
-            self._traffic.received(len(chunk.data))
-            yield chunk
+            self._traffic.received(len(data))
+            yield sha, data
 
     def _guest(self, context: Context) -> str:
         """The site that says Hello; empty for people, and for whoever says it in plaintext without a name."""

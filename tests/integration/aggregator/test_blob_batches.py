@@ -9,6 +9,7 @@ import pytest
 from deerfield.errors import ChunksMissing, DigestMismatch
 from services.aggregator.blobstore.blobs import MemoryBlobs
 from services.aggregator.blobstore.folder_blobs import FolderBlobs
+from tests import syncs
 
 LIMITED = """
 import resource, sys
@@ -46,6 +47,18 @@ def test_a_wrong_one_is_refused(blobs):
     with pytest.raises(DigestMismatch):
         blobs.put_all([good, ("0" * 64, b"other")])
     assert not blobs.has("0" * 64)
+
+
+def test_folders_are_on_the_disk_before_contents_and_all_contents_before_the_first_name(tmp_path, monkeypatch):
+    blobs, some = FolderBlobs(tmp_path / "blobs"), dict(named(b"one", b"two"))
+    found = syncs.recorded(monkeypatch)
+    blobs.put_all(list(some.items()))
+    folders, contents, names = found[:1], found[1:3], found[3:]
+    for sync in contents:  # both are there to be read before one of them has its name
+        assert sync.files[sync.path.name] == some[sync.path.name.partition(".")[0]]
+        assert sync.path.suffix == ".part"
+    assert {(sync.path.name, *sync.files.items()) for sync in names} == {(sha[:2], (sha, some[sha])) for sha in some}
+    assert [(sync.path, sync.folders) for sync in folders] == [(tmp_path / "blobs", {sha[:2] for sha in some})]
 
 
 def test_what_was_put_is_found_by_the_next_process(tmp_path):

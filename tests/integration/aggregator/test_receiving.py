@@ -6,10 +6,9 @@ import threading
 import pytest
 
 from deerfield.errors import DigestMismatch
-from deerfield.wire import federation_pb2 as pb
 from services.aggregator.rpc.receiving import BATCH, store
 
-CHUNKS = [pb.Chunk(data=bytes([number])) for number in range(20)]
+CHUNKS = [(f"{number:064x}", bytes([number])) for number in range(20)]
 
 
 class Shelf:

@@ -6,7 +6,6 @@ from contextlib import AsyncExitStack, suppress
 import pytest
 
 from deerfield.errors import TooBusy
-from deerfield.wire import federation_pb2 as pb
 from services.aggregator.bounds import Bounds
 from services.aggregator.rpc.admission import Admission
 from services.aggregator.rpc.pace import paced
@@ -153,7 +152,7 @@ def test_a_newer_poll_answers_the_older_one_with_nothing():
 
 
 def chunk(number, size=1 << 20):
-    return pb.Chunk(sha256=bytes([number]) * 32, data=bytes(size))
+    return f"{number:064x}", bytes(size)
 
 
 def count_until_too_slow(chunks):
@@ -203,6 +202,6 @@ def test_whole_chunks_may_take_their_time_for_ever():
                 await asyncio.sleep(110)
                 yield chunk(number)
 
-        return [len(each.data) async for each in paced(slow(), 120.0)]
+        return [len(data) async for _, data in paced(slow(), 120.0)]
 
     assert virtual_time.run(main()) == [1 << 20] * 20
