@@ -12,9 +12,9 @@ from annotated_types import Ge, Gt, Le, Lt
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from deerfield.gate import Rules
 from deerfield.runfile import RunFile
 from pipelines.compiled.compile_options import CompileOptions
-from pipelines.gate import Rules
 from services.client.policy import Policy
 
 HEAD = """# The run file
@@ -142,7 +142,7 @@ one; the aggregator's history has both.
 
 Unknown keys are refused. `examples/gate.yaml` is one to begin with. A pipeline that is given no rules judges by the
 defaults below, with a minimum of 0. What follows is generated from the models that
-validate the file (`pipelines/gate/rules.py`), and a test holds it against them.
+validate the file (`deerfield/gate/rules.py`), and a test holds it against them.
 """
 
 COMPILE_HEAD = """# Compile options

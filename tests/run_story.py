@@ -2,9 +2,11 @@
 
 from typing import Any
 
+from deerfield.documents.evaluation import Evaluation
+from deerfield.documents.partition_manifest import Manifest
+from deerfield.documents.verdict import Verdict
 from deerfield.exchange import Event
 from deerfield.runspec import Federation, Privacy, RunSpec
-from pipelines.report_page.documents import Evaluation, Manifest, Verdict
 from pipelines.report_page.found import Found, of
 from pipelines.runs.result import Result
 from tests.fakes import run_spec

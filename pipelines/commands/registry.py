@@ -8,8 +8,8 @@ import typer
 from pipelines.commands.operator_options import Address, AsJson, Ca, Certificate, Key
 
 if TYPE_CHECKING:
+    from deerfield.gate import Verdict
     from deerfield.promotion import Promotion
-    from pipelines.gate import Verdict
     from pipelines.registry.reader import RegistryReader
 
 REFUSED = 3  # exit code: a rule is not kept
@@ -35,7 +35,7 @@ def promote(
     as_json: AsJson = False,
 ) -> None:
     """Makes a version the champion if it keeps every rule, else ends with exit code 3. Either verdict is kept."""
-    from pipelines.gate import judge, load_rules
+    from deerfield.gate import judge, load_rules
     from pipelines.registry.collecting import Request, collect
     from pipelines.registry.reader import open_registry
     from pipelines.runs.operator_link import runs_of, target

@@ -10,6 +10,8 @@ from typing import IO, Any
 
 import yaml
 
+from deerfield.documents.partition_manifest import Manifest
+from deerfield.documents.reading import read
 from deerfield.errors import DeerfieldError, InvalidInput
 from deerfield.exchange import LIVE
 from deerfield.runfile import RunFile
@@ -20,7 +22,7 @@ from pipelines.embedded.run_pki import RunPki, channel
 from pipelines.embedded.run_pki import flags as tls_flags
 from pipelines.embedded.running import site_state
 from pipelines.processes.children import Aggregator, Preloader, failure
-from pipelines.steps.sites import policy, read_manifest
+from pipelines.steps.sites import policy
 
 
 @dataclass
@@ -65,7 +67,7 @@ class LocalSites:
 
     def _start(self, manifest: Path) -> None:
         self._started = True
-        parts = read_manifest(manifest)["sites"]
+        parts = read(Manifest, manifest).sites
         for site in parts:
             place = self.folder / "sites" / site
             place.mkdir(parents=True, exist_ok=True)

@@ -3,8 +3,8 @@
 import json
 from pathlib import Path
 
-from pipelines.gate import Verdict, judge
-from pipelines.gate.rules import rules_of
+from deerfield.gate import Verdict, judge
+from deerfield.gate.rules import rules_of
 from pipelines.registry.collecting import Request, collect
 from pipelines.registry.reader import open_registry
 from pipelines.steps.reach import runs_at

@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from deerfield import durable
+from deerfield.documents.partition_manifest import consortium
 from deerfield.errors import InvalidInput
 from deerfield.runfile import RunFile, parse, read_mapping, resolve
 from deerfield.strategies import make
 from pipelines.pages import partition_picture
 from pipelines.processes.site_process import answer, scratch
 from pipelines.steps.rounds import completed
-
-SCHEMA = 1
 
 
 def partition(run: str, destination: str, manifest: Path, picture: Path) -> None:
@@ -49,14 +48,7 @@ def _validated(run: str) -> dict[str, Any]:
     """What the hub may know of a consortium before it trains: who takes part, and in which labels."""
     spec = completed(run, ())
     make(spec)
-    return {
-        "schema": SCHEMA,
-        "kind": "consortium",
-        "source": "",
-        "seed": spec.seed,
-        "labels": list(spec.labels),
-        "sites": {site: {} for site in spec.federation.sites},
-    }
+    return consortium(spec.federation.sites, spec.labels, spec.seed)
 
 
 def _write(path: Path, text: str) -> None:

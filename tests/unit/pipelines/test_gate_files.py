@@ -7,9 +7,9 @@ from math import isnan
 import pytest
 
 from deerfield.errors import InvalidInput
-from pipelines.gate import Figure, load_rules
+from deerfield.gate import Figure, load_rules
+from deerfield.gate.rules import rules_of
 from pipelines.gate.reading import read_evaluation, read_manifest
-from pipelines.gate.rules import rules_of
 
 RULES = "minimum: 0.7\n"
 

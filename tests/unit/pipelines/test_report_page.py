@@ -5,6 +5,9 @@ from dataclasses import replace
 
 import pytest
 
+from deerfield.documents.evaluation import Evaluation
+from deerfield.documents.partition_manifest import Manifest
+from deerfield.documents.verdict import Verdict
 from deerfield.errors import InvalidInput
 from deerfield.runspec import Privacy
 from deerfield.strategies import STRATEGIES, make
@@ -12,7 +15,6 @@ from deerfield.wire import limits
 from pipelines.pages.formats import short
 from pipelines.report_page import Found, render
 from pipelines.report_page.data import data
-from pipelines.report_page.documents import Evaluation, Manifest, Verdict
 from pipelines.report_page.found import read
 from pipelines.report_page.plots import alike
 from pipelines.report_page.privacy import remaining

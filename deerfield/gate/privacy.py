@@ -3,9 +3,9 @@
 from collections.abc import Callable, Iterator, Mapping
 from math import inf, isfinite, nan
 
-from pipelines.gate.evidence import Evidence, Spent
-from pipelines.gate.rules import Limits, Rules
-from pipelines.gate.verdict import Row, row, told
+from deerfield.gate.evidence import Evidence, Spent
+from deerfield.gate.rules import Limits, Rules
+from deerfield.gate.verdict import Row, row, told
 
 ROUNDING = 1e-5  # relative: the registry's tags have six digits
 NAMED = 5  # sites that a sentence names; the rest are counted

@@ -37,6 +37,22 @@ class WorstSite(Section):
     )
 
 
+class TestSet(Section):
+    """On what a version must have been evaluated."""
+
+    minimum: int = Field(
+        100,
+        ge=1,
+        description="fewest examples: of few, the intervals of a metric near 1 are too narrow",
+    )
+    sha256: str | None = Field(
+        None,
+        pattern="^[0-9a-f]{64}$",
+        description="of the one test set that counts; default: the part that the manifest of hub-owned data keeps "
+        "apart, and in a consortium any",
+    )
+
+
 class Limits(Section):
     """What the population of one site may have spent."""
 
@@ -93,6 +109,7 @@ class Rules(Section):
         "worse by the margin passes once in 40 times",
     )
     regression: Regression = Field(Regression(), description="against the champion, where there is one")
+    test_set: TestSet = Field(TestSet(), description="on what the version must have been evaluated")
     worst_site: WorstSite = Field(WorstSite(), description="where the metric is lowest; not judged by default")
     calibration: float | None = Field(
         None, ge=0, le=1, description="largest expected calibration error (ECE); default: not judged"
