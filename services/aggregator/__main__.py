@@ -113,6 +113,7 @@ def build(settings: Settings, reached: OnDurable = ignore) -> Aggregator:
         make=make,
         clock=clock,
         key=keyfile.load(settings.key),
+        rules=settings.rules,
         reached=reached,
     )
     built = assemble_aggregator(desk, settings.lost_after_s, settings.retention, settings.bounds)

@@ -1,5 +1,8 @@
 """Brings the mirror of a run's ledgers into MLflow: one object for each published phase, never another in its place."""
 
+import json
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -35,6 +38,17 @@ def phase_mirror(desk: Desk, row: RunRow, place: tuple[int, int]) -> Mirror:
         sealed=(),
     )
     return mirror.signed(desk.key, plain, [each.announcement.attestation for each in sealed])
+
+
+def run_mirror(desk: Desk, row: RunRow) -> list[Mapping[str, Any]]:
+    """The parsed objects of the phases that a run has published, in their order, from our own rows."""
+    declares = desk.make(row.spec).declares
+    places = [(round_, phase) for round_ in range(declares.rounds) for phase in range(len(declares.phases))]
+    found = []
+    for place in places:
+        with suppress(LookupError):
+            found.append(json.loads(mirror.encode(phase_mirror(desk, row, place))))
+    return found
 
 
 def keep(client: Any, mlflow_run: str, path: str, content: bytes) -> None:
