@@ -1,5 +1,6 @@
 """manifest.json: whose the training data of a run are, and the hashes of what the hub owns. docs/partition.md."""
 
+import json
 from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
 
@@ -27,8 +28,7 @@ class HeldOut(SitePart):
     """The test set that was held out of hub-owned data."""
 
     copies: Whole = 0  # held-out examples that are in no part, because their like is trained on
-    rows: str | None = None  # npy file of its row numbers, where `part` is the whole data set
-    split: str | None = None  # of that data set
+    rows: str = ""  # npy file of its row numbers beside the manifest, where there is no `part`
 
 
 class Manifest(Document):
@@ -52,6 +52,11 @@ class Manifest(Document):
             return {}
         parts = {site: each.sha256 for site, each in self.sites.items()}
         return {**parts, TEST: self.test.sha256 if self.test is not None else ""}
+
+
+def text(found: Mapping[str, object]) -> str:
+    """A manifest as it is written: the same for the same, for it is known by its hash."""
+    return json.dumps(found, indent=2, allow_nan=False) + "\n"
 
 
 def consortium(sites: tuple[str, ...], labels: tuple[str, ...], seed: int) -> dict[str, object]:

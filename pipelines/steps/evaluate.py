@@ -35,7 +35,7 @@ def evaluate(
             training data.
         Unreachable: MLflow does not answer.
     """
-    tested = _tested(test_set, None if manifest is None else read(Manifest, manifest))
+    tested = _tested(test_set, None if manifest is None else _located(manifest))
     registry = open_registry(tracking)
     candidate = registry.version(model, version)
     champion = registry.champion(model)
@@ -51,6 +51,13 @@ def evaluate(
     out.write_text(json.dumps(judged, separators=(",", ":"), allow_nan=False) + "\n")
 
 
+def _located(path: Path) -> Manifest:
+    """The manifest, with what it names beside itself found there."""
+    found = read(Manifest, path)
+    beside = path.parent / found.example_sha256
+    return found.model_copy(update={"example_sha256": str(beside)}) if beside.is_file() else found
+
+
 def _tested(test_set: str, manifest: Manifest | None) -> TestSet:
     """The test set that was named, or the manifest's, and where the training data's fingerprints are."""
     training = (manifest.example_sha256 if manifest else "") or None
@@ -62,9 +69,11 @@ def _tested(test_set: str, manifest: Manifest | None) -> TestSet:
             "no test set is given, and the partition has none: name a file or folder of examples that belong to the hub"
         )
     if not part.part:
-        raise InvalidInput("the manifest's test set: it does not say where it is (test: part); run the partition again")
-    beside = {name: value for name, value in {"rows": part.rows, "split": part.split}.items() if value is not None}
-    source = parse(Source, {**manifest.columns, **beside, "path": part.part}, "the manifest's test set")
+        raise InvalidInput(
+            "the manifest does not say where its test set is (test: part): name the test set, by its path, columns and "
+            f"rows{f' ({part.rows} beside the manifest)' if part.rows else ''}"
+        )
+    source = parse(Source, {**manifest.columns, "path": part.part}, "the manifest's test set")
     return TestSet(source=source, sha256=part.sha256, training=training)
 
 

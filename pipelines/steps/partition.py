@@ -4,12 +4,11 @@ A consortium's data stay where they are and are not asked for: what a site says 
 asks, by a typed refusal or by what it reports.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
 from deerfield import durable
-from deerfield.documents.partition_manifest import consortium
+from deerfield.documents.partition_manifest import consortium, text
 from deerfield.errors import InvalidInput
 from deerfield.runfile import RunFile, parse, read_mapping, resolve
 from deerfield.strategies import make
@@ -31,7 +30,7 @@ def partition(run: str, destination: str, manifest: Path, picture: Path) -> None
     found = _split(parse(RunFile, fields, "run"), destination) if "embedded" in fields else _validated(run)
     print(partition_picture.told(found), flush=True)
     _write(picture, partition_picture.page(found))
-    _write(manifest, json.dumps(found, indent=2, allow_nan=False) + "\n")  # last: others wait for it
+    _write(manifest, text(found))  # last: others wait for it
 
 
 def _split(file: RunFile, destination: str) -> dict[str, Any]:
