@@ -166,7 +166,7 @@ def manifest(sites: tuple[str, ...] = SITES) -> dict[str, Any]:
             "units": 60 + index,
             "examples": sum(counts[index % 4]),
             "labels": dict(zip(LABELS, counts[index % 4], strict=True)),
-            "sha256": f"{index:02d}" * 32,
+            "sha256": f"{index:04d}" * 16,
             "part": f"s3://parts/{site}.csv",
         }
         for index, site in enumerate(sites)
