@@ -100,6 +100,7 @@ class Proven:
     runs: tuple[str, ...]  # that they are of
     digest: str  # of what the last phase published
     findings: tuple[str, ...]
+    notes: tuple[str, ...] = ()  # what is as it should be, and nobody should overlook
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

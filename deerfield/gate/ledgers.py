@@ -39,6 +39,7 @@ def proven(
         runs=tuple(sorted({mirror.key.run for mirror in mirrors})),
         digest=mirrors[-1].digest if mirrors else "",
         findings=proof.findings,
+        notes=proof.notes,
     )
     return found, spent
 

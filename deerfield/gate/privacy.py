@@ -97,7 +97,8 @@ def _proof(evidence: Evidence) -> Row:
         found = _some(list(proof.findings), 2) or "it does not say why"
         said = f"the ledgers' mirror does not verify: {found}"
         return row("proof", False, proof.phases, None, said)
-    said = f"every attestation and countersigned head of {proof.phases} phases verifies"
+    noted = f" ({_some(list(proof.notes), 2)})" if proof.notes else ""
+    said = f"every attestation and countersigned head of {proof.phases} phases verifies{noted}"
     return row("proof", True, proof.phases, None, said)
 
 

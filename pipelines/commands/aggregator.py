@@ -11,8 +11,8 @@ from deerfield.errors import InvalidInput
 from pipelines.commands.operator_options import Address, AsJson, Ca, Certificate, Key
 
 app = typer.Typer(
-    help="Backs an aggregator up, restores it, and pins a site's new key. `python -m services.aggregator` "
-    "starts one; docs/operations.md shows how.",
+    help="Backs an aggregator up, restores it, prints its public key, and pins a site's new one. `python -m "
+    "services.aggregator` starts one; docs/operations.md shows how.",
     no_args_is_help=True,
 )
 
@@ -57,6 +57,19 @@ def restore(
     files = ["--tls-certificate", str(tls_certificate), "--tls-key", str(tls_key), "--tls-ca", str(tls_ca)]
     done = maintenance.run("restore", [str(archive), "--blobs", blobs, *files], database)
     typer.echo(json.dumps(done, indent=2) if as_json else "\n".join(maintenance.told_restore(done)))
+
+
+@app.command()
+def key(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The aggregator's --key, on its own machine.")],
+) -> None:
+    """Prints the public key that the aggregator signs with, for the gate's rules and for proofs."""
+    from deerfield import keyfile
+    from deerfield.attestation import public_key
+
+    if not file.is_file():
+        raise InvalidInput(f"there is no signing key {file}; the aggregator makes it at its first start")
+    typer.echo(public_key(keyfile.load(file)))
 
 
 @app.command()

@@ -10,9 +10,10 @@ from typing import Any
 from deerfield import mirror
 from deerfield.errors import Malfunction
 from deerfield.exchange import Key
-from deerfield.mirror import Mirror, Taker
+from deerfield.mirror import Mirror, Repinned, Taker
 from services.aggregator.desk import Desk
 from services.aggregator.sql.records import RunRow
+from services.aggregator.sql.store import Edge
 
 
 def phase_mirror(desk: Desk, row: RunRow, place: tuple[int, int]) -> Mirror:
@@ -27,6 +28,7 @@ def phase_mirror(desk: Desk, row: RunRow, place: tuple[int, int]) -> Mirror:
             raise LookupError(f"round {place[0]}, phase {place[1]} of run {row.run} has published nothing")
         state, sealed, took = edge.published(key), edge.uploads.sealed(key), edge.took(key)
         restores = edge.operations.restores(row.run, until=key.incarnation)
+        repinned = _repinned(edge, row.run, place)
     if state is None:
         raise LookupError(f"{key} is said to be published and has no state")
     plain = Mirror(
@@ -36,8 +38,21 @@ def phase_mirror(desk: Desk, row: RunRow, place: tuple[int, int]) -> Mirror:
         restores=restores,
         took=tuple(Taker(site=site, epochs=epochs) for site, epochs in took),
         sealed=(),
+        repinned=repinned,
     )
     return mirror.signed(desk.key, plain, [each.announcement.attestation for each in sealed])
+
+
+def _repinned(edge: Edge, run: str, place: tuple[int, int]) -> tuple[Repinned, ...]:
+    """The keys that operators had pinned anew when a run published a phase; the same whenever it is asked for."""
+    if not (steps := edge.events_of(run, "site_repinned")):
+        return ()
+    published = edge.events_of(run, "phase_published")
+    places = {(each.detail["round"], each.detail["phase"]): each.number for each in published}
+    names = ("site", "before", "public_key")
+    return tuple(
+        Repinned(**{name: each.detail[name] for name in names}) for each in steps if each.number < places[place]
+    )
 
 
 def run_mirror(desk: Desk, row: RunRow) -> list[Mapping[str, Any]]:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pipelines.registry.reader import open_registry
 from tests.integration.federation import (
     SITES,
     command,
@@ -56,6 +57,19 @@ def test_a_run_leaves_its_adapter_its_figures_and_a_registered_model(finished):
     assert all(set(phase["sites"]) == set(SITES) and not phase["missing"] for phase in found["rounds"])
     assert len(done.stdout.splitlines()) <= 40
     assert "infinite" in done.stdout
+
+
+@pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")  # SQLAlchemy 2.1
+def test_a_run_over_data_of_one_machine_says_so_in_its_manifest_and_lineage(finished):
+    folder = finished[0] / "out"
+    registry = open_registry(f"sqlite:///{folder / 'mlflow.db'}")
+    version = registry.version("small", "1")
+    assert registry.content(version, "manifest.json") == (folder / "manifest.json").read_bytes()
+    told = registry.document(version, "lineage.json")
+    assert (told["kind"], set(told["hub"])) == ("simulation", {*SITES, "test"})
+    evaluated = np.load(folder / "rows/test.npy")
+    assert told["hub"]["test"] == registry.document(version, "manifest.json")["test"]["sha256"]
+    assert set(evaluated) <= set(np.load(folder / "rows/validation.npy"))
 
 
 @pytest.mark.e2e
