@@ -84,13 +84,16 @@ class Signers(Section):
     """Whose signatures count; without them, those of whoever signed the run's first phase."""
 
     aggregator_key: Ed25519 | None = Field(
-        None, description="the aggregator's public key, 64 hexadecimal digits; default: the one that signed first"
+        None,
+        description="the aggregator's public key, as deerfield aggregator key prints it; default: the one that signed first",
     )
-    site_keys: Mapping[Name, Ed25519] = Field({}, description="the public keys of sites, each by the site's name")
+    site_keys: Mapping[Name, Ed25519] = Field(
+        {}, description="the public keys of sites, each by the site's name: no operator pins another"
+    )
 
 
 class Rules(Section):
-    """One YAML file: the consortium's conditions. Proof, lineage, leakage and freshness are judged by every gate."""
+    """One YAML file: the consortium's conditions. What no key is about is judged all the same."""
 
     metric: str = Field(
         METRIC, min_length=1, description="what is judged: a metric of the evaluation, the more the better"

@@ -48,11 +48,9 @@ def _repinned(edge: Edge, run: str, place: tuple[int, int]) -> tuple[Repinned, .
     if not (steps := edge.events_of(run, "site_repinned")):
         return ()
     published = edge.events_of(run, "phase_published")
-    places = {(each.detail["round"], each.detail["phase"]): each.number for each in published}
+    until = {(each.detail["round"], each.detail["phase"]): each.number for each in published}[place]
     names = ("site", "before", "public_key")
-    return tuple(
-        Repinned(**{name: each.detail[name] for name in names}) for each in steps if each.number < places[place]
-    )
+    return tuple(Repinned(**{name: each.detail[name] for name in names}) for each in steps if each.number < until)
 
 
 def run_mirror(desk: Desk, row: RunRow) -> list[Mapping[str, Any]]:
