@@ -65,8 +65,8 @@ is registered, what a person would be told goes to the site's log, and only a mi
 GATE_HEAD = """# The registry gate
 
 `deerfield promote` holds one version of a registered model against the consortium's rules, and makes it the champion
-if it keeps every one. The aggregator moves the alias `champion` on a verdict that passed, and on `rollback`. Before that
-it judges the version again by what it knows itself
+if it keeps every one. The aggregator moves the alias `champion` on a verdict that passed, and on `rollback`. Before it
+does, it judges the version again by what it knows itself
 ([registry.md](registry.md#what-the-aggregator-checks-and-what-it-believes)); what it has to believe is the evaluation.
 A rule that cannot be shown to hold fails: a number that is missing, infinite or not a number never passes.
 
@@ -140,8 +140,8 @@ lineage.json names.
 
 **Proof.** Signatures prove who signed. Name the aggregator's key under `proof:` (`deerfield aggregator key FILE` prints
 it, on the aggregator's machine), and whoever can write to MLflow still cannot make up a mirror; without it, the key
-that signed the first phase is taken for the aggregator's. A site's key that an operator pinned in mid run is no refusal, and
-the row says so, unless `site_keys` names that site ([proof.md](proof.md#a-key-that-was-pinned-anew)).
+that signed the first phase is taken for the aggregator's. A site's key that an operator pinned in mid run is no
+refusal, and the row says so, unless `site_keys` names that site ([proof.md](proof.md#a-key-that-was-pinned-anew)).
 
 **Between the gate and the promotion** the champion may change. The verdict names the champion that it compared with;
 the aggregator refuses it if there is another one by then, says which, and moves nothing: evaluate again.

@@ -85,7 +85,7 @@ class Signers(Section):
 
     aggregator_key: Ed25519 | None = Field(
         None,
-        description="the aggregator's public key, as deerfield aggregator key prints it; default: the one that signed first",
+        description="the aggregator's public key (deerfield aggregator key); default: the one that signed first",
     )
     site_keys: Mapping[Name, Ed25519] = Field(
         {}, description="the public keys of sites, each by the site's name: no operator pins another"

@@ -48,7 +48,7 @@ def _repinned(edge: Edge, run: str, place: tuple[int, int]) -> tuple[Repinned, .
     if not (steps := edge.events_of(run, "site_repinned")):
         return ()
     published = edge.events_of(run, "phase_published")
-    until = {(each.detail["round"], each.detail["phase"]): each.number for each in published}[place]
+    until = next(each.number for each in published if (each.detail["round"], each.detail["phase"]) == place)
     names = ("site", "before", "public_key")
     return tuple(Repinned(**{name: each.detail[name] for name in names}) for each in steps if each.number < until)
 

@@ -12,6 +12,7 @@ from deerfield.promotion import Promotion
 from deerfield.wire.promoting import read_verdict
 from services.aggregator.champions.promotions import Promotions
 from services.aggregator.rounds.recorder import Recorder
+from services.aggregator.settings import read_settings
 from tests.fakes import run_spec
 from tests.integration.aggregator.audited import logged
 from tests.integration.aggregator.conftest import folder_in, sqlite_in
@@ -254,6 +255,20 @@ def test_a_manifest_that_mlflow_has_is_read_there_and_held_against_what_was_atta
         shop.promote(str(version.version), "")
     path.write_text(whole)
     assert shop.promote(str(version.version), "").champion == str(version.version)
+
+
+def test_an_aggregator_with_rules_of_its_own_takes_no_verdict_by_others(shop, tmp_path):
+    path = tmp_path / "gate.yaml"
+    path.write_text("# the consortium's\nprivacy: none_allowed\nminimum: 0.7\n")
+    rules = read_settings(["--gate-rules", str(path)], {}).rules
+    promotions = Promotions(replace(shop.aggregator.desk, rules=rules), shop.models)
+    first = shop.version(1)
+    with pytest.raises(InvalidInput, match=r"minimum is 0\.8, and this aggregator accepts 0\.7 alone"):
+        promotions.promote(shop.judged(first, "", passed=False))
+    assert "deerfield.verdict" not in shop.tags(first)
+    assert promotions.promote(shop.judged(first, "")).champion == first
+    with pytest.raises(InvalidInput, match="cannot be read: No such file"):
+        read_settings(["--gate-rules", str(tmp_path / "none.yaml")], {})
 
 
 def test_one_call_at_a_time_works_on_a_model(shop):

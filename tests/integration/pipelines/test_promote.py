@@ -4,13 +4,16 @@ import json
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 import structlog
 
+from deerfield.documents.partition_manifest import consortium, text
 from deerfield.errors import ChampionMoved, InvalidInput
 from deerfield.runspec import Privacy
+from pipelines.runs import run_start
 from pipelines.steps.gate import gate
 from pipelines.steps.promote import promote
 from tests.integration.federation import wait_for
@@ -157,10 +160,10 @@ def test_a_mirror_that_somebody_changed_or_thinned_out_is_no_proof(hub):
     whole = path.read_text()
     document = json.loads(whole)
     document["sealed"][0]["attestation"]["epsilon_after"] = 0.1
-    for text in (json.dumps(document), "{}", "[]", None):
-        path.write_text(text) if text else path.unlink()
+    for content in (json.dumps(document), "{}", "[]", None):
+        path.write_text(content) if content else path.unlink()
         code, said = hub.promote(version, "--dry-run")
-        assert (code, "proof" in said.splitlines()[-2]) == (REFUSED, True), text
+        assert (code, "proof" in said.splitlines()[-2]) == (REFUSED, True), content
     path.write_text(whole)
     assert hub.promote(version, "--dry-run")[0] == 0
 
@@ -268,6 +271,23 @@ def test_two_gates_at_once_leave_one_champion_and_tell_the_other_who_it_is(hub):
     assert promote(hub.aggregator, paths[int(champion) - 1]).champion == champion  # a task that is tried again
     done = [each.champion for each in hub.server.runs.promotions("raced") if each.state == "DONE"]
     assert done == [champion]
+
+
+def test_a_run_that_is_started_by_hand_says_whose_its_data_are(hub, candidate):
+    spec = hub.server.runs.get(candidate.run).spec.model_copy(update={"seed": 77})
+    path = hub.folder / "by hand.yaml"
+    run_start.write(spec, path)
+    run = hub.deerfield("runs", "start", path, "--request-id", "by hand")[1].strip()
+    assert hub.deerfield("runs", "start", path, "--request-id", "by hand")[1].strip() == run  # asked again
+    with hub.server.aggregator.desk.store.edge() as edge:
+        sha = edge.attachments.known(run, "manifest.json")
+    assert sha == sha256(text(consortium(("north", "south"), spec.labels, 77)).encode()).hexdigest()
+    path.write_text(path.read_text() + "embedded: {source: {path: notes.csv}}\n")
+    code, said = hub.deerfield("runs", "start", path, "--request-id", "embedded")
+    assert (code, "has an embedded: section" in said, "deerfield promote --manifest" in said) == (0, True, True)
+    for each in hub.server.runs.list():
+        if each.state == "RUNNING":
+            hub.server.runs.abort(each.run, "enough")
 
 
 # --- what is wrong in the question ---
