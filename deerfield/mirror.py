@@ -44,6 +44,15 @@ class Taker:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Repinned:
+    """Another signing key of a site, which an operator has pinned while the run was on; keys in hex."""
+
+    site: str
+    before: str  # empty: none was pinned
+    public_key: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Mirror:
     """One published phase, as the aggregator vouches for it."""
 
@@ -53,6 +62,7 @@ class Mirror:
     restores: int  # how often the run had been restored from a backup by then
     took: tuple[Taker, ...]  # by site
     sealed: tuple[Sealed, ...]  # by site
+    repinned: tuple[Repinned, ...] = ()  # in this run until the phase was published, in their order
     aggregator_key: str = ""  # Ed25519, hex; empty until it is signed
     signature: str = ""  # hex
 
@@ -104,9 +114,11 @@ def parse(document: Mapping[str, Any]) -> Mirror:
             Sealed(attestation=_attestation(each["attestation"]), head=record.parse(each["head"]))
             for each in values.pop("sealed")
         )
-        return Mirror(
-            key=key, took=took, sealed=sealed, **{each: _value(each, value) for each, value in values.items()}
+        repinned = tuple(
+            Repinned(**{each: _text(value) for each, value in pinned.items()}) for pinned in values.pop("repinned", ())
         )
+        plain = {each: _value(each, value) for each, value in values.items()}
+        return Mirror(key=key, took=took, sealed=sealed, repinned=repinned, **plain)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InvalidInput(f"it is no record of a phase ({type(error).__name__}: {error})") from error
 
@@ -117,6 +129,8 @@ def _statement(mirror: Mirror) -> bytes:
 
 def _document(mirror: Mirror) -> dict[str, Any]:
     values = asdict(mirror)
+    if not mirror.repinned:  # so that what was signed before there was such a thing still verifies
+        del values["repinned"]
     return {"schema": SCHEMA, **plain({**values.pop("key"), **values})}
 
 

@@ -45,7 +45,8 @@ def prove(
     """Verifies the parsed objects of a run's mirror, in any order, against each other and against the run.
 
     `aggregator_key` and `site_keys`, in hex, are those that must have signed, where they are known from elsewhere; else
-    each is the one that signed first, and another one after it is a finding.
+    each is the one that signed first. Another one after it is a finding, unless it is that of a site that is not named,
+    and the aggregator vouches in the mirror that an operator pinned it.
     """
     books = _Books(spec, make(spec).declares, aggregator_key, dict(site_keys or {}))
     records = books.records(mirrors)
@@ -63,10 +64,16 @@ class _Books:
     declares: Declaration
     aggregator_key: str | None
     site_keys: dict[str, str]  # pinned so far
+    named: frozenset[str] = field(init=False)  # the sites whose keys are known from elsewhere
     findings: dict[tuple[str, str], None] = field(default_factory=dict)  # (site, sentence), in order, each once
     heads: dict[str, Countersigned] = field(default_factory=dict)  # the newest, by site
     hashes: set[tuple[str, str]] = field(default_factory=set)  # (site, head)
     sealed: dict[str, list[Attestation]] = field(default_factory=lambda: defaultdict(list))
+    repinned: dict[str, int] = field(default_factory=dict)  # by site, how many of the steps to another key are taken
+    changes: list[str] = field(default_factory=list)  # a sentence for each key that took another's place
+
+    def __post_init__(self) -> None:
+        self.named = frozenset(self.site_keys)
 
     def find(self, site: str, sentence: str) -> None:
         self.findings[site, sentence] = None
@@ -167,12 +174,31 @@ class _Books:
         if (site, found.ledger_head) in self.hashes:
             self.find(site, f"{where}: ledger entry {found.ledger_sequence} was attested before; the head is replayed")
             return False
-        pinned = self.site_keys.setdefault(site, found.public_key)
+        self.site_keys.setdefault(site, found.public_key)
+        if self._is_repinned(record, site, found.public_key):
+            told = f"{self.site_keys[site][:SHOWN]}..., from {where} on with {found.public_key[:SHOWN]}..."
+            self.changes.append(f"site {site} signed with key {told}, which an operator has pinned (site_repinned)")
+            self.site_keys[site] = found.public_key
+        pinned = self.site_keys[site]
         if not self.tried(site, where, lambda: check_follows(found, pinned, self.heads.get(site))):
             return False
         self.hashes.add((site, found.ledger_head))
         self.heads[site] = sealed.head
         return self.tried(site, where, is_allowed)
+
+    def _is_repinned(self, record: Mirror, site: str, key: str) -> bool:
+        """Whether the aggregator vouches that operators made `key` the site's, step by step from the one before."""
+        steps = [each for each in record.repinned if each.site == site]
+        now, used = self.site_keys[site], self.repinned.get(site, 0)
+        if key == now or site in self.named:
+            return False
+        for number, step in enumerate(steps[used:], used + 1):
+            if step.before == now:
+                now = step.public_key
+                if now == key:
+                    self.repinned[site] = number
+                    return True
+        return False
 
     def check_totals(self, sealed: Sequence[Attestation]) -> None:
         """The epsilon that a ledger came to is at least that of all that it was charged for in this run."""
@@ -220,6 +246,7 @@ class _Books:
         return {**unknown, **{site: epsilon(each, self.spec.privacy.delta) for site, each in spends.items()}}
 
     def _notes(self, costs: Mapping[str, float]) -> Iterator[str]:
+        yield from self.changes
         if self.spec.privacy.unit == "none":
             yield "the run's privacy unit is none: nothing is promised, and its epsilon is infinite at every site"
         for site in self.spec.federation.sites:

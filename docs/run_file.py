@@ -12,9 +12,9 @@ from annotated_types import Ge, Gt, Le, Lt
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from deerfield.gate import Rules
 from deerfield.runfile import RunFile
 from pipelines.compiled.compile_options import CompileOptions
-from pipelines.gate import Rules
 from services.client.policy import Policy
 
 HEAD = """# The run file
@@ -79,9 +79,10 @@ is registered, what a person would be told goes to the site's log, and only a mi
 GATE_HEAD = """# The registry gate
 
 `deerfield promote` holds one version of a registered model against the consortium's rules, and makes it the champion
-if it keeps every one. The aggregator moves the alias `champion` on a verdict that passed, and on `rollback`; it
-believes the operator who sends it (docs/registry.md), so a promotion is worth as much as an operator's certificate. A
-rule that cannot be shown to hold fails: a number that is missing, infinite or not a number never passes.
+if it keeps every one. The aggregator moves the alias `champion` on a verdict that passed, and on `rollback`. Before it
+does, it judges the version again by what it knows itself
+([registry.md](registry.md#what-the-aggregator-checks-and-what-it-believes)); what it has to believe is the evaluation.
+A rule that cannot be shown to hold fails: a number that is missing, infinite or not a number never passes.
 
 ```text
 deerfield promote MODEL[/VERSION] --rules gate.yaml --evaluation evaluation.json [--manifest manifest.json] [--dry-run]
@@ -100,6 +101,7 @@ verdict is kept too: `deerfield models show` has it. In a pipeline the steps `ga
 | rule | passes where | evidence |
 |---|---|---|
 | `minimum` | the lower bound of the metric's interval reaches `minimum` | evaluation |
+| `test_set` | the evaluation is on the test set that counts, and that has enough examples | evaluation, manifest |
 | `regression` | the lower bound of candidate minus champion is at least minus `regression: margin` | evaluation |
 | `worst_site` | the metric reaches `worst_site: minimum` where it is lowest | evaluation |
 | `worst_site_regression` | that site is not below the champion's worst by more than `worst_site: margin` | evaluation |
@@ -109,14 +111,20 @@ verdict is kept too: `deerfield models show` has it. In a pipeline the steps `ga
 | `delta` | the run's delta and that of each population's life are at most `delta` | run file, proof |
 | `proof` | every attestation and countersigned head of the run verifies, and none is missing | ledger mirror |
 | `lineage` | run file, code, base model, each site's data commitment, hub-owned data: all known | MLflow, manifest |
-| `leakage` | no example of the test set is among training data that the hub owns | evaluation |
+| `leakage` | no example of the test set is among training data that the hub owns | evaluation, manifest |
 | `freshness` | the evidence is of this run, digest and version, against the champion that there is now | all |
 
-`proof`, `lineage`, `leakage` and `freshness` are judged whatever the rules file says; `worst_site` and `calibration`
-only where it asks for them.
+`worst_site`, `worst_site_regression` and `calibration` are judged where the rules file asks for them, all others
+whatever it says.
 
 **Minimum.** The interval comes from resampling the test set; its lower bound is what the test set can vouch for. With
 `bound: value` the metric as measured is enough.
+
+**Test set.** `test_set: minimum` examples at the least: where a model gets every one of a few examples right, the
+interval says that it is never wrong. Where the hub owns the data, the test set is the part that the run's manifest
+keeps apart, by its sha256 and its number of examples. A consortium's manifest has no such part: name the sha256 of the
+hub's test set as `test_set: sha256`, or any will do, and the row says so. A sha256 of the rules counts before the
+manifest's.
 
 **Regression** is a test of non-inferiority: candidate and champion answer the same examples, each resample counts both,
 and the lower bound of the difference must not be below minus the margin. With a margin of 0 the
@@ -135,14 +143,26 @@ counts. A site that took no task spent nothing and is left out. One that took a 
 what only its own ledger knows: it fails unless `epsilon: absent: allowed`.
 
 **Leakage.** Training data stay at the hospitals, and no hash of them leaves. Only where the hub owns the data, in a
-simulation, can the test set be held against them, and there it must have been. The manifest says which it is; without
-one, and where the run has kept none, the hub is taken to own no training data.
+simulation, can the test set be held against them, and there it must have been. The manifest that the run has kept
+([partition.md](partition.md#the-manifest)) says which it is: `simulation` or `consortium`. A run that has kept none is
+refused. `--manifest FILE` gives it one, which stays: a run's manifest is never replaced. An operator who calls a
+simulation a consortium is believed, under the operator's name in the audit log.
 
-**Proof.** Signatures prove who signed. Name the aggregator's key under `proof:`, and whoever can write to MLflow still
-cannot make up a mirror; without it, the key that signed the first phase is taken for the aggregator's.
+**Freshness.** If the run has kept an evaluation.json, as the pipeline's step does, the one that is given must have the
+same sha256; where it has kept none, the row says so. A given manifest must be the one that the run has kept, and that
+lineage.json names.
+
+**Proof.** Signatures prove who signed. Name the aggregator's key under `proof:` (`deerfield aggregator key FILE` prints
+it, on the aggregator's machine), and whoever can write to MLflow still cannot make up a mirror; without it, the key
+that signed the first phase is taken for the aggregator's. A site's key that an operator pinned in mid run is no
+refusal, and the row says so, unless `site_keys` names that site ([proof.md](proof.md#a-key-that-was-pinned-anew)).
 
 **Between the gate and the promotion** the champion may change. The verdict names the champion that it compared with;
 the aggregator refuses it if there is another one by then, says which, and moves nothing: evaluate again.
+
+**Whose rules.** The verdict holds its rules, and the aggregator judges by them: who sends it chooses them. Start the
+aggregator with `--gate-rules FILE` (DEERFIELD_GATE_RULES), and it accepts verdicts by those rules alone; comments and
+the order of keys do not matter.
 
 ## The verdict
 
@@ -156,7 +176,7 @@ one; the aggregator's history has both.
 
 Unknown keys are refused. `examples/gate.yaml` is one to begin with. A pipeline that is given no rules judges by the
 defaults below, with a minimum of 0. What follows is generated from the models that
-validate the file (`pipelines/gate/rules.py`), and a test holds it against them.
+validate the file (`deerfield/gate/rules.py`), and a test holds it against them.
 """
 
 COMPILE_HEAD = """# Compile options

@@ -3,9 +3,9 @@
 from dataclasses import replace
 from typing import Any
 
-from pipelines.gate import Evaluation, Evidence, Figure, Held, Lineage, Proven, Rules, Scored, Spent
+from deerfield.gate import Evaluation, Evidence, Figure, Held, Lineage, Proven, Rules, Scored, Spent
 
-RUN_FILE, BASE, NORTH, SOUTH, HUB = ("a" * 64, "b" * 64, "c" * 64, "d" * 64, "e" * 64)
+RUN_FILE, BASE, NORTH, SOUTH, HUB, EVALUATED = ("a" * 64, "b" * 64, "c" * 64, "d" * 64, "e" * 64, "9" * 64)
 RULES = Rules.model_validate({"minimum": 0.7, "epsilon": {"run": 3, "lifetime": 8}})
 
 
@@ -36,7 +36,9 @@ def evaluation(**changes: Any) -> Evaluation:
         checked=100,
         overlap=0,
         test_sha256=HUB,
-        examples=50,
+        examples=200,
+        sha256=EVALUATED,
+        kept=EVALUATED,
     )
     return replace(plain, **changes)
 
@@ -72,7 +74,8 @@ def lineage(**changes: Any) -> Lineage:
         commitments={"north": NORTH, "south": SOUTH},
         kind="simulation",
         hub={"north": HUB, "south": HUB, "test": HUB},
-        manifests=(HUB,),
+        test_examples=200,
+        manifests={"given": HUB, "kept": HUB, "lineage.json": HUB},
     )
     return replace(plain, **changes)
 

@@ -3,9 +3,12 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from math import inf
 
+from deerfield.gate import Held, Rules, judge
 from deerfield.promotion import Verdict
 from services.aggregator.champions.models import Version
+from tests import gating
 
 
 @dataclass
@@ -15,6 +18,7 @@ class ModelsInMemory:
     made: dict[tuple[str, str], Version] = field(default_factory=dict)
     named: dict[str, dict[str, str]] = field(default_factory=dict)  # versions by alias, by model
     verdicts: dict[tuple[str, str], Verdict] = field(default_factory=dict)
+    files: dict[tuple[str, str, str], bytes] = field(default_factory=dict)  # artifacts, by model, version and path
     where: str = "memory"
 
     def add(self, model: str, version: str, *, run: str = "", digest: str = "", previous: str = "") -> None:
@@ -27,6 +31,9 @@ class ModelsInMemory:
 
     def version(self, model: str, version: str) -> Version | None:
         return self.made.get((model, version))
+
+    def artifact(self, version: Version, path: str) -> bytes | None:
+        return self.files.get((version.model, version.version, path))
 
     def judge(self, version: Version, verdict: Verdict) -> None:
         self.verdicts[version.model, version.version] = verdict
@@ -56,11 +63,32 @@ class Tracked:
         self.files.append(file)
 
 
-def verdict(model: str, version: str, expected: str, *, passed: bool = True, note: str = "") -> str:
-    """What a gate writes, on two rules."""
-    rules = [
-        {"rule": "minimum.macro_f1", "passed": True, "value": 0.91, "limit": 0.8, "detail": "0.91 is above 0.8"},
-        {"rule": "worst_site", "passed": passed, "value": 0.6, "limit": 0.5, "detail": "north"},
-    ]
-    said = {"schema": 1, "passed": passed, "model": model, "version": version, "expected_champion": expected}
-    return json.dumps({**said, "rules": rules, "evidence": {"note": note}, "time": 1.0})
+def verdict(
+    model: str,
+    version: str,
+    expected: str,
+    *,
+    candidate: Held | None = None,
+    champion: Held | None = None,
+    passed: bool = True,
+    note: str = "",
+) -> str:
+    """What a gate writes of a run of unit none whose one site is the north, with a `note` among the evidence."""
+    held = candidate or Held(version=version, run="a-run", digest="d" * 64)
+    before = (champion or Held(version=expected, run="a-run", digest="c" * 64)) if expected else None
+    whole = gating.evidence(
+        model=model,
+        candidate=held,
+        champion=before,
+        evaluation=gating.evaluation(
+            candidate=gating.scored(version, digest=held.digest),
+            champion=None if before is None else gating.scored(before.version, digest=before.digest),
+            kept="",
+        ),
+        spent=gating.spent(unit="none", sites=("north",), epsilon={"north": inf}, lifetime={"north": inf}),
+        proof=gating.proven(runs=(held.run,), digest=held.digest),
+        lineage=gating.lineage(kind="consortium", hub={}, test_examples=None, manifests={}),
+    )
+    rules = Rules(minimum=0.7 if passed else 0.8, privacy="none_allowed")
+    found = judge(rules, whole).as_json()
+    return json.dumps({**found, "evidence": {**found["evidence"], "note": note}}, allow_nan=False)

@@ -2,9 +2,11 @@
 
 from typing import Any
 
+from deerfield.documents.evaluation import Evaluation
+from deerfield.documents.partition_manifest import Manifest
+from deerfield.documents.verdict import Verdict
 from deerfield.exchange import Event
 from deerfield.runspec import Federation, Privacy, RunSpec
-from pipelines.report_page.documents import Evaluation, Manifest, Verdict
 from pipelines.report_page.found import Found, of
 from pipelines.runs.result import Result
 from tests.fakes import run_spec
@@ -164,7 +166,7 @@ def manifest(sites: tuple[str, ...] = SITES) -> dict[str, Any]:
             "units": 60 + index,
             "examples": sum(counts[index % 4]),
             "labels": dict(zip(LABELS, counts[index % 4], strict=True)),
-            "sha256": f"{index:02d}" * 32,
+            "sha256": f"{index:04d}" * 16,
             "part": f"s3://parts/{site}.csv",
         }
         for index, site in enumerate(sites)

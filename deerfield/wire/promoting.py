@@ -1,11 +1,11 @@
 """The part of the codec for models: verdicts of gates, champions and their history, files about a run."""
 
-import json
 import re
 from collections.abc import Mapping
 from hashlib import sha256
-from typing import Any, NoReturn, get_args
+from typing import get_args
 
+from deerfield.documents import reading, verdict
 from deerfield.errors import BadRequest, InvalidInput
 from deerfield.promotion import Kind, Promotion, PromotionRecord, Rule, State, Verdict
 from deerfield.wire import federation_pb2 as pb
@@ -14,8 +14,6 @@ from deerfield.wire.checks import at_most, named, one_of
 
 KINDS: Mapping[str, Kind] = {word: word for word in get_args(Kind)}
 STATES: Mapping[str, State] = {word: word for word in get_args(State)}
-SCHEMA = 1  # of a verdict
-RULE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.: -]{0,99}")  # it becomes part of the name of a tag
 PATH = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9_.-]*/){0,3}[A-Za-z0-9_][A-Za-z0-9_.-]*")
 PATH_CHARS = 128
 OURS = frozenset({"run.json", "input_example.json", "lineage.json", "verdict.json", "phases", "ledger", "adapter"})
@@ -51,29 +49,17 @@ def read_verdict(model: str, version: str, expected_champion: str, text: str) ->
         BadRequest, TooLarge: a name, a version or a size that cannot be.
     """
     at_most(len(text.encode()), limits.VERDICT_BYTES, "bytes in a verdict")
-    raw = _object(text)
-    _about(raw, "schema", SCHEMA)
-    _about(raw, "model", model_name(model))
-    _about(raw, "version", version_number(version, "version"))
-    _about(raw, "expected_champion", version_or_none(expected_champion, "expected_champion"))
-    rules = raw.get("rules")
-    if not isinstance(rules, list) or not rules:
-        raise InvalidInput("verdict: rules is no list of what became of each rule; send what the gate has written")
-    at_most(len(rules), limits.RULES, "rules in a verdict")
-    judged = [_rule(each) for each in rules]
-    if len({each.rule for each in judged}) < len(judged):
-        raise InvalidInput("verdict: a rule stands there twice; send what the gate has written")
-    passed = raw.get("passed")
-    if not isinstance(passed, bool) or passed != all(rule.passed for rule in judged):
-        raise InvalidInput(
-            f"verdict: passed is {passed!r}, and its rules say otherwise; send what the gate has written"
-        )
+    found = reading.parsed(verdict.Verdict, text, "verdict")
+    _about("model", found.model, model_name(model))
+    _about("version", found.version, version_number(version, "version"))
+    _about("expected_champion", found.expected_champion, version_or_none(expected_champion, "expected_champion"))
+    at_most(len(found.rules), limits.RULES, "rules in a verdict")
     return Verdict(
         model=model,
         version=version,
         expected_champion=expected_champion,
-        passed=passed,
-        rules=judged,
+        passed=found.passed,
+        rules=[Rule(rule=each.rule, passed=each.passed, value=each.value, limit=each.limit) for each in found.rules],
         text=text,
         sha256=sha256(text.encode()).hexdigest(),
     )
@@ -117,40 +103,8 @@ def decode_record(message: pb.PromotionRecord) -> PromotionRecord:
     return PromotionRecord(**{**fields, "kind": kind, "state": state})
 
 
-def _object(text: str) -> Mapping[str, Any]:
-    try:
-        raw = json.loads(text, parse_constant=_no_number)
-    except (ValueError, RecursionError) as error:
-        raise InvalidInput(f"verdict: it is no JSON ({error}); send what the gate has written") from None
-    if not isinstance(raw, dict):
-        raise InvalidInput(f"verdict: it is no JSON object but {type(raw).__name__}; send what the gate has written")
-    return raw
-
-
-def _no_number(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no number of JSON's")
-
-
-def _about(raw: Mapping[str, Any], key: str, expected: object) -> None:
-    if raw.get(key) != expected or isinstance(raw.get(key), bool):
+def _about(key: str, found: str, expected: str) -> None:
+    if found != expected:
         raise InvalidInput(
-            f"verdict: {key} is {str(raw.get(key))[:80]!r}, and the call says {expected!r}; run the gate for this call"
+            f"verdict: {key} is {found[:80]!r}, and the call says {expected!r}; run the gate for this call"
         )
-
-
-def _rule(raw: object) -> Rule:
-    if not isinstance(raw, dict) or not isinstance(name := raw.get("rule"), str) or not RULE.fullmatch(name):
-        raise InvalidInput(
-            f"verdict: {str(raw)[:80]!r} is no rule; its name stands in `rule`: up to 100 letters, digits, spaces "
-            "and _ . : -"
-        )
-    if not isinstance(raw.get("passed"), bool):
-        raise InvalidInput(f"verdict: rule {name} does not say in `passed` whether it passed; write true or false")
-    return Rule(rule=name, passed=raw["passed"], value=_number(raw, "value"), limit=_number(raw, "limit"))
-
-
-def _number(raw: Mapping[str, Any], key: str) -> float | None:
-    found = raw.get(key)
-    if found is not None and (isinstance(found, bool) or not isinstance(found, int | float)):
-        raise InvalidInput(f"verdict: {key} of rule {raw['rule']} is {str(found)[:40]!r}; write a number or null")
-    return found

@@ -12,7 +12,7 @@ from pipelines.commands.operator_options import Address, AsJson, Tls
 from pipelines.commands.option_groups import grouped
 
 app = typer.Typer(
-    help="Backs an aggregator up, restores it, migrates its database, and pins a site's new key. "
+    help="Backs an aggregator up, restores it, migrates its database, prints its key, and pins a site's new one. "
     "`python -m services.aggregator` starts one; docs/operations.md shows how.",
     no_args_is_help=True,
 )
@@ -77,6 +77,19 @@ def migrate(
         )
     done = maintenance.run("migrate", [], database)
     typer.echo(json.dumps(done, indent=2) if as_json else "\n".join(maintenance.told_migrate(done)))
+
+
+@app.command()
+def key(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The aggregator's --key, on its own machine.")],
+) -> None:
+    """Prints the public key that the aggregator signs with, for the gate's rules and for proofs."""
+    from deerfield import keyfile
+    from deerfield.attestation import public_key
+
+    if not file.is_file():
+        raise InvalidInput(f"there is no signing key {file}; the aggregator makes it at its first start")
+    typer.echo(public_key(keyfile.load(file)))
 
 
 @app.command()

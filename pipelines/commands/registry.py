@@ -9,8 +9,8 @@ from pipelines.commands.operator_options import Address, AsJson, Tls
 from pipelines.commands.option_groups import grouped
 
 if TYPE_CHECKING:
+    from deerfield.gate import Verdict
     from deerfield.promotion import Promotion
-    from pipelines.gate import Verdict
     from pipelines.registry.reader import RegistryReader
 
 REFUSED = 3  # exit code: a rule is not kept
@@ -27,7 +27,7 @@ def promote(
     evaluation: Annotated[Path, typer.Option(metavar="FILE", help="The evaluation.json of this very version.")],
     *,
     manifest: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The partition's manifest, where the hub owns the data.")
+        Path | None, typer.Option(metavar="FILE", help="The run's manifest, where it has kept none.")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Judge, and tell the aggregator nothing.")] = False,
     tracking: Tracking = "",
@@ -36,8 +36,11 @@ def promote(
     as_json: AsJson = False,
 ) -> None:
     """Makes a version the champion if it keeps every rule, else ends with exit code 3. Either verdict is kept."""
-    from pipelines.gate import judge, load_rules
-    from pipelines.registry.collecting import Request, collect
+    from deerfield.documents import reading
+    from deerfield.documents.partition_manifest import NAME as MANIFEST
+    from deerfield.documents.partition_manifest import Manifest
+    from deerfield.gate import judge, load_rules
+    from pipelines.registry.collecting import Request, chosen, collect
     from pipelines.registry.reader import open_registry
     from pipelines.runs.operator_link import runs_of
     from pipelines.steps.gate import text
@@ -45,7 +48,12 @@ def promote(
     where = None if dry_run else tls.way(aggregator)
     read, (name, _, version) = load_rules(rules), model.partition("/")
     request = Request(model=name, version=version, evaluation=evaluation, manifest=manifest)
-    verdict, promotion = judge(read, collect(open_registry(tracking), read, request)), None
+    registry = open_registry(tracking)
+    if where is not None and manifest is not None:
+        with runs_of(where) as runs:
+            content = reading.content(manifest, Manifest.WHAT)
+            runs.attach(chosen(registry, name, version).run, MANIFEST, content)
+    verdict, promotion = judge(read, collect(registry, read, request)), None
     if not as_json:
         _tell(verdict)
     if where is not None:

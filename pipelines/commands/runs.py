@@ -50,6 +50,7 @@ def start(
     asked = request_id or uuid.uuid4().hex
     with runs_of(where) as runs:
         run = runs.start(spec, asked)
+        run_start.keep_manifest(runs, run, spec, file)
     typer.echo(json.dumps({"run": run, "request_id": asked}, indent=2) if as_json else run)
 
 

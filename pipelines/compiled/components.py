@@ -21,7 +21,7 @@ def partition(
     """Validates the run of a consortium, its sites and the gate's rules, or splits hub-owned data over sites."""
     from pathlib import Path
 
-    from pipelines.gate.rules import rules_of
+    from deerfield.gate.rules import rules_of
     from pipelines.steps.partition import partition as work
     from pipelines.steps.running import step
 

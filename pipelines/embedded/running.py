@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from deerfield import __version__, keyfile
+from deerfield.documents.partition_manifest import NAME as MANIFEST
 from deerfield.errors import InvalidInput, RunFailed
 from deerfield.peft_folder import write as write_adapter
 from deerfield.plan import drowned
@@ -62,6 +63,7 @@ def execute(file: RunFile, where: Where, live: Callable[[int, int], Live]) -> Re
         runs = RunsClient(line)
         spec, prepared = prepare(file, where.folder, processes, pooled=strategy.declares.topology == "pooled")
         run = runs.start(spec, uuid.uuid4().hex)
+        runs.attach(run, MANIFEST, (where.folder / MANIFEST).read_bytes())  # whose data they are, before a site begins
         result = Result(runs.get(run).spec, run, version=__version__)  # complete, as the sites will read it
         phases = strategy.declares.rounds * len(strategy.declares.phases)
         try:

@@ -15,13 +15,13 @@ from typing import Any
 import yaml
 
 from deerfield.errors import DeerfieldError, InvalidInput, RunFailed
+from deerfield.gate.rules import load_rules
 from deerfield.runfile import RunFile, parse
 from deerfield.runspec import RunSpec
 from deerfield.strategies import make
 from pipelines.compiled import compile_options, compiling
 from pipelines.embedded import running
 from pipelines.embedded.run_pki import RunPki, run_pki
-from pipelines.gate.rules import load_rules
 from pipelines.local import containers
 from pipelines.local.containers import SQLITE
 from pipelines.local.log import Told

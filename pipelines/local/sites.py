@@ -13,6 +13,8 @@ from typing import IO, Any
 
 import yaml
 
+from deerfield.documents.partition_manifest import Manifest
+from deerfield.documents.reading import read
 from deerfield.errors import DeerfieldError, InvalidInput, Unreachable
 from deerfield.exchange import LIVE
 from deerfield.runfile import RunFile
@@ -23,7 +25,7 @@ from pipelines.embedded.run_pki import RunPki, channel
 from pipelines.embedded.run_pki import flags as tls_flags
 from pipelines.embedded.running import site_state
 from pipelines.processes.children import Aggregator, Preloader, failure
-from pipelines.steps.sites import policy, read_manifest
+from pipelines.steps.sites import policy
 
 EVALUATOR = "evaluator"  # no site is called so
 
@@ -73,8 +75,8 @@ class LocalSites:
 
     def _start(self, manifest: Path) -> None:
         self._started = True
-        found = read_manifest(manifest)
-        self._test, parts = found["test"]["part"], found["sites"]
+        found = read(Manifest, manifest)
+        self._test, parts = found.test.part if found.test is not None else "", found.sites
         for site in parts:
             place = self.folder / "sites" / site
             place.mkdir(parents=True, exist_ok=True)

@@ -1,20 +1,28 @@
 """Collects the evidence about a version: from files of other steps, from MLflow, read only, and from the proof."""
 
+import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from deerfield.documents import reading
+from deerfield.documents.evaluation import NAME as EVALUATION
+from deerfield.documents.partition_manifest import NAME as MANIFEST
+from deerfield.documents.partition_manifest import Manifest
 from deerfield.errors import InvalidInput
-from deerfield.mirror import FOLDER, Mirror
+from deerfield.gate import Evidence, Held, Lineage, Rules
+from deerfield.gate.evaluated import read_evaluation
+from deerfield.gate.ledgers import commitments, proven
+from deerfield.mirror import FOLDER
 from deerfield.runfile import parse
 from deerfield.runspec import RunSpec
-from pipelines.gate import Evidence, Held, Lineage, Proven, Rules, Spent
-from pipelines.gate.reading import Manifest, read_evaluation, read_manifest
 from pipelines.registry.reader import CANDIDATE, RegistryReader, Version
 
 RUN_FILE, LINEAGE = "run.json", "lineage.json"  # artifacts that the aggregator writes
+KEPT = (LINEAGE, MANIFEST, EVALUATION)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,8 +42,8 @@ def collect(registry: RegistryReader, rules: Rules, request: Request) -> Evidenc
         InvalidInput: a file cannot be used, or the version is not there, is the champion already, or is none of ours.
         Unreachable: MLflow does not answer.
     """
-    evaluation = read_evaluation(request.evaluation)
-    manifest = read_manifest(request.manifest) if request.manifest is not None else None
+    read_evaluation(request.evaluation)  # refused before anybody is asked
+    given = None if request.manifest is None else reading.content(request.manifest, Manifest.WHAT)
     version = chosen(registry, request.model, request.version)
     champion = registry.champion(request.model)
     if champion is not None and champion.version == version.version:
@@ -44,16 +52,16 @@ def collect(registry: RegistryReader, rules: Rules, request: Request) -> Evidenc
         raise InvalidInput(f"{version} was not registered by deerfield: it has no tag deerfield.run")
     spec = parse(RunSpec, registry.document(version, RUN_FILE), f"{RUN_FILE} of {version}")
     documents = [registry.document(version, path) for path in registry.artifacts(version, FOLDER)]
-    mirrors = _mirrors(documents)
-    proven, spent = _proven(documents, mirrors, spec, version, rules)
+    proof, spent = proven(documents, spec, rules.proof, version.epsilon)
+    kept = {name: registry.content(version, name) for name in KEPT if name in registry.artifacts(version)}
     return Evidence(
         model=version.model,
         candidate=_held(version),
         champion=None if champion is None else _held(champion),
-        evaluation=evaluation,
+        evaluation=read_evaluation(request.evaluation, _sha256(kept.get(EVALUATION))),
         spent=spent,
-        proof=proven,
-        lineage=_lineage(_kept_lineage(registry, version), manifest, version, spec, mirrors),
+        proof=proof,
+        lineage=_lineage(version, spec, documents, {"given": given, "kept": kept.get(MANIFEST)}, kept.get(LINEAGE)),
         time=time.time(),
     )
 
@@ -77,78 +85,41 @@ def _held(version: Version) -> Held:
     return Held(version=version.version, run=version.run, digest=version.digest)
 
 
-def _mirrors(documents: Sequence[Mapping[str, Any]]) -> list[Mirror]:
-    """Those that can be read, in the order of their phases; what cannot is a finding of the proof."""
-    from deerfield.mirror import parse as parse_mirror
-
-    found = []
-    for document in documents:
-        try:
-            found.append(parse_mirror(document))
-        except InvalidInput:
-            continue
-    return sorted(found, key=lambda each: (each.key.incarnation, each.key.round, each.key.phase))
-
-
-def _proven(
-    documents: Sequence[Mapping[str, Any]], mirrors: Sequence[Mirror], spec: RunSpec, version: Version, rules: Rules
-) -> tuple[Proven | None, Spent]:
-    """What the ledgers' mirror proves, and what was spent by it; without one, what the registry's tags say."""
-    from deerfield.proof import prove
-
-    signers = rules.proof
-    proof = prove(documents, spec, aggregator_key=signers.aggregator_key, site_keys=signers.site_keys)
-    heads = {each.attestation.site: each.head for mirror in mirrors for each in mirror.sealed}
-    spent = Spent(
-        unit=spec.privacy.unit,
-        sites=spec.federation.sites,
-        epsilon=_largest(version.epsilon, proof.epsilon) if documents else version.epsilon,
-        lifetime=proof.total if documents else {},
-        delta=spec.privacy.delta,
-        lifetime_delta={site: head.delta_after for site, head in heads.items()},
-        run_limit=spec.privacy.epsilon,
-        lifetime_limit=spec.federation.lifetime_epsilon,
-    )
-    if not documents:
-        return None, spent
-    proven = Proven(
-        verified=proof.verified,
-        phases=len(mirrors),
-        runs=tuple(sorted({mirror.key.run for mirror in mirrors})),
-        digest=mirrors[-1].digest if mirrors else "",
-        findings=proof.findings,
-    )
-    return proven, spent
-
-
-def _largest(tags: Mapping[str, float], proven: Mapping[str, float]) -> Mapping[str, float]:
-    """By site, what the registry says or what the proof says, whichever is more."""
-    return {site: max(tags.get(site, 0.0), proven.get(site, 0.0)) for site in sorted({*tags, *proven})}
-
-
-def _kept_lineage(registry: RegistryReader, version: Version) -> Mapping[str, Any]:
-    """What the run's lineage.json says; nothing where there is none, or it is of another run."""
-    found = registry.document(version, LINEAGE) if LINEAGE in registry.artifacts(version) else {}
-    return found if isinstance(found, dict) and found.get("run") == version.run else {}
-
-
 def _lineage(
-    kept: Mapping[str, Any], manifest: Manifest | None, version: Version, spec: RunSpec, mirrors: Sequence[Mirror]
+    version: Version,
+    spec: RunSpec,
+    documents: Sequence[Mapping[str, Any]],
+    manifests: Mapping[str, bytes | None],
+    lineage: bytes | None,
 ) -> Lineage:
-    hashes = (manifest.sha256 if manifest is not None else "", str(kept.get("manifest") or ""))
+    told = _told(lineage, version)
+    found = {where: content for where, content in manifests.items() if content is not None}
+    manifest = next((reading.parsed(Manifest, each, f"{MANIFEST} ({where})") for where, each in found.items()), None)
+    named = {LINEAGE: str(told["manifest"])} if told.get("manifest") else {}
     return Lineage(
         spec_sha256=version.tags.get("deerfield.spec_sha256", ""),
         run_file=spec.sha256,
-        code=str(kept.get("code", "")),
+        code=str(told.get("code", "")),
         base_digest=version.tags.get("deerfield.base_digest", ""),
         trained_on=spec.model.digest or "",
-        commitments=_commitments(mirrors),
-        kind=manifest.kind if manifest is not None else str(kept.get("kind", "")),
-        hub=manifest.hub if manifest is not None else dict(kept.get("hub") or {}),
-        manifests=tuple(each for each in hashes if each),
+        commitments=commitments(documents),
+        kind="" if manifest is None else manifest.kind,
+        hub={} if manifest is None else manifest.hub,
+        test_examples=None if manifest is None or manifest.test is None else manifest.test.examples,
+        manifests={**{where: _sha256(each) for where, each in found.items()}, **named},
     )
 
 
-def _commitments(mirrors: Sequence[Mirror]) -> Mapping[str, str]:
-    """What each site last attested about its data."""
-    return {each.attestation.site: each.attestation.data_commitment for mirror in mirrors for each in mirror.sealed}
+def _told(lineage: bytes | None, version: Version) -> Mapping[str, Any]:
+    """What the run's lineage.json says; nothing where there is none, or it is of another run."""
+    try:
+        found = json.loads(lineage or b"{}")
+    except ValueError:
+        raise InvalidInput(
+            f"{LINEAGE} of {version} is no JSON; the aggregator writes it, somebody has changed it"
+        ) from None
+    return found if isinstance(found, dict) and found.get("run") == version.run else {}
+
+
+def _sha256(content: bytes | None) -> str:
+    return "" if content is None else sha256(content).hexdigest()

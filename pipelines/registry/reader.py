@@ -133,12 +133,15 @@ class RegistryReader:
             found = self._client.list_artifacts(version.mlflow_run, folder or None)
         return tuple(sorted(each.path for each in found if not each.is_dir))
 
+    def content(self, version: Version, path: str) -> bytes:
+        """The bytes of an artifact of the version's MLflow run; InvalidInput if it is not there."""
+        with TemporaryDirectory() as folder, self._asked(f"give {path} of {version}"):
+            return Path(self._client.download_artifacts(version.mlflow_run, path, folder)).read_bytes()
+
     def document(self, version: Version, path: str) -> Any:
         """A JSON artifact of the version's MLflow run; InvalidInput if it is not there, or no JSON."""
-        with TemporaryDirectory() as folder, self._asked(f"give {path} of {version}"):
-            content = Path(self._client.download_artifacts(version.mlflow_run, path, folder)).read_bytes()
         try:
-            return json.loads(content)
+            return json.loads(self.content(version, path))
         except ValueError as error:
             raise InvalidInput(f"{path} of {version} at {self._where} is no JSON ({error})") from None
 

@@ -9,7 +9,7 @@ from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
-from pipelines.gate.verdict import Verdict, plain
+from deerfield.gate.verdict import Verdict, plain
 from pipelines.pages.formats import number
 from pipelines.registry.view import PREVIOUS, Difference, Judged, Model, interval
 

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from math import nan
 from typing import Any
 
+from deerfield.documents.reading import parsed
+from deerfield.documents.verdict import Verdict
 from pipelines.registry.collecting import RUN_FILE
 from pipelines.registry.reader import CANDIDATE, CHAMPION, RegistryReader, Version
 
@@ -30,7 +32,7 @@ class Judged:
     """A version and the gate's verdict on it, where there is one."""
 
     version: Version
-    verdict: Mapping[str, Any]
+    verdict: Verdict | None
 
     @property
     def word(self) -> str:
@@ -59,11 +61,11 @@ class Judged:
     @property
     def refused(self) -> Sequence[str]:
         """The rules that were not kept."""
-        return [str(row["rule"]) for row in self.verdict.get("rules", ()) if not row["passed"]]
+        return [each.rule for each in self.verdict.rules if not each.passed] if self.verdict is not None else []
 
     def _seen(self, *keys: str) -> Mapping[str, Any]:
-        found: Any = self.verdict
-        for key in ("evidence", *keys):
+        found: Any = {} if self.verdict is None else self.verdict.evidence
+        for key in keys:
             found = found.get(key) if isinstance(found, Mapping) else None
         return found if isinstance(found, Mapping) else {}
 
@@ -91,7 +93,10 @@ def shown(registry: RegistryReader, model: str, last: int = 0) -> list[Judged]:
 def judged(registry: RegistryReader, version: Version) -> Judged:
     """A version with its verdict."""
     has_one = TAG in version.tags and VERDICT in registry.artifacts(version)
-    return Judged(version=version, verdict=registry.document(version, VERDICT) if has_one else {})
+    where = f"{VERDICT} of {version}"
+    return Judged(
+        version=version, verdict=parsed(Verdict, registry.content(version, VERDICT), where) if has_one else None
+    )
 
 
 def differences(registry: RegistryReader, one: Judged, other: Judged) -> list[Difference]:

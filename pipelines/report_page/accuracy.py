@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from deerfield.documents.evaluation import Evaluation, Interval
 from pipelines.pages.formats import number
 from pipelines.pages.page import joined, paragraph, table
 from pipelines.report_page import wording
-from pipelines.report_page.documents import Evaluation, Interval, Phase
+from pipelines.report_page.documents import Phase
 from pipelines.report_page.found import Found
 from pipelines.report_page.plots import intervals, legend, line, phases_along, picture, plain
 from pipelines.report_page.rounds import ROWS

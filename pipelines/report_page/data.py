@@ -4,11 +4,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from deerfield.documents.partition_manifest import Manifest
 from pipelines.pages.formats import short
 from pipelines.pages.page import joined, pairs, paragraph, table
 from pipelines.pages.partition_picture import ROW_INCHES, shares
 from pipelines.report_page import wording
-from pipelines.report_page.documents import Manifest
 from pipelines.report_page.found import Found
 from pipelines.report_page.plots import NAMED, picture
 
@@ -45,7 +45,10 @@ def data(found: Found) -> str:
 def _test(manifest: Manifest) -> str:
     if manifest.test is None:
         return ""
-    rows = {"kept apart for testing": wording.count(manifest.test.examples, "example"), "sha256": manifest.test.sha256}
+    rows = {
+        "kept apart for testing": wording.count(manifest.test.examples or 0, "example"),
+        "sha256": manifest.test.sha256,
+    }
     return pairs(rows)
 
 

@@ -1,9 +1,9 @@
 """What the candidate reached on the test set, beside the champion and the base model."""
 
+from deerfield.documents.evaluation import Evaluation
 from pipelines.pages.formats import number
 from pipelines.pages.page import box, joined, pairs, paragraph, table
 from pipelines.report_page import wording
-from pipelines.report_page.documents import Evaluation
 from pipelines.report_page.found import Found
 from pipelines.report_page.pictures import pictures
 from pipelines.report_page.rounds import ROWS
@@ -46,7 +46,7 @@ def _about(document: Evaluation) -> dict[str, str]:
 
 def _leakage(document: Evaluation) -> str:
     leakage, examples = document.leakage, document.test_set.examples
-    if leakage is None or not leakage.checked:
+    if not leakage.checked:
         return paragraph(UNCHECKED, "soft")
     if leakage.overlap == 0:
         return paragraph(f"None of the {examples} test examples is among the {leakage.checked} that were trained on.")
@@ -82,8 +82,8 @@ def _differences(document: Evaluation) -> str:
 
 
 def _classes(document: Evaluation) -> str:
-    candidate = document.models.get("candidate")
-    if candidate is None or not candidate.per_class:
+    candidate = document.candidate
+    if not candidate.per_class:
         return ""
     rows = [
         (label, str(each.examples), *(number(value, ".3f") for value in (each.precision, each.recall, each.f1)))

@@ -1,20 +1,16 @@
 """What there is to say of a run, and what is missing."""
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TypeVar
 
-from pydantic import ValidationError
-
+from deerfield.documents.evaluation import Evaluation
+from deerfield.documents.partition_manifest import Manifest
+from deerfield.documents.verdict import Verdict
 from deerfield.errors import InvalidInput
 from deerfield.runspec import RunSpec
 from deerfield.strategies import make
 from deerfield.strategy import Declaration
-from pipelines.report_page.documents import Evaluation, Manifest, Part, ResultDocument, Verdict
+from pipelines.report_page.documents import ResultDocument
 from pipelines.runs.result import Result
-
-LARGEST = 64_000_000  # bytes of a document; a larger one is none of ours
-Document = TypeVar("Document", bound=Part)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,21 +48,3 @@ class Found:
 def of(result: Result) -> ResultDocument:
     """What the events of a run came to so far."""
     return ResultDocument.model_validate(result.json())
-
-
-def read(model: type[Document], path: Path) -> Document:
-    """The document in `path`.
-
-    Raises:
-        InvalidInput: there is none, or it is not what deerfield writes.
-    """
-    try:
-        if (size := path.stat().st_size) > LARGEST:
-            raise InvalidInput(f"{path.name} has {size} bytes; the limit is {LARGEST}")
-        return model.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise InvalidInput(f"{path.name} cannot be read ({error.strerror})") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the whole of it"
-        raise InvalidInput(f"{path.name} is not what deerfield writes: {where}: {first['msg']}") from None

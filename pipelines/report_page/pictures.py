@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from deerfield.documents.evaluation import Interval
 from pipelines.pages.formats import short
 from pipelines.pages.page import paragraph
-from pipelines.report_page.documents import Interval
 from pipelines.report_page.plots import BLUE, GREY, STYLES, intervals, legend, picture, plain
 from pipelines.report_page.wording import metric
 

@@ -4,10 +4,10 @@ from collections.abc import Callable, Mapping, Sequence
 from statistics import median
 from typing import TYPE_CHECKING, Any, Literal
 
+from deerfield.documents.evaluation import Interval
 from pipelines.pages.formats import short
 from pipelines.pages.inline_svg import drawing, inline
 from pipelines.pages.page import figure
-from pipelines.report_page.documents import Interval
 from pipelines.report_page.wording import several
 
 if TYPE_CHECKING:  # it takes a second to import, and only those who draw need it

@@ -6,18 +6,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from deerfield.documents.evaluation import Evaluation
+from deerfield.documents.partition_manifest import Manifest
+from deerfield.documents.reading import Document, read
+from deerfield.documents.verdict import Verdict
 from deerfield.errors import InvalidInput
 from deerfield.exchange import ENDINGS
 from deerfield.runfile import parse
 from deerfield.runspec import RunSpec
 from deerfield.wire.client import RunsClient
-from pipelines.report_page.documents import Evaluation, Manifest, Part, ResultDocument, Verdict
-from pipelines.report_page.found import Found, of, read
+from pipelines.report_page.documents import ResultDocument
+from pipelines.report_page.found import Found, of
 from pipelines.report_page.page import render
 from pipelines.runs.result import Result
 
 NAME = "report.html"
-DOCUMENTS: Mapping[str, type[Part]] = {"evaluation": Evaluation, "verdict": Verdict, "manifest": Manifest}
+DOCUMENTS: Mapping[str, type[Document]] = {"evaluation": Evaluation, "verdict": Verdict, "manifest": Manifest}
 
 
 def at_aggregator(runs: RunsClient, run: str) -> Found:
@@ -49,7 +53,7 @@ def in_folder(folder: Path) -> Found:
     found = Found(run=folder.name)
     try:
         found = replace(found, spec=_spec(folder / "spec.json"))
-        found = replace(found, result=read(ResultDocument, folder / "result.json"))
+        found = replace(found, result=read(ResultDocument, folder / "result.json", "result.json"))
     except InvalidInput as error:
         found = replace(found, missing=(str(error),))
     return completed(found, {name: path for name in DOCUMENTS if (path := folder / f"{name}.json").exists()})
@@ -66,7 +70,7 @@ def _spec(path: Path) -> RunSpec:
 
 def completed(found: Found, documents: Mapping[str, Path]) -> Found:
     """The same with the documents that are named; raises InvalidInput if one cannot be used."""
-    changes: dict[str, Any] = {name: read(DOCUMENTS[name], path) for name, path in documents.items()}
+    changes: dict[str, Any] = {name: read(DOCUMENTS[name], path, path.name) for name, path in documents.items()}
     return replace(found, **changes)
 
 

@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from deerfield.documents.evaluation import Evaluation
 from pipelines.pages.formats import number
 from pipelines.pages.page import joined, paragraph, table
 from pipelines.report_page import wording
-from pipelines.report_page.documents import Evaluation
 from pipelines.report_page.found import Found
 from pipelines.report_page.plots import NAMED, intervals, picture
 from pipelines.report_page.rounds import ROWS
@@ -40,11 +40,11 @@ def spread(found: Found) -> str:
     return joined(*parts)
 
 
-def _reported(found: Found) -> Mapping[str, Mapping[str, float]]:
+def _reported(found: Found) -> Mapping[str, Mapping[str, float | None]]:
     """What each site reported last, by the evaluation or with its updates."""
     if found.evaluation and found.evaluation.reported:
         return found.evaluation.reported
-    told: dict[str, Mapping[str, float]] = {}
+    told: dict[str, Mapping[str, float | None]] = {}
     for phase in found.result.rounds if found.result else ():
         told |= phase.reported
     return told

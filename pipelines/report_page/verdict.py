@@ -1,9 +1,9 @@
 """What the gate said of the model: every rule with its numbers, and the evidence."""
 
+from deerfield.documents.verdict import RuleVerdict, Verdict
 from pipelines.pages.formats import number
 from pipelines.pages.page import box, joined, pairs, paragraph, table
 from pipelines.report_page import wording
-from pipelines.report_page.documents import RuleVerdict, Verdict
 from pipelines.report_page.found import Found
 
 UNJUDGED = "No verdict of the gate was given to this report; deerfield models show says what was promoted."

@@ -3,8 +3,9 @@
 from collections.abc import Iterable, Mapping
 from time import gmtime, strftime
 
+from deerfield.documents.evaluation import Interval
 from pipelines.pages.formats import number, short
-from pipelines.report_page.documents import Interval, OpenPhase
+from pipelines.report_page.documents import OpenPhase
 
 NAMES = {
     "accuracy": "accuracy",

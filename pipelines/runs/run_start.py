@@ -1,17 +1,25 @@
 """A run file for a cluster: what a person must have written, and what the base model completes."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import typer
 import yaml
 
+from deerfield.documents.partition_manifest import NAME as MANIFEST
+from deerfield.documents.partition_manifest import consortium
+from deerfield.documents.partition_manifest import text as text_of
 from deerfield.errors import InvalidInput
 from deerfield.runfile import load_spec, mapping, parse
 from deerfield.runspec import RunSpec
 from deerfield.strategies import make
+from deerfield.wire.client import RunsClient
+
+GIVE = "whose the training data are must be said before its model is promoted: deerfield promote --manifest FILE"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +73,16 @@ def described(file: Path, spec: RunSpec, base: str) -> RunSpec:
         raise InvalidInput(f"{file}: adapter is not that of the base model in {base}; leave it out")
     asked["model"]["digest"] = found["digest"]
     return parse(RunSpec, {**asked, "adapter": found["adapter"], "convolutions": found["convolutions"]}, str(file))
+
+
+def keep_manifest(runs: RunsClient, run: str, spec: RunSpec, file: Path) -> None:
+    """Keeps with a run whose the data are: its sites'. Of a file with an `embedded:` section that is not known here."""
+    if embedded(file):
+        typer.echo(f"warning: {file} has an embedded: section, so {run} has kept no manifest; {GIVE}", err=True)
+        return
+    found = text_of(consortium(spec.federation.sites, spec.labels, spec.seed))
+    with suppress(InvalidInput):  # an aggregator that tracks nothing registers nothing that could be promoted
+        runs.attach(run, MANIFEST, found.encode())
 
 
 def check_out(out: Path) -> None:

@@ -5,17 +5,16 @@ report during the run.
 """
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
+from deerfield.documents.partition_manifest import Manifest
+from deerfield.documents.reading import read
 from deerfield.errors import InvalidInput
 from deerfield.runfile import Source, parse, source_of
 from pipelines.evaluation.evaluation_document import CANDIDATE, document, named, summary
 from pipelines.evaluation.scores import Model, TestSet, score
 from pipelines.processes.site_process import scratch
 from pipelines.registry.reader import CHAMPION, RegistryReader, Version, open_registry
-from pipelines.steps.sites import read_manifest
 
 BASE = "base"
 TAG = "deerfield.base_digest"
@@ -36,7 +35,7 @@ def evaluate(
             training data.
         Unreachable: MLflow does not answer.
     """
-    tested = _tested(test_set, {} if manifest is None else read_manifest(manifest))
+    tested = _tested(test_set, None if manifest is None else _located(manifest))
     registry = open_registry(tracking)
     candidate = registry.version(model, version)
     champion = registry.champion(model)
@@ -52,22 +51,30 @@ def evaluate(
     out.write_text(json.dumps(judged, separators=(",", ":"), allow_nan=False) + "\n")
 
 
-def _tested(test_set: str, manifest: Mapping[str, Any]) -> TestSet:
+def _located(path: Path) -> Manifest:
+    """The manifest, with what it names beside itself found there."""
+    found = read(Manifest, path)
+    beside = path.parent / found.example_sha256
+    return found.model_copy(update={"example_sha256": str(beside)}) if beside.is_file() else found
+
+
+def _tested(test_set: str, manifest: Manifest | None) -> TestSet:
     """The test set that was named, or the manifest's, and where the training data's fingerprints are."""
-    training = manifest.get("example_sha256") or None
+    training = (manifest.example_sha256 if manifest else "") or None
     if test_set:
         return TestSet(source=source_of(test_set, "the test set"), sha256="", training=training)
-    part, columns = manifest.get("test"), manifest.get("columns", {})
-    if not part:
+    part = manifest.test if manifest else None
+    if manifest is None or part is None:
         raise InvalidInput(
             "no test set is given, and the partition has none: name a file or folder of examples that belong to the hub"
         )
-    if not isinstance(part, dict) or not isinstance(part.get("part"), str) or not isinstance(columns, dict):
+    if not part.part:
         raise InvalidInput(
-            "the manifest's test set: it does not say where it is (test: part) or its columns; run the partition again"
+            "the manifest does not say where its test set is (test: part): name the test set, by its path, columns and "
+            f"rows{f' ({part.rows} beside the manifest)' if part.rows else ''}"
         )
-    source = parse(Source, {**columns, "path": part["part"]}, "the manifest's test set")
-    return TestSet(source=source, sha256=str(part.get("sha256", "")), training=training)
+    source = parse(Source, {**manifest.columns, "path": part.part}, "the manifest's test set")
+    return TestSet(source=source, sha256=part.sha256, training=training)
 
 
 def _models(

@@ -3,10 +3,11 @@
 import json
 from pathlib import Path
 
-from pipelines.gate import Verdict, judge
-from pipelines.gate.rules import rules_of
-from pipelines.registry.collecting import Request, collect
+from deerfield.gate import Verdict, judge
+from deerfield.gate.rules import rules_of
+from pipelines.registry.collecting import Request, chosen, collect
 from pipelines.registry.reader import open_registry
+from pipelines.steps.keep import MANIFEST, keep
 from pipelines.steps.reach import runs_at
 from pipelines.steps.running import say
 
@@ -23,14 +24,18 @@ def gate(
 ) -> bool:
     """Whether the version keeps every rule of a rules file's text; has a refusal recorded, and promotes nothing.
 
+    A `manifest` is kept with the version's run, which has no other one.
+
     Raises:
-        InvalidInput: the rules, a file, or the version cannot be used.
+        InvalidInput: the rules, a file, or the version cannot be used, or the run has kept another manifest.
         ChampionMoved: the champion is no longer the one that was compared with.
         Unreachable: MLflow or the aggregator does not answer.
     """
-    read = rules_of(rules, "rules")
+    read, registry = rules_of(rules, "rules"), open_registry(tracking)
+    if manifest is not None:
+        keep(chosen(registry, model, version).run, aggregator, MANIFEST, manifest)
     request = Request(model=model, version=version, evaluation=evaluation, manifest=manifest)
-    judged = judge(read, collect(open_registry(tracking), read, request))
+    judged = judge(read, collect(registry, read, request))
     write(judged, verdict)
     if not judged.passed:
         with runs_at(aggregator) as runs:

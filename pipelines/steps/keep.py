@@ -2,12 +2,13 @@
 
 from pathlib import Path
 
+from deerfield.documents import evaluation, partition_manifest
 from deerfield.errors import InvalidInput, Refusal, TooBusy
 from pipelines.steps.reach import runs_at
 from pipelines.steps.rounds import Started, start
 from pipelines.steps.sites import members
 
-MANIFEST, EVALUATION, VERDICT = "manifest.json", "evaluation.json", "verdict.json"
+MANIFEST, EVALUATION, VERDICT = partition_manifest.NAME, evaluation.NAME, "verdict.json"
 
 
 def keep(run: str, aggregator: str, name: str, path: Path) -> str:

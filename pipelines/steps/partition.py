@@ -4,11 +4,11 @@ A consortium's data stay where they are. What is known of them is what each site
 Hello to the aggregator, and this task asks the aggregator for that.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
 from deerfield import durable
+from deerfield.documents.partition_manifest import consortium, text
 from deerfield.errors import InvalidInput
 from deerfield.runfile import RunFile, parse, read_mapping, resolve
 from deerfield.strategies import make
@@ -17,8 +17,6 @@ from pipelines.processes.site_process import answer, scratch
 from pipelines.steps.roster import roster
 from pipelines.steps.rounds import completed
 from pipelines.steps.running import say
-
-SCHEMA = 1
 
 
 def partition(run: str, destination: str, aggregator: str, manifest: Path, picture: Path) -> None:
@@ -37,7 +35,7 @@ def partition(run: str, destination: str, aggregator: str, manifest: Path, pictu
     found = _validated(run, aggregator) if file is None else _split(file, destination)
     print(partition_picture.told(found), flush=True)
     _write(picture, partition_picture.page(found))
-    _write(manifest, json.dumps(found, indent=2, allow_nan=False) + "\n")  # last: others wait for it
+    _write(manifest, text(found))  # last: others wait for it
 
 
 def _split(file: RunFile, destination: str) -> dict[str, Any]:
@@ -54,15 +52,7 @@ def _validated(run: str, aggregator: str) -> dict[str, Any]:
     """What the hub may know of a consortium before it trains: who takes part, in which labels, and what they report."""
     spec = completed(run, ())
     make(spec)
-    sites = roster(spec, aggregator, say)
-    return {
-        "schema": SCHEMA,
-        "kind": "consortium",
-        "source": "",
-        "seed": spec.seed,
-        "labels": list(spec.labels),
-        "sites": sites,
-    }
+    return consortium(spec.federation.sites, spec.labels, spec.seed, roster(spec, aggregator, say))
 
 
 def _write(path: Path, text: str) -> None:

@@ -1,10 +1,11 @@
 """Makes a version that the gate has passed the champion, through the aggregator."""
 
-import json
 from hashlib import sha256
 from pathlib import Path
 
-from deerfield.errors import ChampionMoved, InvalidInput
+from deerfield.documents import reading
+from deerfield.documents.verdict import Verdict
+from deerfield.errors import ChampionMoved
 from deerfield.promotion import Promotion
 from deerfield.wire.client import RunsClient
 from pipelines.steps.reach import runs_at
@@ -18,24 +19,20 @@ def promote(aggregator: str, verdict: Path) -> Promotion:
         ChampionMoved: the champion is no longer the one that was compared with.
         Unreachable: the aggregator does not answer.
     """
-    try:
-        text = verdict.read_text("utf-8")
-        found = json.loads(text)
-        about = (str(found["model"]), str(found["version"]), str(found["expected_champion"]))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InvalidInput(f"{verdict} is no verdict of a gate ({error}); run the gate again") from None
+    content = reading.content(verdict, Verdict.WHAT)
+    found = reading.parsed(Verdict, content, str(verdict))
     with runs_at(aggregator) as runs:
         try:
-            return runs.promote(*about, text)
+            return runs.promote(found.model, found.version, found.expected_champion, content.decode())
         except ChampionMoved:
-            if (done := _done(runs, about[0], text)) is not None:
+            if (done := _done(runs, found.model, content)) is not None:
                 return done
             raise
 
 
-def _done(runs: RunsClient, model: str, text: str) -> Promotion | None:
+def _done(runs: RunsClient, model: str, content: bytes) -> Promotion | None:
     """What an earlier try of this task has come to, where others have asked since."""
-    mine = sha256(text.encode()).hexdigest()
+    mine = sha256(content).hexdigest()
     for each in runs.promotions(model):
         if each.verdict_sha256 == mine and each.state == "DONE":
             return Promotion(model=model, champion=each.champion, previous=each.previous)

@@ -1,17 +1,15 @@
 """What KFP's pages show of an evaluation: metrics, the confusion matrix and ROC curve, and a page of its own."""
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
+from deerfield.documents.evaluation import Evaluation
+from deerfield.documents.reading import read
 from pipelines.pages.page import document, section
-from pipelines.report_page.documents import Evaluation
 from pipelines.report_page.evaluation import evaluation
 from pipelines.report_page.found import Found
 from pipelines.report_page.page import STYLE
-
-CANDIDATE = "candidate"
 
 
 class Metrics(Protocol):
@@ -33,24 +31,24 @@ class Classification(Protocol):
 
 def show(path: Path, metrics: Metrics, classes: Classification, page: Path) -> None:
     """Fills KFP's artifacts, and writes the HTML `page`, from the evaluation.json in `path`."""
-    found = json.loads(path.read_text("utf-8"))
-    candidate = found["models"][CANDIDATE]
+    found = read(Evaluation, path)
+    candidate = found.candidate
     for name, value in _figures(found):
         metrics.log_metric(name, value)
-    classes.log_confusion_matrix(found["labels"], candidate["confusion"])
-    if (curve := candidate.get("roc_micro")) is not None:  # KFP draws one; the page has one for each label
-        classes.log_roc_curve(curve["fpr"], curve["tpr"], _probabilities(curve["thresholds"]))
-    told = evaluation(Found(evaluation=Evaluation.model_validate(found)))
+    classes.log_confusion_matrix(list(found.labels), [list(row) for row in candidate.confusion])
+    if (curve := candidate.roc_micro) is not None:  # KFP draws one; the page has one for each label
+        classes.log_roc_curve(list(curve.fpr), list(curve.tpr), _probabilities(curve.thresholds))
+    told = evaluation(Found(evaluation=found))
     page.write_text(document("Evaluation", [section("evaluation", "Evaluation", told)], STYLE), "utf-8")
 
 
-def _figures(found: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+def _figures(found: Evaluation) -> Iterator[tuple[str, float]]:
     """What is known of the candidate: each metric with its interval, and by how much it is better than the others."""
-    for name, each in sorted(found["models"][CANDIDATE]["metrics"].items()):
-        if each["value"] is not None:
-            yield from ((name, each["value"]), (f"{name}.low", each["low"]), (f"{name}.high", each["high"]))
-    for other, differences in sorted(found["differences"].items()):
-        known = {name: each["value"] for name, each in sorted(differences.items()) if each["value"] is not None}
+    for name, each in sorted(found.candidate.metrics.items()):
+        told = {name: each.value, f"{name}.low": each.low, f"{name}.high": each.high}
+        yield from ((key, value) for key, value in told.items() if value is not None)
+    for other, differences in sorted(found.differences.items()):
+        known = {name: each.value for name, each in sorted(differences.items()) if each.value is not None}
         yield from ((f"{name}.over_{other}", value) for name, value in known.items())
 
 

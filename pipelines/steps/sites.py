@@ -1,6 +1,5 @@
 """The sites of a partition, and what the pod of each is given where they are pods beside the rounds."""
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +9,8 @@ from typing import Any
 import yaml
 
 from deerfield import durable
+from deerfield.documents.partition_manifest import Manifest, SitePart
+from deerfield.documents.reading import read
 from deerfield.errors import InvalidInput
 from deerfield.runfile import RunFile, parse, read_mapping
 from pipelines.embedded.simulated_policy import simulated_policy
@@ -19,20 +20,9 @@ POLICIES = "policies"  # folder of the data claim
 MODE = 0o644  # of a policy there: a site's pod may be another user's
 
 
-def read_manifest(path: Path) -> Mapping[str, Any]:
-    """What the partition wrote; raises InvalidInput if it is something else."""
-    try:
-        found = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise InvalidInput(f"{path} is no manifest of a partition ({error}); run the partition again") from error
-    if not isinstance(found, dict) or found.get("schema") != 1 or not isinstance(found.get("sites"), dict):
-        raise InvalidInput(f"{path} is no manifest of a partition that this version reads; run the partition again")
-    return found
-
-
 def members(manifest: Path) -> tuple[str, ...]:
     """The names of the sites of a partition."""
-    return tuple(read_manifest(manifest)["sites"])
+    return tuple(read(Manifest, manifest).sites)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,8 +57,8 @@ def pods(started: Started, run: str, manifest: Path, cluster: Cluster) -> list[d
     Raises:
         InvalidInput: the parts are no simulation's, or two sites' names differ in nothing that Kubernetes can name.
     """
-    file, parts = parse(RunFile, read_mapping(run, "run", "a run file", "name"), "run"), read_manifest(manifest)
-    if parts["kind"] != "simulation":
+    file, parts = parse(RunFile, read_mapping(run, "run", "a run file", "name"), "run"), read(Manifest, manifest)
+    if parts.kind != "simulation":
         raise InvalidInput("run: simulated-consortium starts sites over parts of one data set; add embedded: source:")
     slugs = _slugs(started.sites)
     folder = cluster.data / POLICIES / started.run
@@ -77,17 +67,17 @@ def pods(started: Started, run: str, manifest: Path, cluster: Cluster) -> list[d
     for site, slug in slugs.items():
         path, own = folder / f"{slug}.yaml", cluster.names + slug
         models = {started.base_digest: cluster.base}
-        document = {"models": models, **policy(file, site, parts["sites"])}
+        document = {"models": models, **policy(file, site, parts.sites)}
         durable.replaced(path, yaml.safe_dump(document, sort_keys=False).encode(), MODE)  # one that is retried may read
         given.append({"site": site, "secret": own, "claim": own, "policy": str(path)})
     return given
 
 
-def policy(file: RunFile, site: str, parts: Mapping[str, Any]) -> Mapping[str, Any]:
+def policy(file: RunFile, site: str, parts: Mapping[str, SitePart]) -> Mapping[str, Any]:
     """The policy of a simulated site but for its models: its part of the data, with the run's own budget."""
-    units = [part["units"] for part in parts.values()]
+    units = [part.units or 0 for part in parts.values()]
     low, high = (1, 1) if file.privacy.unit == "site" else (file.embedded.units_low or min(units), max(units))
-    source = file.embedded.source.model_copy(update={"path": parts[site]["part"], "rows": None})
+    source = file.embedded.source.model_copy(update={"path": parts[site].part, "rows": None})
     return simulated_policy(file, source, low, high)
 
 

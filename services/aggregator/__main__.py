@@ -116,6 +116,7 @@ def build(settings: Settings, reached: OnDurable = ignore) -> Aggregator:
         clock=clock,
         key=keyfile.load(settings.key),
         check_blobs=check_blobs,
+        rules=settings.rules,
         reached=reached,
     )
     built = assemble_aggregator(desk, settings.lost_after_s, settings.retention, settings.bounds)

@@ -2,10 +2,14 @@
 
 from hashlib import sha256
 
+from deerfield.documents.partition_manifest import NAME as MANIFEST
+from deerfield.documents.partition_manifest import Manifest
+from deerfield.documents.reading import parsed
 from deerfield.errors import InvalidInput, TooLarge
 from deerfield.wire import limits
 from services.aggregator.desk import Desk
 from services.aggregator.sql.attachments import Attachment
+from services.aggregator.sql.store import Edge
 
 
 class Attaching:
@@ -21,20 +25,33 @@ class Attaching:
         Raises:
             UnknownRun: there is no such run.
             TooLarge: the run has too many files.
-            InvalidInput: nothing is tracked.
+            InvalidInput: nothing is tracked, or it is a manifest that cannot be read, or not the one that was kept.
         """
         if not self._tracked:
             raise InvalidInput("this aggregator has no MLflow to log a file in; start it with --tracking URI")
         file = Attachment(run, name, sha256(content).hexdigest())
+        if name == MANIFEST:
+            parsed(Manifest, content, MANIFEST)
         with self._desk.store.edge() as edge:
             edge.run(run)
-            if edge.attachments.known(run, name) == file.sha256:
+            if _known(edge, file) == file.sha256:
                 return file.sha256
         self._desk.published.put(file.sha256, content)  # before the row that names it
         with self._desk.store.edge() as edge:
-            if edge.attachments.known(run, name) is None and edge.attachments.count(run) >= limits.ATTACHMENTS:
+            if _known(edge, file) is None and edge.attachments.count(run) >= limits.ATTACHMENTS:
                 raise TooLarge(f"{run} has {limits.ATTACHMENTS} files; the limit is {limits.ATTACHMENTS}, by name")
             edge.attachments.put(file)
             detail = {"name": name, "sha256": file.sha256, "bytes": len(content)}
             edge.add_event(run, "attached", detail, self._desk.clock())
         return file.sha256
+
+
+def _known(edge: Edge, file: Attachment) -> str | None:
+    """The sha256 of a file that came before; raises InvalidInput where that is another manifest, which stays."""
+    known = edge.attachments.known(file.run, file.name)
+    if file.name == MANIFEST and known not in (None, file.sha256):
+        raise InvalidInput(
+            f"{file.run} has kept the {MANIFEST} with sha256 {str(known)[:12]}, and this one has {file.sha256[:12]}: "
+            "whose data a run was trained on does not change; give the one that it has kept"
+        )
+    return known

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from deerfield.durable import OnDurable, ignore
+from deerfield.gate import Rules
 from deerfield.runspec import RunSpec
 from deerfield.strategy import Strategy
 from services.aggregator.blobstore.blobs import Blobs
@@ -25,4 +26,5 @@ class Desk:
     key: Ed25519PrivateKey  # countersigns ledgers' heads
     presence: Presence = field(default_factory=Presence)
     check_blobs: Callable[[], object] = lambda: None  # raises Superseded once they belong to another database
+    rules: Rules | None = None  # of the gate, by which alone a verdict counts; None: any
     reached: OnDurable = ignore  # told each point at which a crash would be told apart, beside those of the stores

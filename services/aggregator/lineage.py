@@ -1,18 +1,20 @@
 """Where a run's model comes from, as one JSON object: run file, code, base model, commitments to the data."""
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
 import deerfield
+from deerfield.documents.partition_manifest import NAME as MANIFEST
+from deerfield.documents.partition_manifest import Manifest
+from deerfield.documents.reading import parsed
+from deerfield.errors import InvalidInput
 from deerfield.types import Attestation
 from services.aggregator.sql.records import RunRow
 
 SCHEMA = 1
 NAME = "lineage.json"
-MANIFEST = "manifest.json"  # attached by whoever partitioned data that the hub owns: docs/proof.md
 PACKAGES = (Path(deerfield.__file__).parent, Path(__file__).parent)  # what decides how a run is aggregated
 
 
@@ -58,15 +60,12 @@ def code_sha256() -> str:
 
 
 def _hub(manifest: bytes | None) -> Mapping[str, object]:
-    """The hashes of the data that the hub owns, as the manifest has them; empty where it is not one of ours."""
+    """The hashes of the data that the hub owns, as the manifest has them; none where it is not one of ours."""
     if manifest is None:
         return {"manifest": None, "kind": "", "hub": {}}
+    told = {"manifest": hashlib.sha256(manifest).hexdigest()}
     try:
-        document = json.loads(manifest)
-        parts = {**document["sites"], "test": document.get("test") or {}}
-        kind = str(document["kind"])
-        own = kind == "simulation"  # of a consortium's data the hub has no hash to tell
-        hub = {site: part["sha256"] for site, part in parts.items() if own and "sha256" in part}
-    except (ValueError, KeyError, TypeError, AttributeError):
-        kind, hub = "", {}
-    return {"manifest": hashlib.sha256(manifest).hexdigest(), "kind": kind, "hub": hub}
+        found = parsed(Manifest, manifest, MANIFEST)
+    except InvalidInput:  # from before such a file was refused
+        return {**told, "kind": "", "hub": {}}
+    return {**told, "kind": found.kind, "hub": {site: sha256 for site, sha256 in found.hub.items() if sha256}}

@@ -13,6 +13,7 @@ from pathlib import Path
 from deerfield.certificates import Files, given_files
 from deerfield.endpoint import read_listening, without_password
 from deerfield.errors import InvalidInput
+from deerfield.gate import Rules, load_rules
 from services.aggregator.blobstore.bucket import read_place
 from services.aggregator.blobstore.retention import Retention, read_retention
 from services.aggregator.bounds import Bounds
@@ -40,6 +41,7 @@ class Settings:
     tracking: str  # MLflow tracking URI; empty: nothing is tracked
     artifacts: str  # where MLflow keeps models of new experiments; empty: the tracking server's default
     mlflow_run_id: str  # the MLflow run that the first run adopts; empty: each run makes its own
+    rules: Rules | None  # of the registry gate, by which alone a verdict counts; None: any
     takeover_s: float  # how long another aggregator may take to let go of the database
     lost_after_s: float
     drain_s: float  # how long uploads under way may take once it is told to stop
@@ -84,6 +86,7 @@ def read_settings(argv: Sequence[str], environment: Mapping[str, str] = os.envir
         tracking=flags.tracking,
         artifacts=flags.artifacts,
         mlflow_run_id=environment.get("MLFLOW_RUN_ID", ""),
+        rules=load_rules(Path(flags.gate_rules)) if flags.gate_rules else None,
         takeover_s=_seconds("takeover", flags.takeover),
         lost_after_s=_seconds("lost-after", flags.lost_after),
         drain_s=_seconds("drain", flags.drain),

@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 from deerfield import mirror
+from deerfield.documents.partition_manifest import NAME as MANIFEST
 from deerfield.exchange import Event, Key
 from deerfield.manifest import assemble
 from services.aggregator import lineage
@@ -80,6 +81,8 @@ class MlflowTracking:
             path = Path(folder) / where.name
             path.write_bytes(content)
             self._client().log_artifact(mlflow_run, str(path), str(where.parent) if len(where.parts) > 1 else None)
+        if file.name == MANIFEST:  # whenever it comes
+            self._client().log_dict(mlflow_run, self._lineage(row), lineage.NAME)
 
     def _started(self, row: RunRow) -> None:
         from mlflow.entities import Param, RunTag
@@ -119,7 +122,7 @@ class MlflowTracking:
     def _lineage(self, row: RunRow) -> Mapping[str, object]:
         with self._desk.store.edge() as edge:
             attested = edge.uploads.attested(row)
-        return lineage.lineage(row, attested, artifact(self._client(), self._run(row), lineage.MANIFEST))
+        return lineage.lineage(row, attested, artifact(self._client(), self._run(row), MANIFEST))
 
     def _register(self, row: RunRow, event: Event) -> Registered:
         detail = event.detail

@@ -12,13 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deerfield.errors import InvalidInput
-from deerfield.fingerprint import fingerprint, overlap
+from deerfield.fingerprint import fingerprint
 from deerfield.runfile import RunFile
 from deerfield.strategies import make
-from services.client import data, splitting
+from services.client import data, manifests, splitting
 from services.client.store import Store
 
-SCHEMA = 1
 Rows = NDArray[np.int64]
 
 
@@ -42,16 +41,9 @@ def partition(run: RunFile, store: Store) -> dict[str, Any]:
     unseen = parts.unseen(split.validation, training)
     test = {**parts.write("test", unseen), "copies": len(split.validation) - len(unseen)}
     return {
-        "schema": SCHEMA,
-        "kind": "simulation",
+        **manifests.simulation(run, sites, test, parts.keep_fingerprints(training)),
         "source": source.path,
-        "seed": run.seed,
-        "unit": run.privacy.unit,
-        "labels": list(run.labels),
         "columns": source.model_dump(include={"input", "label", "patient", "site"}, exclude_none=True),
-        "sites": sites,
-        "test": test,
-        "example_sha256": parts.keep_fingerprints(training),
     }
 
 
@@ -82,17 +74,10 @@ class Parts:
 
     def write(self, name: str, rows: Rows) -> dict[str, Any]:
         """Keeps the examples at `rows` in a parquet file; answers the part as the manifest has it."""
-        run, examples = self._run, self._table.examples
         content = self._parquet(rows)
         sha = sha256(content).hexdigest()
-        counts = np.bincount(examples.labels[rows], minlength=len(run.labels)).tolist()
-        return {
-            "units": splitting.count(examples.units[rows], splitting.counted(run)),
-            "examples": len(rows),
-            "labels": dict(zip(run.labels, counts, strict=True)),
-            "sha256": sha,
-            "part": self._store.keep(f"{name}/{sha}.parquet", content),
-        }
+        where = self._store.keep(f"{name}/{sha}.parquet", content)
+        return {**manifests.counts(self._run, self._table.examples, rows), "sha256": sha, "part": where}
 
     def unseen(self, rows: Rows, training: Rows) -> Rows:
         """The examples of `rows` whose like nobody trains on: held-out patients may have somebody else's very words.
@@ -100,13 +85,13 @@ class Parts:
         Raises:
             InvalidInput: none is left.
         """
-        shared = overlap(self._fingerprints(rows), self._fingerprints(training))
-        if len(shared) == len(rows):
+        found = manifests.unseen(rows, self._fingerprints(rows), self._fingerprints(training))
+        if not len(found):
             raise InvalidInput(
                 f"{self._run.embedded.source.path}: each of the {len(rows)} examples held out for the test set has its "
                 f"like among those of the sites; take repeated examples out of it"
             )
-        return np.delete(rows, shared)
+        return found
 
     def keep_fingerprints(self, rows: Rows) -> str:
         """Keeps a line for each example, in the order of the lines: nothing says which example was whose."""

@@ -1,7 +1,8 @@
 """Gets an embedded run ready: splits one data set into sites, and describes the adapter of its base model.
 
 This is what hospitals do for themselves on a cluster. It writes row numbers, never copies of the data:
-`<site>.npy` for each site's training rows, `validation.npy` for the rows held out for everyone.
+`<site>.npy` for each site's training rows, `validation.npy` for the rows held out for everyone. The manifest says what
+they hold.
 """
 
 from collections.abc import Mapping
@@ -11,12 +12,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from deerfield.documents.partition_manifest import NAME as MANIFEST
+from deerfield.documents.partition_manifest import text
 from deerfield.errors import InvalidInput
+from deerfield.fingerprint import fingerprint
 from deerfield.runfile import RunFile
 from deerfield.runspec import RunSpec
 from deerfield.strategies import make
-from services.client import backbones, data, device, models
+from services.client import backbones, data, device, manifests, models
 from services.client.splitting import NOUNS, Rows, Split, count, counted, split
+
+ROWS = "rows"  # folder of row numbers
+TEST_ROWS, FINGERPRINTS = "rows/test.npy", "rows/training.txt"
 
 
 def prepare(run: RunFile, folder: Path, *, pooled: bool) -> dict[str, Any]:
@@ -38,7 +45,10 @@ def prepare(run: RunFile, folder: Path, *, pooled: bool) -> dict[str, Any]:
     parts = split(run, table, pooled=pooled)
     low, high = _bounds(run, {name: table.examples.units[rows] for name, rows in parts.sites.items()})
     _check_delta(spec, len(parts.sites) if spec.privacy.unit == "site" else high)
-    files = write(parts, folder / "rows", None if embedded.source.rows is None else np.load(embedded.source.rows))
+    chosen = None if embedded.source.rows is None else np.load(embedded.source.rows)
+    files = write(parts, folder / ROWS, chosen)
+    described = described_parts(run, table.examples, parts, folder, chosen)
+    (folder / MANIFEST).write_text(text(described))
     return {
         "digest": backbones.digest(base),
         "adapter": classifier.schema(),
@@ -49,6 +59,36 @@ def prepare(run: RunFile, folder: Path, *, pooled: bool) -> dict[str, Any]:
         "units_high": high,
         "device": str(hardware),
     }
+
+
+def described_parts(
+    run: RunFile, examples: data.Examples, parts: Split, folder: Path, chosen: Rows | None
+) -> dict[str, Any]:
+    """The manifest of the split; writes the rows of its test set, and the training examples' fingerprints.
+
+    It names no path but those two, below `folder`: where the data are, and what their columns are called, is the
+    business of nobody who reads the run in MLflow. A held-out example whose like is trained on is in no test set.
+    """
+    sites, training = {}, []
+    for name, rows in parts.sites.items():
+        sites[name], prints = _described(run, examples, rows)
+        training += prints
+    held_out = [fingerprint(examples.inputs[int(row)]) for row in parts.validation]
+    unseen = manifests.unseen(parts.validation, held_out, training)
+    (folder / FINGERPRINTS).write_text("".join(f"{line}\n" for line in sorted(training)))
+    if not len(unseen):
+        return manifests.simulation(run, sites, None, FINGERPRINTS)
+    np.save(folder / TEST_ROWS, unseen if chosen is None else chosen[unseen])
+    test, _ = _described(run, examples, unseen)
+    told = {**test, "rows": TEST_ROWS, "copies": len(parts.validation) - len(unseen)}
+    return manifests.simulation(run, sites, told, FINGERPRINTS)
+
+
+def _described(run: RunFile, examples: data.Examples, rows: Rows) -> tuple[dict[str, Any], list[str]]:
+    """A part as the manifest has it, and the fingerprints of its examples."""
+    prints = [fingerprint(examples.inputs[int(row)]) for row in rows]
+    sha = manifests.content_sha256(prints, [run.labels[label] for label in examples.labels[rows]])
+    return {**manifests.counts(run, examples, rows), "sha256": sha}, prints
 
 
 def _hardware(run: RunFile) -> device.Device:

@@ -6,7 +6,7 @@ A site never does this: what a model says of single patients stays with the hosp
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from hashlib import file_digest, sha256
+from hashlib import file_digest
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from deerfield.tensors import Tensors, Wide
 from services.client import backbones, data, models, store
 from services.client.cached import Cached
 from services.client.device import Device
+from services.client.manifests import content_sha256
 from services.client.trainer import predict
 
 
@@ -145,8 +146,7 @@ def sha256_of(source: Source, table: data.Table, labels: Sequence[str], fingerpr
     if path.is_file() and source.rows is None:
         with path.open("rb") as file:
             return file_digest(file, "sha256").hexdigest()
-    rows = zip(fingerprints, table.examples.labels, strict=True)
-    return sha256("".join(f"{example} {labels[label]}\n" for example, label in rows).encode()).hexdigest()
+    return content_sha256(fingerprints, [labels[label] for label in table.examples.labels])
 
 
 def _common(specs: Mapping[str, RunSpec]) -> RunSpec:

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from deerfield.errors import REFUSALS
+from deerfield.gate import judge, load_rules
 from deerfield.runfile import load
 from deerfield.strategies import make
-from pipelines.gate import judge, load_rules
 from services.client.policy import load as load_policy
 from tests.gating import evidence
 

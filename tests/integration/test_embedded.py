@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pipelines.registry.reader import open_registry
 from tests.integration.federation import (
     SITES,
     command,
@@ -68,6 +69,19 @@ def test_each_site_has_told_the_aggregator_what_its_policy_lets_out(finished):
     for text in said.values():
         (population,) = json.loads(text)["populations"]
         assert (population["name"], population["on_start"], population["unit"]) == ("notes", True, None)
+
+
+@pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")  # SQLAlchemy 2.1
+def test_a_run_over_data_of_one_machine_says_so_in_its_manifest_and_lineage(finished):
+    folder = finished[0] / "out"
+    registry = open_registry(f"sqlite:///{folder / 'mlflow.db'}")
+    version = registry.version("small", "1")
+    assert registry.content(version, "manifest.json") == (folder / "manifest.json").read_bytes()
+    told = registry.document(version, "lineage.json")
+    assert (told["kind"], set(told["hub"])) == ("simulation", {*SITES, "test"})
+    evaluated = np.load(folder / "rows/test.npy")
+    assert told["hub"]["test"] == registry.document(version, "manifest.json")["test"]["sha256"]
+    assert set(evaluated) <= set(np.load(folder / "rows/validation.npy"))
 
 
 @pytest.mark.e2e

@@ -21,7 +21,13 @@ from tests.integration.local_pipeline import run_file, run_local
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")  # SQLAlchemy 2.1
 KEPT = ("manifest", "evaluation", "verdict")
-RULES = {"minimum": 0.3, "bound": "value", "regression": {"margin": 0.0}, "epsilon": {"run": 400, "lifetime": 400}}
+RULES = {
+    "minimum": 0.3,
+    "bound": "value",
+    "test_set": {"minimum": 20},
+    "regression": {"margin": 0.0},
+    "epsilon": {"run": 400, "lifetime": 400},
+}
 
 
 @pytest.fixture(scope="module")

@@ -9,10 +9,16 @@ from typing import TypeAlias
 
 import structlog
 
+from deerfield.documents.evaluation import NAME as EVALUATION
+from deerfield.documents.partition_manifest import NAME as MANIFEST
+from deerfield.errors import InvalidInput
+from deerfield.gate import Held
 from deerfield.promotion import Promotion, PromotionRecord, Verdict
 from services.aggregator.champions.checks import Seen, Trouble, allowed
 from services.aggregator.champions.models import CHAMPION, Models, Version
+from services.aggregator.champions.rejudging import Known, check_verdict
 from services.aggregator.desk import Desk
+from services.aggregator.ledger_mirror import run_mirror
 
 Outcome: TypeAlias = Promotion | Trouble
 
@@ -41,6 +47,8 @@ class Intents:
         if record.state == "MOVING":
             return self._move(record, seen, target)
         if verdict is not None:
+            if (doubt := self._doubt(verdict, seen, target)) is not None:
+                return self._refused(record, seen, doubt)
             self._models.judge(target, verdict)
             self._desk.reached("verdict:written")
             if not verdict.passed:
@@ -49,6 +57,37 @@ class Intents:
         with self._store.edge() as edge:
             edge.promoting.move(moving)
         return self.carry_out(moving, verdict)
+
+    def _doubt(self, verdict: Verdict, seen: Seen, target: Version) -> InvalidInput | None:
+        """Why the verdict does not count here, in a sentence; None: it does."""
+        known = self._known(seen, target)
+        try:
+            check_verdict(verdict, known)
+        except InvalidInput as error:
+            return error
+        return None
+
+    def _known(self, seen: Seen, target: Version) -> Known:
+        champion = self._models.version(target.model, seen.champion) if seen.champion else None
+        with self._store.edge() as edge:
+            row = edge.run(target.run)
+            attached = {name: edge.attachments.known(row.run, name) or "" for name in (MANIFEST, EVALUATION)}
+        return Known(
+            candidate=_held(target),
+            champion=None if champion is None else _held(champion),
+            spec=row.spec,
+            mirror=run_mirror(self._desk, row),
+            manifest=self._attached(target, MANIFEST, attached[MANIFEST]),
+            manifest_sha256=attached[MANIFEST],
+            evaluation_sha256=attached[EVALUATION],
+            rules=self._desk.rules,
+        )
+
+    def _attached(self, target: Version, name: str, sha: str) -> bytes | None:
+        """The content of a file about the version's run: a blob until it is logged, and then with MLflow."""
+        if not sha:
+            return None
+        return self._desk.published.get(sha) if self._desk.published.has(sha) else self._models.artifact(target, name)
 
     def _see(self, record: PromotionRecord) -> Seen:
         aliases = self._models.aliases(record.model)
@@ -100,6 +139,10 @@ class Intents:
                 edge.promoting.crown(record.model, seen.champion)
         log.warning(f"{record.kind} refused", model=record.model, number=record.number, reason=str(why))
         return why
+
+
+def _held(version: Version) -> Held:
+    return Held(version=version.version, run=version.run, digest=version.digest)
 
 
 def _found(model: str, seen: Seen, now: float) -> PromotionRecord:

@@ -9,6 +9,7 @@ from deerfield.endpoint import without_password
 from deerfield.errors import DeerfieldError, InvalidInput, Malfunction, Unreachable
 from deerfield.promotion import Rule, Verdict
 from services.aggregator.champions.models import CANDIDATE, CHAMPION, Version
+from services.aggregator.ledger_mirror import artifact
 from services.aggregator.outage import Outage
 
 RUN, DIGEST, PREVIOUS = "deerfield.run", "deerfield.digest", "deerfield.previous_champion"
@@ -48,6 +49,11 @@ class MlflowModels:
             digest=found.tags.get(DIGEST, ""),
             previous_champion=found.tags.get(PREVIOUS, ""),
         )
+
+    def artifact(self, version: Version, path: str) -> bytes | None:
+        """The content of an artifact of the version's MLflow run; None where there is none."""
+        with self._reached() as client:
+            return artifact(client, version.mlflow_run, path)
 
     def judge(self, version: Version, verdict: Verdict) -> None:
         """Writes the verdict as tags and as the artifact verdict.json, in the place of an earlier one."""

@@ -41,6 +41,10 @@ class Models(Protocol):
         """One version; None if there is none, or it was deleted."""
         ...
 
+    def artifact(self, version: Version, path: str) -> bytes | None:
+        """The content of an artifact of the version's MLflow run; None where there is none."""
+        ...
+
     def judge(self, version: Version, verdict: Verdict) -> None:
         """Writes the verdict as tags and as the artifact verdict.json, in the place of an earlier one."""
 

@@ -251,11 +251,12 @@ class Edge:
     def events(self, after: int, run: str | None = None, limit: int = 1000) -> Sequence[Event]:
         """What has happened since the event `after`, to all runs or to one."""
         query = select(events).where(events.c.number > min(after, LAST)).order_by(events.c.number).limit(limit)
-        found = self._connection.execute(query.where(events.c.run == run) if run else query)
-        return [
-            Event(number=row.number, run=row.run, kind=row.kind, detail=json.loads(row.detail), time=row.time)
-            for row in found
-        ]
+        return [_event(row) for row in self._connection.execute(query.where(events.c.run == run) if run else query)]
+
+    def events_of(self, run: str, kind: str) -> Sequence[Event]:
+        """All of one kind that has happened to a run."""
+        query = select(events).where(events.c.run == run, events.c.kind == kind).order_by(events.c.number)
+        return [_event(row) for row in self._connection.execute(query)]
 
     def newest_event(self, run: str) -> int:
         """The number of the last thing that happened to a run."""
@@ -287,6 +288,10 @@ def _trained() -> ColumnElement[bool]:
 
 def _fields(row: RunRow | TaskRow) -> dict[str, object]:
     return {name: getattr(row, name) for name in row.__dataclass_fields__}
+
+
+def _event(row: Row[Any]) -> Event:
+    return Event(number=row.number, run=row.run, kind=row.kind, detail=json.loads(row.detail), time=row.time)
 
 
 def _key(row: Row[Any]) -> Key:

@@ -1,14 +1,20 @@
 """Models in a real MLflow whose versions come from finished runs of a real aggregator."""
 
+import json
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from deerfield.documents.partition_manifest import NAME as MANIFEST
+from deerfield.documents.partition_manifest import consortium
+from deerfield.gate import Held
 from deerfield.promotion import Promotion, Verdict
+from deerfield.runspec import RunSpec
 from deerfield.wire.promoting import read_verdict
 from services.aggregator.assembly import Aggregator
-from services.aggregator.champions.models import Models
+from services.aggregator.attaching import Attaching
+from services.aggregator.champions.models import Models, Version
 from services.aggregator.champions.promotions import Promotions
 from services.aggregator.rounds.recorder import Recorder, Untracked
 from services.aggregator.tracking import MlflowTracking
@@ -17,6 +23,7 @@ from tests.integration.aggregator.teaching import finish
 from tests.registry import ModelsInMemory, verdict
 
 MODEL = "teaching run"
+BASE = "b" * 64
 
 
 @dataclass
@@ -65,8 +72,11 @@ class Shop:
     def tags(self, version: str, name: str = MODEL) -> dict[str, str]:
         return dict(self.mlflow.get_model_version(name, version).tags)
 
+    def judged(self, version: str, expected: str, name: str = MODEL, **how: Any) -> Verdict:
+        return judged(self.models, version, expected, name, **how)
+
     def promote(self, version: str, expected: str, **how: Any) -> Promotion:
-        return self.promotions.promote(judged(version, expected, **how))
+        return self.promotions.promote(self.judged(version, expected, **how))
 
 
 @dataclass
@@ -86,6 +96,9 @@ class ShopInMemory:
         self.models.named[name]["candidate"] = str(number)
         return str(number)
 
+    def judged(self, version: str, expected: str, name: str = MODEL, **how: Any) -> Verdict:
+        return judged(self.models, version, expected, name, **how)
+
     def alias(self, alias: str = "champion", name: str = MODEL) -> str:
         return self.models.named[name].get(alias, "")
 
@@ -99,15 +112,36 @@ class ShopInMemory:
 
 
 def finished(aggregator: Aggregator, number: int, name: str = MODEL) -> str:
-    """A run that has finished, and that the recorder has dealt with; no two have one model."""
-    spec = run_spec("north", rounds=1, name=name).model_copy(update={"seed": number})
-    run = finish(aggregator, spec, f"{name} {number}")
+    """A run of a consortium that has finished, and that the recorder has dealt with; no two have one model."""
+    run = attested_by_its_manifest(aggregator, consortium_spec(number, name), f"{name} {number}")
     Recorder(aggregator.desk.store, Untracked(), aggregator.desk.clock).drain()
     return run
 
 
-def judged(version: str, expected: str, name: str = MODEL, **how: Any) -> Verdict:
-    return read_verdict(name, version, expected, verdict(name, version, expected, **how))
+def consortium_spec(number: int, name: str) -> RunSpec:
+    """A run of one site; no two have one model."""
+    plain = run_spec("north", rounds=1, name=name)
+    model = plain.model.model_copy(update={"digest": BASE})
+    return plain.model_copy(update={"seed": number, "model": model})
+
+
+def attested_by_its_manifest(aggregator: Aggregator, spec: RunSpec, request: str) -> str:
+    """A run to its last phase, with the manifest of a consortium."""
+    run = finish(aggregator, spec, request)
+    manifest = consortium(spec.federation.sites, spec.labels, spec.seed)
+    Attaching(aggregator.desk, tracked=True).attach(run, MANIFEST, json.dumps(manifest).encode())
+    return run
+
+
+def judged(models: Models, version: str, expected: str, name: str = MODEL, **how: Any) -> Verdict:
+    """The verdict of a gate that reads the registry."""
+    candidate, champion = (_held(models.version(name, each)) if each else None for each in (version, expected))
+    text = verdict(name, version, expected, candidate=candidate, champion=champion, **how)
+    return read_verdict(name, version, expected, text)
+
+
+def _held(found: Version | None) -> Held | None:
+    return None if found is None else Held(version=found.version, run=found.run, digest=found.digest)
 
 
 def course(shop: Shop | ShopInMemory, name: str = MODEL) -> list[tuple[str, str, str, str]]:

@@ -22,7 +22,7 @@ from tests.attesting import key_of
 from tests.fakes import Clock
 from tests.integration.aggregator.backups.conftest import Place
 from tests.integration.aggregator.conftest import folder_in
-from tests.integration.aggregator.promoting import MODEL, Shop, ShopInMemory, course, finished, judged
+from tests.integration.aggregator.promoting import MODEL, Shop, ShopInMemory, course, finished
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
 
@@ -96,10 +96,10 @@ def killing(point: str) -> Callable[[str], None]:
     return reach
 
 
-def asked(promotions: Promotions, kind: str, name: str) -> Promotion:
+def asked(shop, promotions: Promotions, kind: str, name: str) -> Promotion:
     """The call of a kind: from version 1 to 2, and back."""
     if kind == "promotion":
-        return promotions.promote(judged("2", "1", name))
+        return promotions.promote(shop.judged("2", "1", name))
     return promotions.rollback(name, "2", "it is worse")
 
 
@@ -107,15 +107,15 @@ def prepared(shop, kind: str, name: str) -> None:
     """Two versions; the first is champion before a promotion, the second before a rollback."""
     shop.version(1, name)
     shop.version(2, name)
-    shop.promotions.promote(judged("1", "", name))
+    shop.promotions.promote(shop.judged("1", "", name))
     if kind == "rollback":
-        shop.promotions.promote(judged("2", "1", name))
+        shop.promotions.promote(shop.judged("2", "1", name))
 
 
 def left(shop, name: str) -> tuple[object, ...]:
     """What there is to see of a model."""
     verdicts = [shop.tags(version, name).get("deerfield.verdict_sha256") for version in "12"]
-    judgements = [judged("1", "", name), judged("2", "1", name)]
+    judgements = [shop.judged("1", "", name), shop.judged("2", "1", name)]
     return (
         course(shop, name),
         [shop.alias(alias, name) for alias in ("champion", "candidate")],
@@ -131,7 +131,7 @@ def calm(world):
     for kind in POINTS:
         prepared(world[1], kind, kind)
         seen = []
-        answer = asked(promotions(world, seen.append), kind, kind)
+        answer = asked(world[1], promotions(world, seen.append), kind, kind)
         found[kind] = answer, left(world[1], kind), tuple(seen)
     return found
 
@@ -146,10 +146,10 @@ def test_what_dies_at_a_point_is_carried_out_by_the_next_start_once(world, calm,
     shop, name = world[1], f"{kind} {point}".replace(":", " ")
     prepared(shop, kind, name)
     with pytest.raises(Killed):
-        asked(promotions(world, killing(point)), kind, name)
+        asked(shop, promotions(world, killing(point)), kind, name)
     assert shop.promotions.redo()
     if point.endswith("begun:before_commit"):  # nothing was written down, and the caller asks again
-        asked(shop.promotions, kind, name)
+        asked(shop, shop.promotions, kind, name)
     assert shop.promotions.redo()
     assert left(shop, name) == calm[kind][1]
 
@@ -160,8 +160,8 @@ def test_what_dies_is_carried_out_by_the_same_call_asked_again(world, calm, kind
     prepared(shop, kind, name)
     for point in POINTS[kind]:
         with suppress(Killed):
-            asked(promotions(world, killing(point)), kind, name)
-    assert asked(shop.promotions, kind, name) == replace(calm[kind][0], model=name)
+            asked(shop, promotions(world, killing(point)), kind, name)
+    assert asked(shop, shop.promotions, kind, name) == replace(calm[kind][0], model=name)
     assert left(shop, name) == calm[kind][1]
 
 
@@ -169,9 +169,9 @@ def test_another_call_carries_out_first_what_was_left(world):
     shop, name = world[1], "left by another"
     prepared(shop, "promotion", name)
     with pytest.raises(Killed):
-        asked(promotions(world, killing("champion:moved")), "promotion", name)
+        asked(shop, promotions(world, killing("champion:moved")), "promotion", name)
     with pytest.raises(ChampionMoved, match="is version 2, and the call expects version 1"):
-        shop.promotions.promote(judged("2", "1", name, note="another gate"))
+        shop.promotions.promote(shop.judged("2", "1", name, note="another gate"))
     assert [state for _, state, _, _ in course(shop, name)] == ["DONE", "DONE", "REFUSED"]
 
 
@@ -181,7 +181,7 @@ def test_an_alias_that_is_moved_by_hand_while_the_aggregator_is_away_stays(world
     prepared(shop, "promotion", name)
     third = shop.models.version(name, shop.version(3, name))
     with pytest.raises(Killed):
-        asked(promotions(world, killing(point)), "promotion", name)
+        asked(shop, promotions(world, killing(point)), "promotion", name)
     shop.models.crown(third)
     assert shop.promotions.redo()
     assert course(shop, name)[1:] == [("promotion", "REFUSED", "", ""), ("by_hand", "DONE", "1", "3")]
@@ -211,9 +211,9 @@ def test_a_restored_aggregator_has_the_history_ends_what_was_open_and_keeps_wait
     desk = shop.aggregator.desk
     sha = Attaching(desk, tracked=True).attach(finished(shop.aggregator, 3, "another"), "report.html", b"a report")
     with pytest.raises(Killed):
-        asked(Promotions(replace(desk, reached=killing("champion:moved")), shop.models), "promotion", MODEL)
+        asked(shop, Promotions(replace(desk, reached=killing("champion:moved")), shop.models), "promotion", MODEL)
     done = pair.backup()
-    assert (done["rows"]["promotions"], done["rows"]["champions"], done["rows"]["attachments"]) == (2, 1, 1)
+    assert (done["rows"]["promotions"], done["rows"]["champions"], done["rows"]["attachments"]) == (2, 1, 4)
     pair.restore()
     restored = ShopInMemory(pair.open(pair.folder / "b"), shop.models)
     assert restored.aggregator.desk.published.get(sha) == b"a report"

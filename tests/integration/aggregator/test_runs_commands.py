@@ -1,10 +1,13 @@
 """`deerfield runs` and `deerfield aggregator repin` against a server over TLS: what they print, do, and refuse."""
 
 import json
+import sys
 
 import pytest
+import structlog
 import yaml
 
+from deerfield.attestation import public_key
 from deerfield.errors import InvalidInput
 from deerfield.runfile import load_spec
 from deerfield.wire.backoff import Backoff
@@ -16,6 +19,12 @@ from tests.attesting import key_of
 from tests.fakes import TeachingSite, adapter, run_spec
 from tests.integration.aggregator.security import channel_of
 from tests.unit.client import tiny
+
+
+@pytest.fixture(autouse=True)
+def _log_is_not_the_commands():
+    """The aggregator is in this process, and its log would be in what a command prints."""
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.__stderr__))
 
 
 @pytest.fixture
@@ -222,3 +231,11 @@ def test_a_sites_key_is_pinned_anew(deerfield, started, secured):
     assert (code, "64 hexadecimal digits" in said) == (2, True)
     deerfield("runs", "abort", started)
     assert "north signs with" in deerfield("runs", "watch", started)[1]
+
+
+def test_the_aggregators_public_key_is_printed_from_its_file(deerfield, tmp_path, secured):
+    file = tmp_path / "aggregator" / "aggregator.key"
+    assert deerfield("aggregator", "key", file) == (0, public_key(secured.aggregator.desk.key) + "\n")
+    missing = tmp_path / "none.key"
+    code, said = deerfield("aggregator", "key", missing)
+    assert (code, "there is no signing key" in said, missing.exists()) == (2, True, False)

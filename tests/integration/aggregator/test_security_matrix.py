@@ -41,9 +41,9 @@ from deerfield.wire.federation_pb2_grpc import FederationStub
 from tests import pki
 from tests.fakes import Clock, TeachingSite, adapter, run_spec
 from tests.integration.aggregator.conftest import open_aggregator, served
+from tests.integration.aggregator.promoting import attested_by_its_manifest, consortium_spec, judged
 from tests.integration.aggregator.security import NOW, OLD, Consortium, channel_of, without_certificate
-from tests.integration.aggregator.teaching import finish
-from tests.registry import Tracked, verdict
+from tests.registry import Tracked
 
 Code = grpc.StatusCode
 MEANING = {
@@ -122,6 +122,7 @@ class World:
     numbers: Iterator[int] = field(default_factory=lambda: count(1))
     parts: dict[str, tuple[Part, Part]] = field(default_factory=dict)  # by call: run A and run B
     kept: dict[str, Files] = field(default_factory=dict)
+    verdict: str = ""  # of a version that may be promoted
 
     def of(self, call: str) -> tuple[Part, Part]:
         """Two new runs for each call, as far as the call needs them to be."""
@@ -187,8 +188,9 @@ def world(tmp_path_factory):
     consortium = Consortium.found(folder / "consortium")
     aggregator = open_aggregator(folder / "aggregator", Clock())
     tracking = Tracked()
-    run = finish(aggregator, run_spec("north", rounds=1, name="promoted"))
+    run = attested_by_its_manifest(aggregator, consortium_spec(1, "promoted"), "promoted")
     tracking.models.add("promoted", "1", run=run, digest=aggregator.runs.get(run).model.digest)
+    passed = judged(tracking.models, "1", "", "promoted").text
     tracking.models.add("back", "1")
     tracking.models.add("back", "2", previous="1")
     tracking.models.named["back"]["champion"] = "2"
@@ -198,7 +200,7 @@ def world(tmp_path_factory):
             name: found.stack.enter_context(found_world.channel(caller, "Hello"))
             for caller, name in (("site", "north"), ("other_site", "west"), ("operator", "ada"))
         }
-        yield replace(found_world, sites=channels, runs=RunsClient(channels["ada"]))
+        yield replace(found_world, sites=channels, runs=RunsClient(channels["ada"]), verdict=passed)
     aggregator.desk.store.close()
 
 
@@ -240,9 +242,7 @@ REQUESTS: dict[str, Callable[[World, Part, Part], Any]] = {  # (the world, the r
     "Resume": lambda world, it, other: pb.ResumeRequest(run=it.run),
     "Repin": lambda world, it, other: pb.RepinRequest(site="nobody", public_key=bytes(32), reason="lost"),
     "Evaluated": lambda world, it, other: pb.EvaluatedRequest(run=it.run, metrics={"accuracy": 0.5}),
-    "Promote": lambda world, it, other: pb.PromoteRequest(
-        model="promoted", version="1", verdict=verdict("promoted", "1", "")
-    ),
+    "Promote": lambda world, it, other: pb.PromoteRequest(model="promoted", version="1", verdict=world.verdict),
     "Rollback": lambda world, it, other: pb.RollbackRequest(model="back", expected_champion="2", reason="it is worse"),
     "Promotions": lambda world, it, other: pb.PromotionsRequest(model="promoted"),
     "Sites": lambda world, it, other: pb.SitesRequest(),

@@ -6,12 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from deerfield.documents.partition_manifest import NAME as MANIFEST
+from deerfield.documents.partition_manifest import consortium, text
 from deerfield.runspec import Privacy
 from pipelines.registry.reader import RegistryReader, Version, open_registry
 from services.aggregator.tracking import MlflowTracking
 from tests import command, mlflow_server
 from tests.fakes import Clock, TeachingSite, adapter, run_spec
 from tests.integration.aggregator.conftest import Served, open_aggregator, served
+from tests.integration.federation import wait_for
 
 NOISE = 4.0  # over the clip: a run of one round costs less than its epsilon
 BASE = "b" * 64
@@ -38,8 +41,11 @@ class Hub:
     def aggregator(self) -> str:
         return self.server.ports.listening
 
-    def trained(self, name: str, seed: int = 0, **changes: Any) -> Version:
-        """The version that a run of two sites has become; runs of one name are over one population."""
+    def trained(self, name: str, seed: int = 0, *, kept: bool = True, **changes: Any) -> Version:
+        """The version that a run of two sites has become; runs of one name are over one population.
+
+        It has kept the manifest of a consortium, unless it is to have none.
+        """
         privacy = Privacy(unit="record", epsilon=3.0, clip=1.0, sample_rate=0.5)
         plain = run_spec("north", "south", rounds=1, privacy=privacy, name=name)
         model = plain.model.model_copy(update={"digest": BASE})
@@ -55,6 +61,10 @@ class Hub:
                 assert site.step()
         told = {event.kind: event.detail for event in self.server.runs.watch(run)}
         assert "registered" in told, told
+        if kept:
+            manifest = consortium(spec.federation.sites, spec.labels, spec.seed)
+            self.server.runs.attach(run, MANIFEST, text(manifest).encode())
+            wait_for(lambda: self.registry.kept(name, run, (MANIFEST,), self.folder))
         return self.registry.version(name, str(told["registered"]["version"]))
 
     def rules(self, **changes: Any) -> Path:
@@ -75,6 +85,8 @@ class Hub:
             "schema": 1,
             "test_set": {"source": "held-out.csv", "sha256": "e" * 64, "examples": 200},
             "models": models,
+            "labels": ["no", "yes"],
+            "primary": "macro_f1",
             "differences": differences,
             "leakage": {"checked": 0, "overlap": 0},
             "confidence": 0.95,
@@ -123,5 +135,7 @@ def _scored(version: Version, f1: float) -> dict[str, Any]:
             "north": {"examples": 100, "metrics": {"macro_f1": _figure(f1 - 0.1)}},
             "south": {"examples": 100, "metrics": {"macro_f1": _figure(f1 + 0.1)}},
         },
+        "confusion": [[80, 20], [20, 80]],
+        "roc": {"no": None, "yes": None},
         "calibration": {"ece": 0.05, "bins": []},
     }

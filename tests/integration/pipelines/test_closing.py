@@ -30,7 +30,7 @@ def closed(hub, run, request, out, failure=""):
 
 
 def test_the_page_has_what_was_kept_with_the_run_of_the_request(hub, tmp_path):
-    version = hub.trained("lungs")
+    version = hub.trained("lungs", kept=False)
     manifest = tmp_path / "given.json"
     manifest.write_text(json.dumps(run_story.manifest()))
     evaluation = tmp_path / "evaluated.json"

@@ -197,7 +197,10 @@ def test_a_first_version_has_no_champion_beside_it_and_a_partition_brings_its_te
         ({"test_set": "{path: x, column: y}"}, "the test set: unknown key 'column'"),
         ({"test_set": "label: y"}, "the test set: path is missing"),
         ({"test_set": ""}, "no test set is given, and the partition has none"),
-        ({"manifest": Path("/no/manifest.json")}, "/no/manifest.json is no manifest of a partition"),
+        (
+            {"manifest": Path("/no/manifest.json")},
+            "/no/manifest.json cannot be read: No such file or directory; it ought to be the manifest of a partition",
+        ),
     ],
 )
 def test_what_is_not_there_is_said_before_anything_is_scored(hub, tmp_path, changes, words):

@@ -4,15 +4,19 @@ import json
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 import structlog
 
+from deerfield.documents.partition_manifest import consortium, text
 from deerfield.errors import ChampionMoved, InvalidInput
 from deerfield.runspec import Privacy
+from pipelines.runs import run_start
 from pipelines.steps.gate import gate
 from pipelines.steps.promote import promote
+from tests.integration.federation import wait_for
 from tests.integration.pipelines.hub import RULES, opened
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")  # SQLAlchemy 2.1
@@ -156,31 +160,88 @@ def test_a_mirror_that_somebody_changed_or_thinned_out_is_no_proof(hub):
     whole = path.read_text()
     document = json.loads(whole)
     document["sealed"][0]["attestation"]["epsilon_after"] = 0.1
-    for text in (json.dumps(document), "{}", "[]", None):
-        path.write_text(text) if text else path.unlink()
+    for content in (json.dumps(document), "{}", "[]", None):
+        path.write_text(content) if content else path.unlink()
         code, said = hub.promote(version, "--dry-run")
-        assert (code, "proof" in said.splitlines()[-2]) == (REFUSED, True), text
+        assert (code, "proof" in said.splitlines()[-2]) == (REFUSED, True), content
     path.write_text(whole)
     assert hub.promote(version, "--dry-run")[0] == 0
 
 
-def test_the_manifest_of_hub_owned_data_is_part_of_the_lineage(hub, candidate):
+def simulated(hub, **changes):
+    """The manifest of two parts and a test set of 200 examples, as a file."""
     parts = {site: {"sha256": "a" * 64} for site in ("north", "south")}
-    document = {"schema": 1, "kind": "simulation", "sites": parts, "test": {"sha256": "c" * 64}}
-    path = hub.folder / "manifest.json"
-    path.write_text(json.dumps(document))
-    code, said = hub.promote(candidate, "--manifest", path, "--dry-run")
-    assert (code, "refused by leakage" in said) == (REFUSED, True)  # hub-owned, and nothing was looked for
-    files = ("--rules", hub.rules(), "--manifest", path, "--dry-run")
-    found = ("--evaluation", hub.evaluated(candidate, leakage={"checked": 50, "overlap": 0}))
-    assert hub.deerfield("promote", "shared/1", *files, *found)[0] == 0
-    leaked = ("--evaluation", hub.evaluated(candidate, leakage={"checked": 50, "overlap": 2}))
-    code, said = hub.deerfield("promote", "shared/1", *files, *leaked)
+    whole = {"schema": 1, "kind": "simulation", "sites": parts, "test": {"examples": 200, "sha256": "e" * 64}}
+    path = hub.folder / "given.json"
+    path.write_text(json.dumps(whole | changes))
+    return path
+
+
+def test_a_run_that_has_kept_no_manifest_is_given_one_that_stays(hub):
+    version = hub.trained("unsaid", 1, kept=False)
+    code, said = hub.promote(version)
+    assert (code, "refused by leakage" in said) == (REFUSED, True)
+    assert "has kept no manifest that says whose the training data are" in " ".join(said.split())
+    path = simulated(hub)
+    code, said = hub.promote(version, "--manifest", path)  # hub-owned, and nothing was looked for
+    assert (code, "refused by leakage" in said) == (REFUSED, True)
+    wait_for(lambda: hub.registry.document(version, "lineage.json")["kind"] == "simulation")
+    code, said = hub.promote(version)  # the kept one counts from now on
+    assert (code, "evaluate it with the manifest" in " ".join(said.split())) == (REFUSED, True)
+    other = simulated(hub, kind="consortium", test=None)
+    code, said = hub.promote(version, "--manifest", other)
+    assert (code, "has kept the manifest.json with sha256" in said, "does not change" in said) == (2, True, True)
+    code, said = hub.promote(version, "--manifest", other, "--dry-run")
+    assert (code, "there are manifests that differ (given" in " ".join(said.split())) == (REFUSED, True)
+    files = ("--rules", hub.rules())
+    leaked = ("--evaluation", hub.evaluated(version, leakage={"checked": 50, "overlap": 2}))
+    code, said = hub.deerfield("promote", "unsaid/1", *files, *leaked)
     assert (code, "2 of the test set's 200 examples are among the training data" in " ".join(said.split())) == (3, True)
-    path.write_text(json.dumps(document | {"test": {}}))
-    found = ("--evaluation", hub.evaluated(candidate, leakage={"checked": 50, "overlap": 0}))
-    code, said = hub.deerfield("promote", "shared/1", *files, *found)
+    found = ("--evaluation", hub.evaluated(version, leakage={"checked": 50, "overlap": 0}))
+    assert hub.deerfield("promote", "unsaid/1", *files, *found)[0] == 0
+
+
+def test_the_manifest_of_hub_owned_data_is_part_of_the_lineage(hub):
+    version = hub.trained("nameless", 1, kept=False)
+    found = ("--evaluation", hub.evaluated(version, leakage={"checked": 50, "overlap": 0}))
+    path = simulated(hub, test={"examples": 200})
+    code, said = hub.deerfield("promote", "nameless/1", "--rules", hub.rules(), "--manifest", path, "--dry-run", *found)
     assert (code, "refused by lineage" in said) == (REFUSED, True)
+    path.write_text("{}")
+    code, said = hub.deerfield("promote", "nameless/1", "--rules", hub.rules(), "--manifest", path, *found)
+    assert (code, "has no schema" in said) == (2, True)
+
+
+def test_the_evaluation_is_on_enough_examples_of_the_test_set_that_counts(hub, candidate):
+    few = {"source": "held-out.csv", "sha256": "e" * 64, "examples": 20}
+    files = ("--rules", hub.rules(), "--dry-run")
+    code, said = hub.deerfield("promote", "shared/1", *files, "--evaluation", hub.evaluated(candidate, test_set=few))
+    assert (code, "refused by test_set" in said) == (REFUSED, True)
+    assert "it has 20 examples, and the rules ask for 100" in " ".join(said.split())
+    code, said = hub.promote(candidate, "--dry-run", test_set={"sha256": "f" * 64})
+    assert (code, "the rules name ffffffffffff" in " ".join(said.split())) == (REFUSED, True)
+
+
+def test_the_evaluation_is_the_one_that_the_run_has_kept(hub):
+    version = hub.trained("kept", 1)
+    hub.server.runs.attach(version.run, "evaluation.json", hub.evaluated(version, 0.9).read_bytes())
+    wait_for(lambda: "evaluation.json" in hub.registry.artifacts(version))
+    code, said = hub.promote(version)
+    assert (code, "refused by freshness" in said) == (REFUSED, True)
+    assert "the run has kept" in " ".join(said.split())
+    assert hub.promote(version, f1=0.9)[0] == 0
+
+
+def test_a_verdict_that_was_changed_on_its_way_moves_nothing(hub):
+    version = hub.trained("careless", 1)
+    path = judged(hub, version)
+    whole = json.loads(path.read_text())
+    whole["evidence"]["spent"]["epsilon"]["north"] = 0.001
+    path.write_text(json.dumps(whole))
+    with pytest.raises(InvalidInput, match=r"epsilon of north is 0\.001, and the records of this aggregator come to"):
+        promote(hub.aggregator, path)
+    assert hub.champion("careless") == ""
+    assert hub.server.runs.promotions("careless")[-1].state == "REFUSED"
 
 
 def test_a_refusal_of_the_step_stands_in_the_registry(hub, candidate):
@@ -210,6 +271,23 @@ def test_two_gates_at_once_leave_one_champion_and_tell_the_other_who_it_is(hub):
     assert promote(hub.aggregator, paths[int(champion) - 1]).champion == champion  # a task that is tried again
     done = [each.champion for each in hub.server.runs.promotions("raced") if each.state == "DONE"]
     assert done == [champion]
+
+
+def test_a_run_that_is_started_by_hand_says_whose_its_data_are(hub, candidate):
+    spec = hub.server.runs.get(candidate.run).spec.model_copy(update={"seed": 77})
+    path = hub.folder / "by hand.yaml"
+    run_start.write(spec, path)
+    run = hub.deerfield("runs", "start", path, "--request-id", "by hand")[1].strip()
+    assert hub.deerfield("runs", "start", path, "--request-id", "by hand")[1].strip() == run  # asked again
+    with hub.server.aggregator.desk.store.edge() as edge:
+        sha = edge.attachments.known(run, "manifest.json")
+    assert sha == sha256(text(consortium(("north", "south"), spec.labels, 77)).encode()).hexdigest()
+    path.write_text(path.read_text() + "embedded: {source: {path: notes.csv}}\n")
+    code, said = hub.deerfield("runs", "start", path, "--request-id", "embedded")
+    assert (code, "has an embedded: section" in said, "deerfield promote --manifest" in said) == (0, True, True)
+    for each in hub.server.runs.list():
+        if each.state == "RUNNING":
+            hub.server.runs.abort(each.run, "enough")
 
 
 # --- what is wrong in the question ---
@@ -276,5 +354,5 @@ def test_what_is_wrong_in_the_question_is_one_sentence(hub, candidate):
     assert (code, "MLFLOW_TRACKING_URI" in said) == (2, True)
     code, said = hub.deerfield("models", "list", "--tracking", "http://127.0.0.1:9")
     assert (code, "could not list its models within" in said) == (1, True)
-    with pytest.raises(InvalidInput, match="is no verdict of a gate"):
+    with pytest.raises(InvalidInput, match="it ought to be the verdict of a gate"):
         promote(hub.aggregator, hub.rules())

@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import pytest
 
+from deerfield.documents.evaluation import Evaluation
+from deerfield.documents.partition_manifest import Manifest
 from pipelines.report_page import Found, render
-from pipelines.report_page.documents import Evaluation, Manifest
 from pipelines.report_page.page import SECTIONS
 from tests import run_story
 from tests.browser import A4, DOUBLE, SCREEN, Browser, browsing

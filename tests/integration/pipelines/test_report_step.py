@@ -78,12 +78,12 @@ def test_an_aggregator_that_is_away_and_broken_documents_are_said_on_the_page(tm
     page, said = out.read_text(), capsys.readouterr().out
     for words in (
         "the aggregator told nothing of lung-1",
-        "evaluation.json is not what",
+        "evaluation.json is no JSON",
         "verdict.json: none was written",
     ):
         assert words in page
         assert words in said
-    assert "manifest.json cannot be read (No such file or directory)" in page
+    assert "manifest.json cannot be read: No such file or directory" in page
 
 
 def test_a_pipeline_that_failed_before_its_rounds_has_a_page(tmp_path):

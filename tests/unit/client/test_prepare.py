@@ -10,10 +10,14 @@ import yaml
 from PIL import Image
 from pydantic import ValidationError
 
+from deerfield.documents.partition_manifest import NAME as MANIFEST
+from deerfield.documents.partition_manifest import Manifest
+from deerfield.documents.reading import read
 from deerfield.errors import InvalidInput
+from deerfield.fingerprint import fingerprint, read_fingerprints
 from deerfield.runfile import load
 from deerfield.runspec import RunSpec
-from services.client import backbones, device, hub, models, prepare
+from services.client import backbones, data, device, hub, models, prepare, scoring
 from tests.integration.federation import SITES
 from tests.unit.client import tiny
 from tests.unit.client.run_files import PATIENT, file, partitioned
@@ -66,6 +70,53 @@ def test_row_numbers_are_those_of_the_source_where_only_some_rows_are_used(tmp_p
     found = prepare.prepare(run, tmp_path, pooled=False)
     rows = np.concatenate([np.load(path) for path in (*found["sites"].values(), found["validation"])])
     assert sorted(rows) == list(range(60, 120))
+
+
+def test_the_manifest_says_what_each_part_holds_and_no_place_or_column(tmp_path):
+    run = file(tmp_path, **partitioned("column", minimum=2))
+    found = prepare.prepare(run, tmp_path, pooled=False)
+    whole = (tmp_path / MANIFEST).read_text()
+    told = read(Manifest, tmp_path / MANIFEST)
+    rows = {site: np.load(path) for site, path in found["sites"].items()}
+    assert (told.kind, set(told.sites)) == ("simulation", set(rows))
+    for site, part in told.sites.items():
+        assert (part.examples, sum(part.labels.values())) == (len(rows[site]), len(rows[site]))
+        assert 0 < part.units <= part.examples
+    assert set(told.hub) == {*rows, "test"}
+    assert len(set(told.hub.values())) == len(rows) + 1
+    assert not any(word in whole for word in ("notes.csv", str(tmp_path), "hospital"))
+    assert len(read_fingerprints(tmp_path / told.example_sha256)) == sum(map(len, rows.values()))
+    again = tmp_path / "again"
+    again.mkdir()
+    prepare.prepare(run, again, pooled=False)
+    assert (again / MANIFEST).read_text() == whole
+
+
+def test_the_test_set_of_the_manifest_is_what_an_evaluation_of_its_rows_finds(tmp_path):
+    run = file(tmp_path, **partitioned("iid", sites=2, minimum=2))
+    some = np.arange(20, 120)
+    np.save(tmp_path / "some.npy", some)
+    source = run.embedded.source.model_copy(update={"rows": str(tmp_path / "some.npy")})
+    run = run.model_copy(update={"embedded": run.embedded.model_copy(update={"source": source})})
+    found = prepare.prepare(run, tmp_path, pooled=False)
+    test = read(Manifest, tmp_path / MANIFEST).test
+    held_out = np.load(found["validation"])
+    kept = np.load(tmp_path / test.rows)
+    assert (len(kept) + test.copies, set(kept) <= set(held_out)) == (len(held_out), True)
+    tested = source.model_copy(update={"rows": str(tmp_path / test.rows)})
+    examples = data.read(tested, run.labels, "text")
+    prints = tuple(fingerprint(each) for each in examples.examples.inputs)
+    assert scoring.sha256_of(tested, examples, run.labels, prints) == test.sha256
+    assert not set(prints) & set(read_fingerprints(tmp_path / "rows" / "training.txt"))
+
+
+def test_a_test_set_whose_every_like_is_trained_on_is_none(tmp_path):
+    run = file(tmp_path, **partitioned("iid", sites=2, minimum=2))
+    notes = [f"east,{i},fever,fever" for i in range(60)] + [f"east,{60 + i},rash,rash" for i in range(60)]
+    (tmp_path / "notes.csv").write_text("\n".join(["hospital,patient,label,text", *notes]) + "\n")
+    prepare.prepare(run, tmp_path, pooled=False)
+    found = read(Manifest, tmp_path / MANIFEST)
+    assert (found.test, found.hub["test"]) == (None, "")
 
 
 def test_unit_site_makes_each_site_one_unit_and_holds_delta_to_their_number(tmp_path):

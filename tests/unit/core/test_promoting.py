@@ -17,23 +17,28 @@ def test_a_verdict_is_read_with_its_rules():
     text = verdict(MODEL, "7", "3", passed=False)
     found = read_verdict(MODEL, "7", "3", text)
     assert (found.passed, found.text, len(found.sha256)) == (False, text, 64)
-    assert found.rules[1] == Rule(rule="worst_site", passed=False, value=0.6, limit=0.5)
+    assert found.rules[0] == Rule(rule="minimum", passed=False, value=0.75, limit=0.8)
 
 
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ("[]", "it is no JSON object but list"),
-        ("{", "it is no JSON"),
-        ('{"schema": 2}', "schema is '2', and the call says 1"),
+        ("[]", "is no JSON object but list"),
+        ("{", "is no JSON"),
+        ('{"schema": 2}', "has schema '2', and this version of deerfield reads 1"),
         (verdict(MODEL, "8", ""), "version is '8', and the call says '7'"),
         (verdict("another", "7", ""), "model is 'another'"),
         (verdict(MODEL, "7", "3"), "expected_champion is '3', and the call says ''"),
-        (verdict(MODEL, "7", "").replace('"value": 0.6', '"value": NaN'), "NaN is no number"),
+        (verdict(MODEL, "7", "").replace('"value": 0.75', '"value": NaN'), "NaN is no number"),
         (verdict(MODEL, "7", "", passed=False).replace("false", "true", 1), "its rules say otherwise"),
-        (verdict(MODEL, "7", "").replace("worst_site", "a/b"), "is no rule"),
-        (verdict(MODEL, "7", "").replace("worst_site", "minimum.macro_f1"), "twice"),
-        (verdict(MODEL, "7", "").replace('"value": 0.6', '"value": "high"'), "value of rule worst_site is 'high'"),
+        (verdict(MODEL, "7", "").replace('"rule": "test_set"', '"rule": "a/b"'), r"rules\.1\.rule is 'a/b'"),
+        (verdict(MODEL, "7", "").replace('"rule": "test_set"', '"rule": "minimum"'), "minimum stands there twice"),
+        (
+            verdict(MODEL, "7", "").replace('"passed": true', '"passed": false, "passed": true', 1),
+            "'passed' stands there twice",
+        ),
+        (verdict(MODEL, "7", "").replace('"value": 0.75', '"value": "high"', 1), r"rules\.0\.value is 'high'"),
+        (verdict(MODEL, "7", "").replace('"value": 0.75', '"value": true', 1), r"rules\.0\.value is True"),
     ],
 )
 def test_a_verdict_that_is_none_is_refused(given, words):
@@ -43,10 +48,11 @@ def test_a_verdict_that_is_none_is_refused(given, words):
 
 def test_a_verdict_of_no_rules_or_of_too_many_is_refused():
     raw = json.loads(verdict(MODEL, "7", ""))
-    with pytest.raises(InvalidInput, match="rules is no list"):
+    with pytest.raises(InvalidInput, match=r"rules is \[\]"):
         read_verdict(MODEL, "7", "", json.dumps(raw | {"rules": []}))
+    many = [raw["rules"][0] | {"rule": f"rule {number}"} for number in range(65)]
     with pytest.raises(TooLarge, match="65 rules in a verdict; the limit is 64"):
-        read_verdict(MODEL, "7", "", json.dumps(raw | {"rules": raw["rules"][:1] * 65}))
+        read_verdict(MODEL, "7", "", json.dumps(raw | {"rules": many}))
 
 
 @pytest.mark.parametrize("version", ["0", "-1", "latest", "", "1" * 30, "1\n", "\u0661"])

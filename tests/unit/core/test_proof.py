@@ -13,7 +13,7 @@ from deerfield import mirror
 from deerfield.attestation import public_key, sign, verify, verify_head
 from deerfield.errors import BadAttestation, InvalidInput
 from deerfield.exchange import Key
-from deerfield.mirror import Taker
+from deerfield.mirror import Repinned, Taker
 from deerfield.privacy import epsilon
 from deerfield.proof import prove
 from deerfield.runspec import Privacy
@@ -244,6 +244,71 @@ def test_a_replayed_head_is_a_finding():
 def test_a_ledger_that_goes_back_is_a_finding():
     refused(resigned(2, lambda north: replace(north, ledger_sequence=5)), "is not after entry 6")
     refused(resigned(3, lambda north: replace(north, epsilon_after=0.3)), "what is spent stays spent")
+
+
+def repinned(*steps, until=4):
+    """The run, in which north signs by another key from phase 2 on, and each record from then on names the `steps`."""
+    told = []
+    for each in RUN[2:until]:
+        north, south = (sealed.attestation for sealed in each.sealed)
+        told.append(phase_mirror(SPEC, each.key, [sign(ANEW, north), south], repinned=steps))
+    return documents([*RUN[:2], *told, *RUN[until:]])
+
+
+OLD, ANEW, BETWEEN = key_of("north"), key_of("north anew"), key_of("north in between")
+
+
+def step(before, after, site="north"):
+    return Repinned(site=site, before=public_key(before) if before else "", public_key=public_key(after))
+
+
+@pytest.mark.parametrize(
+    "steps", [(step(OLD, ANEW),), (step(OLD, BETWEEN), step(key_of("south"), OLD, "south"), step(BETWEEN, ANEW))]
+)
+def test_a_key_that_an_operator_pinned_in_mid_run_is_a_note(steps):
+    proof = prove(repinned(*steps), SPEC)
+    assert (proof.verified, proof.findings, dict(proof.epsilon)) == (True, (), dict(prove(documents(), SPEC).epsilon))
+    (note,) = proof.notes
+    assert f"site north signed with key {public_key(OLD)[:16]}..., from round 1, phase 0" in note
+    assert f"on with {public_key(ANEW)[:16]}..., which an operator has pinned" in note
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        (),
+        (step(BETWEEN, ANEW),),
+        (step(OLD, BETWEEN),),
+        (step(BETWEEN, ANEW), step(OLD, BETWEEN)),
+        (step(OLD, ANEW, "south"),),
+        (step(None, ANEW),),
+    ],
+)
+def test_a_key_that_does_not_go_on_from_the_one_before_is_a_finding(steps):
+    proof = refused(repinned(*steps), "its first attestation was by")
+    assert proof.epsilon["north"] == inf
+
+
+def test_a_key_that_was_left_does_not_come_back_by_itself():
+    refused(repinned(step(OLD, ANEW), until=3), "its first attestation was by")
+    whole = repinned(step(OLD, ANEW), until=3)
+    north, south = (sealed.attestation for sealed in RUN[3].sealed)
+    back = phase_mirror(SPEC, RUN[3].key, [north, south], repinned=(step(OLD, ANEW), step(ANEW, OLD)))
+    assert prove([*whole[:3], *documents([back])], SPEC).verified
+
+
+def test_a_key_that_the_consortium_has_named_is_not_pinned_away():
+    named = {"north": public_key(OLD)}
+    refused(repinned(step(OLD, ANEW)), "its first attestation was by", site_keys=named)
+    refused(repinned(step(OLD, ANEW)), "its first attestation was by", site_keys={"north": public_key(ANEW)})
+    assert prove(repinned(step(OLD, ANEW)), SPEC, site_keys={"south": public_key(key_of("south"))}).verified
+
+
+def test_nobody_but_the_aggregator_says_that_a_key_was_pinned():
+    found = repinned()
+    for document in found[2:]:
+        document["repinned"] = [{"site": "north", "before": public_key(OLD), "public_key": public_key(ANEW)}]
+    refused(found, "is not signed by the aggregator's key")
 
 
 def test_a_site_that_signs_with_a_foreign_key_is_a_finding():

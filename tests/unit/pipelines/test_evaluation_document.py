@@ -5,11 +5,11 @@ import json
 import numpy as np
 import pytest
 
+from deerfield.documents.evaluation import Evaluation
+from deerfield.gate.evaluated import read_evaluation
 from deerfield.metrics import metrics
 from pipelines.evaluation.evaluation_document import document, notes, summary
 from pipelines.evaluation.scores import Scores
-from pipelines.gate.reading import read_evaluation
-from pipelines.report_page.documents import Evaluation
 from pipelines.report_page.pictures import pictures
 
 CLASSES = ("healthy", "<b>fever</b> & rash", "injury")

@@ -6,10 +6,12 @@ from math import isnan
 
 import pytest
 
+from deerfield.documents.partition_manifest import Manifest
+from deerfield.documents.reading import read
 from deerfield.errors import InvalidInput
-from pipelines.gate import Figure, load_rules
-from pipelines.gate.reading import read_evaluation, read_manifest
-from pipelines.gate.rules import rules_of
+from deerfield.gate import Figure, load_rules
+from deerfield.gate.evaluated import read_evaluation
+from deerfield.gate.rules import rules_of
 
 RULES = "minimum: 0.7\n"
 
@@ -36,9 +38,9 @@ RULES = "minimum: 0.7\n"
 def test_a_rules_file_that_is_wrong_is_one_sentence(tmp_path, text, said):
     path = tmp_path / "gate.yaml"
     path.write_text(text)
-    for read in (lambda: load_rules(path), lambda: rules_of(text, str(path))):
+    for reading in (lambda: load_rules(path), lambda: rules_of(text, str(path))):
         with pytest.raises(InvalidInput) as caught:
-            read()
+            reading()
         assert str(caught.value).startswith(str(path))
         assert said in str(caught.value)
         assert "\n" not in str(caught.value)
@@ -61,7 +63,8 @@ def figure(value):
 
 def model(version, **more):
     found = {"version": version, "digest": f"digest {version}", "metrics": {"macro_f1": figure(0.8)}}
-    return found | {"calibration": {"ece": 0.05, "bins": []}, "confusion": [[1]]} | more
+    drawn = {"confusion": [[40, 5], [5, 0]], "roc": {"no": None, "yes": None}}
+    return found | {"calibration": {"ece": 0.05, "bins": []}} | drawn | more
 
 
 EVALUATION = {
@@ -70,8 +73,8 @@ EVALUATION = {
     "labels": ["no", "yes"],
     "primary": "macro_f1",
     "models": {"candidate": model("2"), "champion": model("1"), "base": model("")},
-    "differences": {"champion": {"macro_f1": figure(0.0)}, "base": {}},
-    "by_site": {"north": {"examples": 9, "metrics": {"macro_f1": 0.7}}},
+    "differences": {"champion": {"macro_f1": figure(0.0)}, "base": {"macro_f1": figure(0.4)}},
+    "by_site": {"north": {"examples": 9, "metrics": {"macro_f1": figure(0.7)}}},
     "reported": {"north": {"macro_f1": 0.6}, "south": {"macro_f1": None}},
     "leakage": {"checked": 100, "overlap": 0},
     "confidence": 0.95,
@@ -103,8 +106,9 @@ def test_what_sites_report_stands_in_where_the_test_set_has_none(tmp_path):
 
 
 def test_what_could_not_be_computed_is_not_a_number(tmp_path):
-    unknown = {"macro_f1": {"value": None, "low": None, "high": None}, "auc": None}
-    document = EVALUATION | {"models": {"candidate": model("2", metrics=unknown, calibration={})}}
+    nothing = {"value": None, "low": None, "high": None}
+    unknown, bins = {"macro_f1": nothing, "auc": nothing}, {"ece": None, "bins": []}
+    document = EVALUATION | {"models": {"candidate": model("2", metrics=unknown, calibration=bins)}}
     found = read_evaluation(written(tmp_path, document))
     assert all(isnan(value) for value in (found.candidate.metrics["macro_f1"].low, found.candidate.ece))
     assert isnan(found.candidate.metrics["auc"].value)
@@ -115,9 +119,14 @@ def test_what_could_not_be_computed_is_not_a_number(tmp_path):
     ("document", "said"),
     [
         ("{", "is no JSON"),
-        ("[1]", "has no schema, and this version of deerfield reads 1"),
-        (EVALUATION | {"schema": 2}, "has schema 2, and this version of deerfield reads 1"),
-        (EVALUATION | {"models": {}}, "models.candidate is missing"),
+        ("[1]", "is no JSON object but list"),
+        ("{}", "has no schema, and this version of deerfield reads 1"),
+        ('{"schema": 1, "schema": 1}', "the key 'schema' stands there twice"),
+        (EVALUATION | {"schema": 2}, "has schema '2', and this version of deerfield reads 1"),
+        (EVALUATION | {"schema": True}, "has schema 'True'"),
+        (EVALUATION | {"models": {}}, "models: there is no candidate"),
+        (EVALUATION | {"test_set": {"sha256": "e" * 64, "examples": True}}, "test_set.examples is True"),
+        (EVALUATION | {"test_set": {"sha256": "e" * 64, "examples": "50"}}, "test_set.examples is '50'"),
         (EVALUATION | {"leakage": None}, "leakage is None"),
         (EVALUATION | {"confidence": "high"}, "confidence is 'high'"),
         (EVALUATION | {"models": {"candidate": model("2", metrics={"f1": "good"})}}, "models.candidate.metrics.f1"),
@@ -131,18 +140,28 @@ def test_an_evaluation_that_is_wrong_is_one_sentence(tmp_path, document, said):
 
 
 def test_a_file_that_is_not_there_is_one_sentence(tmp_path):
-    for read in (read_evaluation, read_manifest):
+    for reading in (read_evaluation, lambda path: read(Manifest, path)):
         with pytest.raises(InvalidInput, match="cannot be read: No such file or directory; it ought to be the"):
-            read(tmp_path / "none.json")
+            reading(tmp_path / "none.json")
 
 
 def test_a_manifest_has_hashes_where_the_hub_owns_the_data_and_none_elsewhere(tmp_path):
     parts = {"north": {"units": 3, "sha256": "a" * 64}, "south": {"units": 3}}
     document = {"schema": 1, "kind": "simulation", "sites": parts, "test": {"examples": 5, "sha256": "c" * 64}}
-    path = written(tmp_path, document)
-    found = read_manifest(path)
+    found = read(Manifest, written(tmp_path, document))
     assert (found.kind, found.hub) == ("simulation", {"north": "a" * 64, "south": "", "test": "c" * 64})
-    assert found.sha256 == sha256(path.read_bytes()).hexdigest()
-    assert read_manifest(written(tmp_path, document | {"kind": "consortium"})).hub == {}
-    with pytest.raises(InvalidInput, match="kind is 'other'"):
-        read_manifest(written(tmp_path, document | {"kind": "other"}))
+    assert read(Manifest, written(tmp_path, document | {"kind": "consortium"})).hub == {}
+    assert read(Manifest, written(tmp_path, {**document, "test": None})).hub["test"] == ""
+    for change, said in (
+        ({"kind": "other"}, "kind is 'other'"),
+        ({"sites": {"north": {"sha256": "short"}}}, "sites.north.sha256 is 'short'"),
+        ({"test": {"examples": "many"}}, "test.examples is 'many'"),
+    ):
+        with pytest.raises(InvalidInput, match=said):
+            read(Manifest, written(tmp_path, document | change))
+
+
+def test_the_evaluation_that_is_read_is_known_by_its_hash(tmp_path):
+    path = written(tmp_path, EVALUATION)
+    found = read_evaluation(path, "f" * 64)
+    assert (found.sha256, found.kept) == (sha256(path.read_bytes()).hexdigest(), "f" * 64)

@@ -50,7 +50,7 @@ def test_a_folder_without_its_figures_has_a_page_that_says_so(folder, tmp_path):
     (folder / "result.json").unlink()
     assert report(folder, "--out", tmp_path / "report.html")[0] == 0
     page = (tmp_path / "report.html").read_text()
-    assert "result.json cannot be read (No such file or directory)" in page
+    assert "result.json cannot be read: No such file or directory" in page
     assert "lung notes" in page  # of spec.json
 
 
@@ -60,7 +60,7 @@ def test_what_cannot_be_used_is_one_sentence_and_leaves_no_page(folder, tmp_path
     for arguments, said in (
         ((tmp_path, "--out", out), "holds no run"),
         (("lung-notes-0123456789", "--out", out), "is no folder here; give --aggregator"),
-        ((folder, "--out", out, "--verdict", tmp_path / "bad.json"), "bad.json is not what deerfield writes"),
+        ((folder, "--out", out, "--verdict", tmp_path / "bad.json"), "bad.json is no JSON object but list"),
         ((folder, "--out", out, "--verdict", tmp_path / "none.json"), "none.json cannot be read"),
         ((folder, "--out", tmp_path / "nowhere/report.html"), "is no folder; make it first"),
     ):

@@ -5,6 +5,10 @@ from dataclasses import replace
 
 import pytest
 
+from deerfield.documents.evaluation import Evaluation
+from deerfield.documents.partition_manifest import Manifest
+from deerfield.documents.reading import read
+from deerfield.documents.verdict import Verdict
 from deerfield.errors import InvalidInput
 from deerfield.runspec import Privacy
 from deerfield.strategies import STRATEGIES, make
@@ -12,8 +16,6 @@ from deerfield.wire import limits
 from pipelines.pages.formats import short
 from pipelines.report_page import Found, render
 from pipelines.report_page.data import data
-from pipelines.report_page.documents import Evaluation, Manifest, Verdict
-from pipelines.report_page.found import read
 from pipelines.report_page.plots import alike
 from pipelines.report_page.privacy import remaining
 from pipelines.report_page.ran import head, ran
@@ -90,7 +92,7 @@ def test_nothing_that_others_wrote_is_markup():
     run = spec("a", "b").model_copy(update={"name": HOSTILE, "labels": (HOSTILE, "x"), "population": HOSTILE})
     run = run.model_copy(update={"federation": run.federation.model_copy(update={"sites": sites})})
     judged = verdict() | {"model": HOSTILE, "evidence": {HOSTILE: HOSTILE}, "expected_champion": HOSTILE}
-    judged["rules"] = [{"rule": HOSTILE, "passed": False, "detail": HOSTILE}]
+    judged["rules"] = [{"rule": "minimum", "passed": False, "detail": HOSTILE}]
     scored = evaluation(sites) | {"test_set": {"source": HOSTILE, "sha256": HOSTILE, "examples": 1}}
     parts = manifest(sites) | {"source": HOSTILE, "labels": [HOSTILE]}
     made = replace(
@@ -228,15 +230,15 @@ def test_words_for_times_and_long_names():
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("{", "is not what deerfield writes: the whole of it: Invalid JSON"),
-        ('{"schema": 2, "test_set": {}, "models": {}}', "schema: Input should be 1"),
-        ('{"schema": 1, "models": {}}', "test_set: Field required"),
+        ("{", "is no JSON (Expecting"),
+        ('{"schema": 2, "test_set": {}, "models": {}}', "has schema '2', and this version of deerfield reads 1"),
+        ('{"schema": 1, "models": {}}', "test_set is missing"),
     ],
 )
 def test_a_document_that_cannot_be_used_is_one_sentence(tmp_path, text, said):
     (tmp_path / "evaluation.json").write_text(text)
-    with pytest.raises(InvalidInput, match=f"^evaluation.json .*{re.escape(said)}"):
-        read(Evaluation, tmp_path / "evaluation.json")
+    with pytest.raises(InvalidInput, match=f"^evaluation.json.*{re.escape(said)}"):
+        read(Evaluation, tmp_path / "evaluation.json", "evaluation.json")
     with pytest.raises(InvalidInput, match="cannot be read"):
         read(Evaluation, tmp_path / "elsewhere.json")
 

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -10,10 +11,11 @@ import pytest
 
 import deerfield
 from deerfield import mirror
-from deerfield.attestation import public_key
+from deerfield.attestation import public_key, sign
 from deerfield.proof import prove
 from deerfield.runspec import Privacy, RunSpec
 from pipelines.embedded.simulation import LocalLink
+from services.aggregator.ledger_mirror import run_mirror
 from services.aggregator.lineage import code_sha256
 from tests.attesting import key_of
 from tests.fakes import TeachingSite, adapter, run_spec
@@ -194,3 +196,42 @@ def test_the_same_phase_gives_the_same_bytes(aggregator):
     assert one == two
     with pytest.raises(LookupError, match="has published nothing"):
         phase_mirror(aggregator.desk, row, (7, 0))
+
+
+@dataclass
+class Resigning(TeachingSite):
+    """A site that signs by another key than it began with."""
+
+    key: str = ""
+
+    def update(self, assignment):
+        found = super().update(assignment)
+        return replace(found, attestation=sign(key_of(self.key), found.attestation)) if self.key else found
+
+
+def test_a_key_that_is_pinned_in_mid_run_is_in_the_mirror_and_the_proof_goes_on(aggregator):
+    run = aggregator.runs.start(run_spec("north", "south", rounds=2, privacy=PRIVACY), "once")
+    sites = [Resigning(name, LocalLink(aggregator, name, run), adapter(0), 4.0) for name in ("north", "south")]
+    with aggregator.desk.store.edge() as edge:
+        row = edge.run(run)
+
+    def phase():
+        for site in sites:
+            assert site.step()
+        closing = aggregator.coordinator.due()
+        aggregator.coordinator.publish(closing, closing.compute())
+
+    phase()
+    before = run_mirror(aggregator.desk, row)
+    aggregator.runs.repin("north", public_key(key_of("anew")), "the disk of Dr. Okafor broke")
+    sites[0].key = "anew"
+    for _ in range(3):
+        phase()
+    found = run_mirror(aggregator.desk, row)
+    assert found[:1] == before
+    assert "repinned" not in found[0]
+    old, new = public_key(key_of("north")), public_key(key_of("anew"))
+    assert found[1]["repinned"] == [{"site": "north", "before": old, "public_key": new}]
+    assert "Okafor" not in json.dumps(found)
+    proof = prove(found, row.spec, aggregator_key=public_key(aggregator.desk.key))
+    assert (proof.verified, len(proof.notes), proof.epsilon["north"] < 3) == (True, 1, True)

@@ -1,18 +1,27 @@
 """Promotions and rollbacks over a real MLflow: what is written where, and what is refused in which words."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from deerfield.errors import ChampionMoved, InvalidInput, TooBusy
 from deerfield.promotion import Promotion
+from deerfield.wire.promoting import read_verdict
 from services.aggregator.champions.promotions import Promotions
 from services.aggregator.rounds.recorder import Recorder
+from services.aggregator.settings import read_settings
 from tests.fakes import run_spec
 from tests.integration.aggregator.audited import logged
-from tests.integration.aggregator.promoting import MODEL, course, finished, judged
-from tests.integration.aggregator.teaching import finish
+from tests.integration.aggregator.promoting import (
+    MODEL,
+    attested_by_its_manifest,
+    consortium_spec,
+    course,
+    finished,
+)
+from tests.registry import verdict
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
 
@@ -21,15 +30,20 @@ def test_a_passed_verdict_makes_a_candidate_champion_and_says_so_in_tags_and_an_
     first, second = shop.version(1), shop.version(2)
     assert shop.promote(first, "") == Promotion(model=MODEL, champion=first, previous="")
     assert (shop.alias(), shop.alias("candidate")) == (first, second)
-    given = judged(second, first, note="the second")
+    given = shop.judged(second, first, note="the second")
     assert shop.promotions.promote(given) == Promotion(model=MODEL, champion=second, previous=first)
     assert (shop.alias(), shop.alias("candidate")) == (second, "")
     tags = shop.tags(second)
     assert {name: tags[name] for name in tags if not name.startswith(("deerfield.run", "deerfield.digest"))} == {
         "deerfield.verdict": "passed",
         "deerfield.verdict_sha256": given.sha256,
-        "deerfield.rule.minimum.macro_f1": "passed (0.91, limit 0.8)",
-        "deerfield.rule.worst_site": "passed (0.6, limit 0.5)",
+        "deerfield.rule.minimum": "passed (0.75, limit 0.7)",
+        "deerfield.rule.test_set": "passed (200, limit 100)",
+        "deerfield.rule.regression": "passed (-0.01, limit -0.02)",
+        "deerfield.rule.delta": "passed (3e-06, limit 1e-05)",
+        "deerfield.rule.proof": "passed (4)",
+        **dict.fromkeys(("deerfield.rule.epsilon", "deerfield.rule.lifetime_epsilon"), "passed"),
+        **{f"deerfield.rule.{name}": "passed (0, limit 0)" for name in ("lineage", "leakage", "freshness")},
         "deerfield.previous_champion": first,
     }
     assert "deerfield.previous_champion" not in shop.tags(first)
@@ -44,7 +58,7 @@ def test_a_refused_verdict_is_written_down_and_moves_nothing(shop):
     assert shop.promote(second, first, passed=False) == Promotion(model=MODEL, champion=first, previous=first)
     assert (shop.alias(), shop.alias("candidate")) == (first, second)
     tags = shop.tags(second)
-    assert (tags["deerfield.verdict"], tags["deerfield.rule.worst_site"]) == ("refused", "refused (0.6, limit 0.5)")
+    assert (tags["deerfield.verdict"], tags["deerfield.rule.minimum"]) == ("refused", "refused (0.75, limit 0.8)")
     assert "deerfield.previous_champion" not in tags
     assert shop.promote(second, first, note="judged anew").champion == second
     assert shop.tags(second)["deerfield.verdict"] == "passed"
@@ -60,7 +74,7 @@ def test_rules_that_a_later_verdict_does_not_have_leave_no_tag(shop):
 def test_the_same_verdict_again_gets_the_same_answer_and_one_entry(shop):
     first, second = shop.version(1), shop.version(2)
     shop.promote(first, "")
-    given = judged(second, first)
+    given = shop.judged(second, first)
     assert shop.promotions.promote(given) == shop.promotions.promote(given)
     back = [shop.promotions.rollback(MODEL, second, "bad in practice") for _ in range(2)]
     assert back == [Promotion(model=MODEL, champion=first, previous=second)] * 2
@@ -161,7 +175,7 @@ def test_only_what_a_finished_run_here_has_made_becomes_champion(shop):
 
 
 def test_a_run_registers_a_candidate_that_can_be_promoted(shop, clock):
-    run = finish(shop.aggregator, run_spec("north", rounds=1))
+    run = attested_by_its_manifest(shop.aggregator, consortium_spec(1, MODEL), "once")
     Recorder(shop.aggregator.desk.store, shop.tracking, clock).drain()
     (version,) = [
         event.detail["version"] for event in shop.aggregator.runs.events(run, 0) if event.kind == "registered"
@@ -171,16 +185,81 @@ def test_a_run_registers_a_candidate_that_can_be_promoted(shop, clock):
     assert (shop.alias(), shop.alias("candidate")) == (version, "")
 
 
+def test_a_forged_verdict_moves_nothing_and_stands_in_history_and_audit_log(shop):
+    first, second = shop.version(1), shop.version(2)
+    shop.promote(first, "")
+    raw = json.loads(shop.judged(second, first).text)
+    rows = [each for each in raw["rules"] if each["rule"] != "proof"]
+    raw["rules"] = rows
+    forged = read_verdict(MODEL, second, first, json.dumps(raw))
+    with pytest.raises(InvalidInput, match="proof is not among them, and every gate judges it"):
+        shop.promotions.promote(forged)
+    assert (shop.alias(), shop.alias("candidate")) == (first, second)
+    assert "deerfield.verdict" not in shop.tags(second)
+    record = shop.promotions.history(MODEL)[-1]
+    assert (record.state, "proof is not among them" in record.detail) == ("REFUSED", True)
+    entry = logged(shop.aggregator.desk.store)[-1]
+    assert (entry.what, "proof is not among them" in entry.detail) == ("promotion_refused", True)
+    assert shop.promote(second, first).champion == second  # an honest one still goes through
+
+
+def test_a_verdict_that_was_left_open_by_an_earlier_version_is_refused_by_the_next_start(shop):
+    first = shop.version(1)
+    given = shop.judged(first, "")
+    raw = json.loads(given.text)
+    del raw["evidence"]
+    text = json.dumps(raw)
+    draft = shop.promotions._draft("promotion", MODEL, "")
+    with shop.aggregator.desk.store.edge() as edge:
+        edge.promoting.lock(MODEL)
+        edge.promoting.add(replace(draft, version=first, passed=True, verdict_sha256="0" * 64), text)
+    assert shop.promotions.redo()
+    assert (shop.promotions.history(MODEL)[-1].state, shop.alias()) == ("REFUSED", "")
+
+
+def test_a_manifest_that_mlflow_has_is_read_there_and_held_against_what_was_attached(shop, clock):
+    run = attested_by_its_manifest(shop.aggregator, consortium_spec(1, MODEL), "once")
+    Recorder(shop.aggregator.desk.store, shop.tracking, clock).drain()
+    with shop.aggregator.desk.store.edge() as edge:
+        sha = edge.attachments.known(run, "manifest.json")
+    shop.aggregator.desk.published.drop(sha, 4e9)  # as the collector does with what was logged
+    version = shop.mlflow.get_model_version_by_alias(MODEL, "candidate")
+    path = Path(shop.mlflow.get_run(version.run_id).info.artifact_uri) / "manifest.json"
+    whole = path.read_text()
+    assert json.loads((path.parent / "lineage.json").read_text())["kind"] == "consortium"
+    path.write_text(whole.replace("consortium", "simulation"))
+    with pytest.raises(
+        InvalidInput, match=r"manifest\.json of run .* at MLflow has sha256 .*: somebody has changed it"
+    ):
+        shop.promote(str(version.version), "")
+    path.write_text(whole)
+    assert shop.promote(str(version.version), "").champion == str(version.version)
+
+
+def test_an_aggregator_with_rules_of_its_own_takes_no_verdict_by_others(shop, tmp_path):
+    path = tmp_path / "gate.yaml"
+    path.write_text("# the consortium's\nprivacy: none_allowed\nminimum: 0.7\n")
+    rules = read_settings(["--gate-rules", str(path)], {}).rules
+    promotions = Promotions(replace(shop.aggregator.desk, rules=rules), shop.models)
+    first = shop.version(1)
+    with pytest.raises(InvalidInput, match=r"minimum is 0\.8, and this aggregator accepts 0\.7 alone"):
+        promotions.promote(shop.judged(first, "", passed=False))
+    assert "deerfield.verdict" not in shop.tags(first)
+    assert promotions.promote(shop.judged(first, "")).champion == first
+    with pytest.raises(InvalidInput, match="cannot be read: No such file"):
+        read_settings(["--gate-rules", str(tmp_path / "none.yaml")], {})
+
+
 def test_one_call_at_a_time_works_on_a_model(shop):
     first, busy = shop.version(1), shop.promotions
     with busy._alone(MODEL), pytest.raises(TooBusy, match="the limit is 1 at a time"):
-        busy.promote(judged(first, ""))
-    assert busy.promote(judged(first, "")).champion == first
+        busy.promote(shop.judged(first, ""))
+    assert busy.promote(shop.judged(first, "")).champion == first
 
 
 def test_an_aggregator_without_mlflow_says_so(aggregator):
     with pytest.raises(InvalidInput, match="start it with --tracking"):
-        Promotions(aggregator.desk, None).promote(judged("1", ""))
+        Promotions(aggregator.desk, None).promote(read_verdict(MODEL, "1", "", verdict(MODEL, "1", "")))
 
 
 def test_every_step_stands_in_the_audit_log(shop):

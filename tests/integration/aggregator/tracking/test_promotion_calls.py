@@ -27,7 +27,6 @@ from tests.integration.aggregator.audited import logged
 from tests.integration.aggregator.conftest import folder_in, served, sqlite_in
 from tests.integration.aggregator.promoting import MODEL, Shop, course
 from tests.integration.federation import wait_for
-from tests.registry import verdict
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
 GATES = 3
@@ -46,12 +45,12 @@ def impatient(server):
         yield RunsClient(channel, backoff=ONCE)
 
 
-def gate(server, together, version, champion):
+def gate(shop, server, together, version, champion):
     """What a gate gets that has judged a version against a champion, at the same moment as the others."""
     with RunsClient.connect(server.ports.listening) as runs:
         together.wait(10)
         try:
-            return runs.promote(MODEL, version, champion, verdict(MODEL, version, champion))
+            return runs.promote(MODEL, version, champion, shop.judged(version, champion).text)
         except ChampionMoved as error:
             return str(error)
 
@@ -62,7 +61,7 @@ def test_gates_that_come_at_once_leave_one_champion_and_one_history(shop, server
         versions = [shop.version(number := number + 1) for _ in range(GATES)]
         together = threading.Barrier(GATES)
         with ThreadPoolExecutor(GATES) as pool:
-            calls = [pool.submit(gate, server, together, version, champion) for version in versions]
+            calls = [pool.submit(gate, shop, server, together, version, champion) for version in versions]
             answers = [call.result(60) for call in calls]
         (won,) = [answer for answer in answers if isinstance(answer, Promotion)]
         lost = [answer for answer in answers if isinstance(answer, str)]
@@ -96,7 +95,7 @@ def test_a_gate_and_a_rollback_that_come_at_once_leave_one_history(shop, server)
                 return error
 
     calls = [
-        lambda runs: runs.promote(MODEL, third, second, verdict(MODEL, third, second)),
+        lambda runs: runs.promote(MODEL, third, second, shop.judged(third, second).text),
         lambda runs: runs.rollback(MODEL, second, "it is worse"),
     ]
     with ThreadPoolExecutor(2) as pool:
@@ -187,7 +186,7 @@ def test_a_killed_aggregator_logs_its_files_and_ends_its_promotions(shop):
             mortal.kill()  # closes what it left open
             mortal.start("champion:moved")
             assert attached.result(60) == sha256(b"a report").hexdigest()
-            promoted = pool.submit(runs.promote, MODEL, second, first, verdict(MODEL, second, first))
+            promoted = pool.submit(runs.promote, MODEL, second, first, shop.judged(second, first).text)
             wait_for(lambda: mortal.died() is not None)
             mortal.kill()  # closes what it left open
             assert shop.alias() == second
@@ -217,7 +216,7 @@ def test_a_promotion_without_mlflow_is_written_down_and_done_when_it_is_there(ag
                 rf"MLflow at {uri} did not answer as it should, for \d+\.\d s: .*; promotion 1 of .* is written down"
             )
             with pytest.raises(Unreachable, match=words):
-                runs.promote(MODEL, first, "", verdict(MODEL, first, ""))
+                runs.promote(MODEL, first, "", shop.judged(first, "").text)
             assert [record.state for record in runs.promotions(MODEL)] == ["OPEN"]
         backend = ["--backend-store-uri", f"sqlite:///{shop.folder / 'mlflow.db'}", "--workers", "1"]
         command = [sys.executable, "-m", "mlflow", "server", *backend, "--port", str(port)]

@@ -1,21 +1,28 @@
-"""What the registry gate judges: values without a way to fetch them. What is not known is NaN, None or left out."""
+"""What the registry gate judges: values without a way to fetch them. What is not known is NaN, None or left out.
+
+A verdict has them as JSON, where a number that is not known is null; `read` makes the same values of that.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import isfinite, nan
+from typing import Annotated, Any
 
+from pydantic import BeforeValidator, TypeAdapter, ValidationError
+
+from deerfield.errors import InvalidInput
 from deerfield.types import Unit
 
-TEST = "test"  # the name of the hub's test set among the parts of a manifest
+Number = Annotated[float, BeforeValidator(lambda value: nan if value is None else value)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figure:
     """A metric, or a difference of two, with its bootstrap interval."""
 
-    value: float
-    low: float
-    high: float
+    value: Number
+    low: Number
+    high: Number
 
     @property
     def known(self) -> bool:
@@ -30,8 +37,8 @@ class Scored:
     version: str
     digest: str  # of the adapter that was scored
     metrics: Mapping[str, Figure]
-    sites: Mapping[str, Mapping[str, float]]  # metrics by site, where the test set or the sites have any
-    ece: float  # expected calibration error
+    sites: Mapping[str, Mapping[str, Number]]  # metrics by site, where the test set or the sites have any
+    ece: Number  # expected calibration error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,11 +48,13 @@ class Evaluation:
     candidate: Scored
     champion: Scored | None
     differences: Mapping[str, Figure]  # candidate minus champion by metric, on the same resamples
-    confidence: float  # of every interval, two-sided
+    confidence: Number  # of every interval, two-sided
     checked: int  # training examples that the test set was held against
     overlap: int  # examples of the test set that are among them
     test_sha256: str
-    examples: int
+    examples: int  # of the test set
+    sha256: str  # of evaluation.json
+    kept: str  # sha256 of the one that the run has kept; empty: it has kept none
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,10 +72,10 @@ class Spent:
 
     unit: Unit
     sites: tuple[str, ...]  # of the run file
-    epsilon: Mapping[str, float]  # of this run, by site
-    lifetime: Mapping[str, float]  # of the population over all runs, by each site that delivered, when it last did
-    delta: float  # of this run
-    lifetime_delta: Mapping[str, float]
+    epsilon: Mapping[str, Number]  # of this run, by site
+    lifetime: Mapping[str, Number]  # of the population over all runs, by each site that delivered, when it last did
+    delta: Number  # of this run
+    lifetime_delta: Mapping[str, Number]
     run_limit: float | None  # the run file's privacy: epsilon
     lifetime_limit: float | None  # the run file's federation: lifetime_epsilon
 
@@ -91,6 +100,7 @@ class Proven:
     runs: tuple[str, ...]  # that they are of
     digest: str  # of what the last phase published
     findings: tuple[str, ...]
+    notes: tuple[str, ...] = ()  # what is as it should be, and nobody should overlook
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +115,8 @@ class Lineage:
     commitments: Mapping[str, str]  # salted, to each site's data
     kind: str  # of the data's manifest: simulation, consortium; empty: there is none
     hub: Mapping[str, str]  # sha256 of each part that the hub owns, by site and `test`
-    manifests: tuple[str, ...]  # sha256 of the manifest that was given, and of the one that the run has kept
+    test_examples: int | None  # of the part `test`
+    manifests: Mapping[str, str]  # sha256 of the manifest, by where it was found; of one and the same
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,3 +131,20 @@ class Evidence:
     proof: Proven | None  # None: there is no mirror of the ledgers
     lineage: Lineage
     time: float  # seconds since 1970, when it was collected
+
+
+def read(document: Mapping[str, Any], where: str) -> Evidence:
+    """The evidence in a verdict: of its model, its `evidence` and its time; keys that nobody judges are let be.
+
+    Raises:
+        InvalidInput: something is missing or cannot be; `where` begins the sentence.
+    """
+    try:
+        return _EVIDENCE.validate_python(document)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        key = ".".join(map(str, first["loc"])) or "the whole of it"
+        raise InvalidInput(f"{where}: {key}: {first['msg'][0].lower()}{first['msg'][1:]}") from None
+
+
+_EVIDENCE = TypeAdapter(Evidence)

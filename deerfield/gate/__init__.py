@@ -8,14 +8,20 @@ from dataclasses import asdict
 from typing import Any
 
 from deerfield.errors import InvalidInput
-from pipelines.gate.evidence import Evaluation, Evidence, Figure, Held, Lineage, Proven, Scored, Spent
-from pipelines.gate.origin import origin_rows
-from pipelines.gate.privacy import privacy_rows
-from pipelines.gate.quality import quality_rows
-from pipelines.gate.rules import Rules, load_rules
-from pipelines.gate.verdict import Row, Verdict
+from deerfield.gate.evidence import Evaluation, Evidence, Figure, Held, Lineage, Proven, Scored, Spent
+from deerfield.gate.origin import origin_rows
+from deerfield.gate.privacy import privacy_rows
+from deerfield.gate.quality import quality_rows
+from deerfield.gate.rules import Rules, load_rules
+from deerfield.gate.verdict import Row, Verdict
+
+ALWAYS = (
+    *("minimum", "test_set", "regression", "epsilon", "lifetime_epsilon", "delta"),
+    *("proof", "lineage", "leakage", "freshness"),
+)  # the rows that every verdict has, whatever the rules file says
 
 __all__ = [
+    "ALWAYS",
     "Evaluation",
     "Evidence",
     "Figure",
@@ -27,6 +33,7 @@ __all__ = [
     "Scored",
     "Spent",
     "Verdict",
+    "asked",
     "judge",
     "load_rules",
 ]
@@ -54,6 +61,16 @@ def judge(rules: Rules, evidence: Evidence) -> Verdict:
         evidence=_kept(rules, evidence),
         time=evidence.time,
     )
+
+
+def asked(rules: Rules) -> tuple[str, ...]:
+    """The names of the rows that a verdict by these rules has."""
+    found = {
+        "worst_site": rules.worst_site.minimum,
+        "worst_site_regression": rules.worst_site.margin,
+        "calibration": rules.calibration,
+    }
+    return (*ALWAYS, *(name for name, value in found.items() if value is not None))
 
 
 def _kept(rules: Rules, evidence: Evidence) -> Mapping[str, Any]:

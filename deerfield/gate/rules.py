@@ -37,6 +37,22 @@ class WorstSite(Section):
     )
 
 
+class TestSet(Section):
+    """On what a version must have been evaluated."""
+
+    minimum: int = Field(
+        100,
+        ge=1,
+        description="fewest examples: of few, the intervals of a metric near 1 are too narrow",
+    )
+    sha256: str | None = Field(
+        None,
+        pattern="^[0-9a-f]{64}$",
+        description="of the one test set that counts; default: the part that the manifest of hub-owned data keeps "
+        "apart, and in a consortium any",
+    )
+
+
 class Limits(Section):
     """What the population of one site may have spent."""
 
@@ -68,13 +84,16 @@ class Signers(Section):
     """Whose signatures count; without them, those of whoever signed the run's first phase."""
 
     aggregator_key: Ed25519 | None = Field(
-        None, description="the aggregator's public key, 64 hexadecimal digits; default: the one that signed first"
+        None,
+        description="the aggregator's public key (deerfield aggregator key); default: the one that signed first",
     )
-    site_keys: Mapping[Name, Ed25519] = Field({}, description="the public keys of sites, each by the site's name")
+    site_keys: Mapping[Name, Ed25519] = Field(
+        {}, description="the public keys of sites, each by the site's name: no operator pins another"
+    )
 
 
 class Rules(Section):
-    """One YAML file: the consortium's conditions. Proof, lineage, leakage and freshness are judged by every gate."""
+    """One YAML file: the consortium's conditions. What no key is about is judged all the same."""
 
     metric: str = Field(
         METRIC, min_length=1, description="what is judged: a metric of the evaluation, the more the better"
@@ -93,6 +112,7 @@ class Rules(Section):
         "worse by the margin passes once in 40 times",
     )
     regression: Regression = Field(Regression(), description="against the champion, where there is one")
+    test_set: TestSet = Field(TestSet(), description="on what the version must have been evaluated")
     worst_site: WorstSite = Field(WorstSite(), description="where the metric is lowest; not judged by default")
     calibration: float | None = Field(
         None, ge=0, le=1, description="largest expected calibration error (ECE); default: not judged"

@@ -8,10 +8,9 @@ from math import inf, nan
 import pytest
 
 from deerfield.errors import InvalidInput
-from pipelines.gate import Held, Rules, judge
-from tests.gating import BASE, RULES, evaluation, evidence, figure, lineage, proven, scored, spent
-
-ALWAYS = ["minimum", "regression", "epsilon", "lifetime_epsilon", "delta", "proof", "lineage", "leakage", "freshness"]
+from deerfield.gate import ALWAYS, Held, Rules, asked, judge
+from deerfield.gate.evidence import read
+from tests.gating import BASE, HUB, RULES, evaluation, evidence, figure, lineage, proven, scored, spent
 
 
 def row(name, found, rules=RULES):
@@ -35,7 +34,7 @@ def with_candidate(**changes):
 def test_evidence_that_keeps_every_rule_passes_with_a_row_for_each():
     verdict = judge(RULES, evidence())
     assert verdict.passed
-    assert [each.rule for each in verdict.rules] == ALWAYS
+    assert tuple(each.rule for each in verdict.rules) == ALWAYS == asked(RULES)
     assert (verdict.model, verdict.version, verdict.expected_champion) == ("lungs", "2", "1")
 
 
@@ -51,6 +50,28 @@ def test_a_verdict_is_json_whatever_is_infinite_or_unknown():
 def test_a_metric_that_was_not_computed_is_an_error_of_the_rules():
     with pytest.raises(InvalidInput, match=r"judge the metric 'auc'.*it has macro_f1"):
         judge(ruled(metric="auc"), evidence())
+
+
+def test_a_verdict_has_a_row_for_each_rule_that_is_asked_for():
+    rules = ruled(worst_site={"minimum": 0.5, "margin": 0.1}, calibration=0.1)
+    assert {each.rule for each in judge(rules, evidence()).rules} == set(asked(rules))
+
+
+def test_what_a_verdict_was_said_on_can_be_judged_again():
+    rules = ruled(worst_site={"minimum": 0.5, "margin": 0.1}, calibration=0.1)
+    spoilt = [found for where, found in spoiled(evidence()) if not where.endswith(("_limit", ".time"))]
+    for given in (evidence(), *spoilt, evidence(champion=None, proof=None)):
+        said = judge(rules, given)
+        told = json.loads(json.dumps(said.as_json(), allow_nan=False))
+        found = read({**told["evidence"], "model": told["model"], "time": told["time"]}, "verdict: evidence")
+        again = judge(Rules.model_validate(told["evidence"]["rules"]), found)
+        assert [(each.rule, each.passed) for each in again.rules] == [(each.rule, each.passed) for each in said.rules]
+
+
+def test_evidence_that_is_none_is_one_sentence():
+    document = {"model": "lungs", "candidate": {"version": "2", "run": "r", "digest": "d"}, "champion": None}
+    with pytest.raises(InvalidInput, match=r"^verdict: evidence: evaluation: field required$"):
+        read(document, "verdict: evidence")
 
 
 def spoiled(value, path=""):
@@ -102,6 +123,40 @@ def test_intervals_of_less_confidence_than_the_rules_ask_for_do_not_pass(confide
     verdict = judge(RULES, evidence(evaluation=evaluation(confidence=confidence)))
     assert [each.rule for each in verdict.failed] == ["minimum", "regression"]
     assert judge(ruled(confidence=0.9), evidence()).passed
+
+
+# --- test set ---
+
+
+@pytest.mark.parametrize(("examples", "passed"), [(100, True), (99, False), (0, False)])
+def test_a_test_set_has_enough_examples(examples, passed):
+    many = evidence(evaluation=evaluation(examples=examples), lineage=lineage(test_examples=examples))
+    assert row("test_set", many).passed == passed
+    assert row("test_set", many, ruled(test_set={"minimum": 1})).passed == (examples > 0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"test_sha256": "f" * 64}, "it has sha256 ffffffffffff, the manifest keeps apart eeeeeeeeeeee"),
+        ({"test_sha256": ""}, "it has sha256 none, the manifest keeps apart"),
+        ({"examples": 150}, "it has 150 examples, and the manifest keeps 200 apart"),
+    ],
+)
+def test_the_test_set_is_the_one_that_the_manifest_keeps_apart(changes, said):
+    found = row("test_set", evidence(evaluation=evaluation(**changes)))
+    assert (found.passed, said in found.detail) == (False, True)
+
+
+def test_the_rules_may_name_the_test_set():
+    shut = evidence(lineage=lineage(kind="consortium", hub={}, test_examples=None))
+    assert "which nobody names" in row("test_set", shut).detail
+    rules = ruled(test_set={"sha256": HUB})
+    assert row("test_set", shut, rules).passed
+    other = ruled(test_set={"sha256": "f" * 64})
+    assert "the rules name ffffffffffff" in row("test_set", shut, other).detail
+    elsewhere = evidence(evaluation=evaluation(test_sha256="f" * 64, examples=150))
+    assert row("test_set", elsewhere, other).passed  # in the place of the manifest's
 
 
 # --- regression ---
@@ -296,10 +351,14 @@ def test_a_proof_is_there_and_verifies(proof):
         ({"hub": {"north": BASE, "south": BASE}}, "the manifest has no sha256 of test"),
         ({"hub": {}}, "the manifest has no sha256 of north, south, test"),
         (
-            {"hub": dict.fromkeys(("north", "south", "test", "west"), BASE)},
+            {"hub": dict.fromkeys(("north", "south", "test", "west"), HUB)},
             "the manifest names west, which the run has not",
         ),
-        ({"manifests": (BASE, "f" * 64)}, "the manifest has sha256 bbbbbbbbbbbb, the run has kept ffffffffffff"),
+        ({"manifests": {"given": BASE, "kept": "f" * 64}}, "differ (given bbbbbbbbbbbb, kept ffffffffffff)"),
+        (
+            {"manifests": {"kept": BASE, "lineage.json": "f" * 64}},
+            "lineage.json ffffffffffff)",
+        ),
     ],
 )
 def test_a_lineage_is_complete(changes, said):
@@ -308,8 +367,7 @@ def test_a_lineage_is_complete(changes, said):
 
 
 def test_a_consortium_owns_no_hashes_at_its_hub():
-    for kind in ("consortium", ""):
-        assert row("lineage", evidence(lineage=lineage(kind=kind, hub={}))).passed
+    assert row("lineage", evidence(lineage=lineage(kind="consortium", hub={}))).passed
 
 
 # --- leakage ---
@@ -322,7 +380,9 @@ def test_a_consortium_owns_no_hashes_at_its_hub():
         (100, 1, "simulation", False),
         (0, 0, "simulation", False),
         (0, 0, "consortium", True),
-        (0, 0, "", True),
+        (0, 0, "", False),
+        (100, 0, "", False),
+        (100, 0, "else", False),
         (100, 1, "consortium", False),
     ],
 )
@@ -351,6 +411,13 @@ def test_an_evaluation_against_another_champion_is_refused():
     assert not row("freshness", evidence(evaluation=evaluation(champion=scored("1", digest="x")))).passed
     assert "no champion was evaluated" in row("freshness", evidence(evaluation=evaluation(champion=None))).detail
     assert "there is none" in row("freshness", evidence(champion=None)).detail
+
+
+def test_an_evaluation_is_the_one_that_the_run_has_kept():
+    found = row("freshness", evidence(evaluation=evaluation(kept="f" * 64)))
+    assert "the evaluation has sha256 999999999999, the run has kept ffffffffffff" in found.detail
+    unkept = row("freshness", evidence(evaluation=evaluation(kept="")))
+    assert (unkept.passed, "has kept no evaluation" in unkept.detail) == (True, True)
 
 
 def test_a_proof_of_another_run_is_refused():

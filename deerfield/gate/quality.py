@@ -3,16 +3,18 @@
 from collections.abc import Iterator, Mapping
 from math import isnan, nan
 
-from pipelines.gate.evidence import Evidence, Figure
-from pipelines.gate.rules import Rules
-from pipelines.gate.verdict import Row, row, told
+from deerfield.documents.partition_manifest import TEST
+from deerfield.gate.evidence import Evidence, Figure
+from deerfield.gate.rules import Rules
+from deerfield.gate.verdict import Row, row, told
 
 UNKNOWN = Figure(value=nan, low=nan, high=nan)
 
 
 def quality_rows(rules: Rules, evidence: Evidence) -> Iterator[Row]:
-    """The rows `minimum`, `regression`, and, where the rules ask for them, `worst_site`, ... and `calibration`."""
+    """The rows `minimum`, `test_set`, `regression`, and what the rules ask for of `worst_site`, ..., `calibration`."""
     yield _minimum(rules, evidence)
+    yield _test_set(rules, evidence)
     yield _regression(rules, evidence)
     if rules.worst_site.minimum is not None:
         yield _worst_site(rules.metric, rules.worst_site.minimum, evidence)
@@ -35,6 +37,24 @@ def _minimum(rules: Rules, evidence: Evidence) -> Row:
     passed = reached >= limit
     said = f"{name} is {at}, {'at least' if passed else 'below'} the minimum {least}{measured}"
     return row("minimum", passed, reached, limit, said)
+
+
+def _test_set(rules: Rules, evidence: Evidence) -> Row:
+    found, lineage, fewest = evidence.evaluation, evidence.lineage, rules.test_set.minimum
+    named = rules.test_set.sha256 or lineage.hub.get(TEST, "")
+    whose = "the rules name" if rules.test_set.sha256 else "the manifest keeps apart"
+    wrong = []
+    if found.examples < fewest:
+        wrong.append(f"it has {found.examples} examples, and the rules ask for {fewest}")
+    if named and found.test_sha256 != named:
+        wrong.append(f"it has sha256 {found.test_sha256[:12] or 'none'}, {whose} {named[:12]}")
+    elif named == lineage.hub.get(TEST) and found.examples != (held := lineage.test_examples):
+        wrong.append(f"it has {found.examples} examples, and the manifest keeps {held} apart")
+    if wrong:
+        said = f"the test set of the evaluation will not do: {'; '.join(wrong)}"
+        return row("test_set", False, found.examples, fewest, said)
+    which = f"the one that {whose}" if named else "which nobody names: `test_set: sha256` of the rules would"
+    return row("test_set", True, found.examples, fewest, f"{found.examples} examples, at least {fewest}; {which}")
 
 
 def _regression(rules: Rules, evidence: Evidence) -> Row:

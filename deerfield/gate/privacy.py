@@ -3,9 +3,9 @@
 from collections.abc import Callable, Iterator, Mapping
 from math import inf, isfinite, nan
 
-from pipelines.gate.evidence import Evidence, Spent
-from pipelines.gate.rules import Limits, Rules
-from pipelines.gate.verdict import Row, row, told
+from deerfield.gate.evidence import Evidence, Spent
+from deerfield.gate.rules import Limits, Rules
+from deerfield.gate.verdict import Row, row, told
 
 ROUNDING = 1e-5  # relative: the registry's tags have six digits
 NAMED = 5  # sites that a sentence names; the rest are counted
@@ -97,7 +97,8 @@ def _proof(evidence: Evidence) -> Row:
         found = _some(list(proof.findings), 2) or "it does not say why"
         said = f"the ledgers' mirror does not verify: {found}"
         return row("proof", False, proof.phases, None, said)
-    said = f"every attestation and countersigned head of {proof.phases} phases verifies"
+    noted = f" ({_some(list(proof.notes), 2)})" if proof.notes else ""
+    said = f"every attestation and countersigned head of {proof.phases} phases verifies{noted}"
     return row("proof", True, proof.phases, None, said)
 
 

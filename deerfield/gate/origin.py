@@ -3,9 +3,10 @@
 import re
 from collections.abc import Iterator
 
-from pipelines.gate.evidence import TEST, Evidence, Held, Lineage, Proven, Scored, Spent
-from pipelines.gate.rules import Rules
-from pipelines.gate.verdict import Row, row
+from deerfield.documents.partition_manifest import TEST
+from deerfield.gate.evidence import Evidence, Held, Lineage, Proven, Scored, Spent
+from deerfield.gate.rules import Rules
+from deerfield.gate.verdict import Row, row
 
 SHA256 = re.compile("[0-9a-f]{64}")
 
@@ -51,8 +52,9 @@ def _gaps_of_sites(lineage: Lineage, sites: set[str]) -> Iterator[str]:
 
 
 def _gaps_of_hub(lineage: Lineage, spent: Spent) -> Iterator[str]:
-    if len(set(lineage.manifests)) > 1:
-        yield f"the manifest has sha256 {lineage.manifests[0][:12]}, the run has kept {lineage.manifests[1][:12]}"
+    if len(set(lineage.manifests.values())) > 1:
+        told = ", ".join(f"{where} {sha256[:12]}" for where, sha256 in lineage.manifests.items())
+        yield f"there are manifests that differ ({told})"
     if lineage.kind != "simulation":
         return
     if without := sorted(name for name in {*spent.sites, TEST} if not SHA256.fullmatch(lineage.hub.get(name, ""))):
@@ -69,8 +71,14 @@ def _leakage(evidence: Evidence) -> Row:
     if found.checked <= 0 and evidence.lineage.kind == "simulation":
         said = "the test set was not held against the training data, which the hub owns: evaluate it with the manifest"
         return row("leakage", False, None, 0, said)
+    if evidence.lineage.kind not in ("simulation", "consortium"):
+        said = (
+            "the run has kept no manifest that says whose the training data are: give one (--manifest), which is kept "
+            "with the run from then on"
+        )
+        return row("leakage", False, None, 0, said)
     if found.checked <= 0:
-        said = "there is no manifest of training data that the hub owns, and nothing to hold the test set against"
+        said = "the training data are the sites' own, as the manifest says: the hub has nothing to look for"
         return row("leakage", True, 0, 0, said)
     said = f"no example of the test set is among the {found.checked} training examples that the hub owns"
     return row("leakage", True, 0, 0, said)
@@ -85,6 +93,8 @@ def _freshness(evidence: Evidence) -> Row:
         wrong.append(f"version {found.champion.version} was evaluated as the champion, and there is none")
     elif evidence.champion is not None and found.champion is not None:
         wrong.extend(_differs("champion", found.champion, evidence.champion))
+    if found.kept and found.kept != found.sha256:
+        wrong.append(f"the evaluation has sha256 {found.sha256[:12]}, the run has kept {found.kept[:12]}")
     if evidence.proof is not None and evidence.proof.phases:
         wrong.extend(_proves_another(evidence.proof, evidence.candidate))
     if wrong:
@@ -94,6 +104,7 @@ def _freshness(evidence: Evidence) -> Row:
         f"the evidence is of version {evidence.candidate.version}, run {evidence.candidate.run}, digest "
         f"{evidence.candidate.digest[:12]}, against {champion}"
     )
+    said += "" if found.kept else "; the run has kept no evaluation to compare this one with"
     return row("freshness", True, 0, 0, said)
 
 
