@@ -43,20 +43,20 @@ NOTHING = SiteReport()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KnownSite:
-    """A site that has said Hello."""
+    """A site that the aggregator has heard from."""
 
     site: str
     protocol: int
     build: str
     report: SiteReport = field(default=NOTHING)
-    said_at: float  # its newest Hello, in seconds since the epoch
+    said_at: float  # its newest Hello, in seconds since the epoch; 0: none, though it calls
     heard_at: float = 0.0  # its newest call; 0: none since this aggregator started
 
 
 def obstacle(spec: RunSpec, known: KnownSite | None) -> str | None:
     """Why a site would not take part in a run, as far as that is known; None: nothing speaks against it."""
     if known is None:
-        return "has never said Hello to the aggregator; let its hospital start it"
+        return "has never called the aggregator; let its hospital start it"
     name = spec.population
     if (found := known.report.population(name)) is None:
         return f"has no population {name!r} in its policy" if known.report.complete else None

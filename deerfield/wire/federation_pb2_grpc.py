@@ -717,7 +717,7 @@ class RunsServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Sites(self, request, context):
-        """The sites that have ever said Hello, by name, each with what it said.
+        """The sites that have ever called, by name, each with what it said in its newest Hello.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -103,7 +103,7 @@ def sites(
     tls: Tls,
     as_json: AsJson = False,
 ) -> None:
-    """Shows every site that has ever said Hello, and what its policy lets it say of its populations."""
+    """Shows every site that has ever called, and what its policy lets it say of its populations."""
     from rich.console import Console
 
     from pipelines.runs import runs_report
@@ -115,7 +115,7 @@ def sites(
     elif known:
         Console(highlight=False).print(runs_report.sites_listed(known))
     else:
-        typer.echo("no site has ever said Hello")
+        typer.echo("no site has ever called")
 
 
 @app.command()

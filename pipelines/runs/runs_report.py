@@ -79,12 +79,12 @@ def shown(view: RunView) -> Iterator[str]:
 
 
 def known_json(known: KnownSite) -> dict[str, Any]:
-    """A site that has said Hello, with what it said; what its policy keeps to itself has no key."""
+    """A site with what it said in its Hello; what its policy keeps to itself has no key."""
     return {
         "site": known.site,
         "build": known.build,
         "protocol": known.protocol,
-        "said": _time(known.said_at),
+        **({"said": _time(known.said_at)} if known.said_at else {}),
         **({"heard": _time(known.heard_at)} if known.heard_at else {}),
         "complete": known.report.complete,
         "populations": [_population_json(each) for each in known.report.populations],
@@ -105,13 +105,13 @@ def sites_listed(sites: Sequence[KnownSite]) -> Table:
     for name in ("said", "heard"):
         table.add_column(name, no_wrap=True)
     for known in sites:
-        heard = _time(known.heard_at)[5:16] if known.heard_at else "-"
+        times = [_time(each)[5:16] if each else "-" for each in (known.said_at, known.heard_at)]
         own = [_cells(each) for each in known.report.populations]
         if not known.report.complete:
             own.append(("keeps the others to itself" if own else "keeps all to itself", "", ""))
         for number, cells in enumerate(own or [("has none", "", "")]):
-            site, build, *times = ("",) * 4 if number else (known.site, known.build, _time(known.said_at)[5:16], heard)
-            table.add_row(*map(escape, (site, build, *cells)), *times)
+            site, build, *when = ("",) * 4 if number else (known.site, known.build, *times)
+            table.add_row(*map(escape, (site, build, *cells)), *when)
     return table
 
 

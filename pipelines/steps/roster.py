@@ -46,4 +46,4 @@ def _entry(known: KnownSite | None, population: str) -> dict[str, Any]:
     about = known_json(known)
     own = [each for each in about["populations"] if each["name"] == population]
     said = {name: value for each in own for name, value in each.items() if name != "name"}
-    return {**{name: about[name] for name in ("build", "protocol", "said")}, **said}
+    return {**{name: about[name] for name in ("build", "protocol", "said") if name in about}, **said}

@@ -3,7 +3,7 @@
 In memory: a restart gives everybody a fresh start. Times are of `Desk.clock`, which nobody sets.
 """
 
-from collections.abc import Mapping, Set
+from collections.abc import Collection, Mapping, Set
 from dataclasses import dataclass, replace
 
 from deerfield.exchange import Key
@@ -33,6 +33,10 @@ class Presence:
     def last_seen(self, site: str, otherwise: float) -> float:
         """When the site last called, but not before `otherwise`."""
         return max(self._seen.get(site, otherwise), otherwise)
+
+    def heard(self) -> Collection[str]:
+        """The sites that have called."""
+        return self._seen.keys()
 
     def watched(self, key: Key, now: float) -> Watched:
         """What is known of an open phase; one that was not known begins now."""

@@ -22,7 +22,16 @@ class Roster:
             edge.roster.put(KnownSite(site=site, protocol=protocol, build=build, report=report, said_at=now))
 
     def sites(self, after: str) -> Sequence[KnownSite]:
-        """The next `limits.SITES_PER_CALL` sites by name behind `after`."""
+        """The next `limits.SITES_PER_CALL` sites by name behind `after`.
+
+        One that calls and has never said Hello here is among them, without a word: it started under an earlier version
+        of the aggregator, or over another database.
+        """
+        presence = self._desk.presence
         with self._desk.store.edge() as edge:
-            found = edge.roster.after(after, limits.SITES_PER_CALL)
-        return [replace(each, heard_at=self._desk.presence.last_seen(each.site, 0.0)) for each in found]
+            found = {each.site: each for each in edge.roster.after(after, limits.SITES_PER_CALL)}
+        for site in presence.heard():
+            if site > after and len(site) <= limits.NAME_CHARS and site not in found:
+                found[site] = KnownSite(site=site, protocol=limits.PROTOCOL, build="", said_at=0.0)
+        first = sorted(found)[: limits.SITES_PER_CALL]
+        return [replace(found[site], heard_at=presence.last_seen(site, 0.0)) for site in first]

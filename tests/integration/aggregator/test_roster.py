@@ -46,6 +46,15 @@ def test_what_a_site_says_stands_until_it_says_something_else(tmp_path, open_in,
     assert noted(second) == ["south", "north", "north"]
 
 
+def test_a_site_that_calls_is_known_though_it_started_before_its_word_was_kept(server):
+    server.site("south").hello(REPORT)
+    with connect(server.ports.listening, role="site", site="north") as channel:
+        unary(FederationStub(channel).NextTask, pb.NextTaskRequest(), 5)
+    north, south = server.runs.sites()
+    assert (north.site, north.report, north.said_at) == ("north", NOTHING, 0.0)
+    assert north.heard_at == south.heard_at > 0
+
+
 def test_only_sites_are_known(server):
     with connect(server.ports.listening, role="operator") as channel:
         SiteClient(channel).hello(REPORT)
@@ -60,7 +69,8 @@ def test_more_than_a_site_may_say_is_refused_and_nothing_is_kept(server):
             unary(FederationStub(long).Hello, pb.HelloRequest(protocol_min=1, protocol_max=9), 5)
         with pytest.raises(TooLarge, match=f"65 populations of a site; the limit is {limits.POPULATIONS}"):
             unary(FederationStub(channel).Hello, asked, 5)
-    assert list(server.runs.sites()) == []
+    with server.aggregator.desk.store.edge() as edge:
+        assert edge.roster.after("", 1) == []
 
 
 def test_a_federation_of_more_sites_than_fit_into_one_answer(server):
@@ -78,7 +88,7 @@ def test_an_operator_sees_them(server):
         assert code == 0, text
         return text
 
-    assert said() == "no site has ever said Hello\n"
+    assert said() == "no site has ever called\n"
     server.site("north").hello(REPORT)
     server.site("south").hello(SiteReport(populations=(PopulationReport(name="notes"),)))
     server.site("west").hello(SiteReport(complete=True))

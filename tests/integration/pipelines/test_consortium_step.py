@@ -76,13 +76,13 @@ def test_the_manifest_has_what_the_policies_let_out_and_no_more(hub, tmp_path, c
 def test_a_quorum_without_a_site_goes_on_with_a_warning(hub, capsys):
     found = hub({"east": reports(REGISTERED), "north": reports(REGISTERED)})
     assert found["sites"]["west"] == {}
-    assert "warning: west has never said Hello to the aggregator" in capsys.readouterr().out
+    assert "warning: west has never called the aggregator" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
     ("said", "says"),
     [
-        ({}, "3 of 3 sites would not take part, and a phase needs 2: east has never said Hello"),
+        ({}, "3 of 3 sites would not take part, and a phase needs 2: east has never called"),
         ({"east": reports(REGISTERED), "north": reports()}, "north has no population 'notes' in its policy; west"),
         ({"east": reports(REGISTERED), "north": reports(UNREGISTERED)}, "north has no data registered"),
         (

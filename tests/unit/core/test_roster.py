@@ -21,7 +21,7 @@ def said(*, complete=True, **about):
 @pytest.mark.parametrize(
     ("known", "says"),
     [
-        (None, "has never said Hello to the aggregator"),
+        (None, "has never called the aggregator"),
         (said(), "has no population 'patients' in its policy"),
         (said(on_start=False), "has no data registered for population 'patients'"),
         (said(**TERMS | {"unit": "record"}), "protects each record of population 'patients', the run each patient"),
