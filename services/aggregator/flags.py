@@ -39,7 +39,7 @@ PLACES = (
     Flag("key", FILE, "", "signing key, made when there is none", "beside an SQLite database, else beside the blobs"),
     Flag("tracking", "URI", "", "MLflow tracking URI", "nothing is tracked"),
     Flag("artifacts", "URI", "", "folder or URI for the models of new MLflow experiments", "the tracking server's"),
-    Flag("gate-rules", FILE, "", "rules of the registry gate: a verdict by others moves nothing", "by any rules"),
+    Flag("gate-rules", FILE, "", "rules of the registry gate: a verdict by others moves nothing", "any will do"),
     Flag("log", "FORM", "", "form of the log: json or console", "console on a terminal, else json"),
 )
 IDENTITY = (
