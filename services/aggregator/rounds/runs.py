@@ -7,10 +7,10 @@ import structlog
 
 from deerfield.errors import BadRequest, InvalidInput, TooBusy
 from deerfield.exchange import LIVE, Event, Key, RunView, run_id
-from deerfield.manifest import FLOAT32_BYTES
+from deerfield.manifest import FLOAT32_BYTES, assemble
 from deerfield.runspec import RunSpec
 from deerfield.strategy import Declaration, completed
-from deerfield.tensors import Shapes, layers
+from deerfield.tensors import Shapes, Tensors, gathered, layers
 from deerfield.wire import limits
 from deerfield.wire.checks import at_most, tensor_name
 from services.aggregator.bounds import Bounds
@@ -44,15 +44,15 @@ class Runs:
         if not 0 < len(request_id) <= REQUEST_ID_CHARS or "\0" in request_id:
             raise BadRequest(f"a request_id has 1 to {REQUEST_ID_CHARS} characters and no NUL, not {request_id[:40]!r}")
         at_most(len(spec.federation.sites), self._bounds.sites, "sites in a run")
-        _check_size(spec.adapter)
         strategy = self._desk.make(spec)
+        _check_size(spec.adapter, max(1, len(strategy.declares.models)))
         spec = completed(spec, strategy.declares)
         with self._desk.store.edge() as edge:
             if known := edge.run_of_request(request_id):
                 return _same(known, spec)
             self._check_room(edge)
         _check_run(spec, strategy.declares)
-        state = strategy.init(draw_adapter(spec.adapter, spec.seed))
+        state = strategy.init(self._first(spec, strategy.declares))
         opening = open_phase(strategy, state, spec.federation.sites, self._desk.published)
         run, now = run_id(spec.name, request_id), self._desk.clock()
         key = Key(run=run, incarnation=INCARNATION, round=opening.state.round, phase=opening.state.phase)
@@ -74,6 +74,31 @@ class Runs:
             edge.add_phase(fresh_phase(spec, key, opening, now), opening.tasks)
             edge.add_event(run, "run_started", _started(spec, opening.state.shared.digest), now)
         return run
+
+    def _first(self, spec: RunSpec, declares: Declaration) -> Tensors:
+        """What the strategy begins with: the drawn adapter, or the models that it declares."""
+        drawn = draw_adapter(spec.adapter, spec.seed)
+        if not declares.models:
+            return drawn
+        return gathered(
+            {name: self._model(spec, name, digest) if digest else drawn for name, digest in declares.models.items()}
+        )
+
+    def _model(self, spec: RunSpec, name: str, digest: str) -> Tensors:
+        with self._desk.store.edge() as edge:
+            row = edge.finished_with(digest)
+            found = None if row is None else _newest(edge, row).shared
+        if row is None or found is None:
+            raise InvalidInput(
+                f"strategy: {name}: no run that finished here has a model with digest {digest}; "
+                "`deerfield runs show` has the digest of each"
+            )
+        if not spec.takes(row.spec) or {each.name: each.shape for each in found.tensors} != dict(spec.adapter):
+            raise InvalidInput(
+                f"strategy: {name}: the model of run {row.run} has another base model, adapter, head or labels than "
+                "this run; score it in a run of its own"
+            )
+        return assemble(found, self._desk.published.get)
 
     def _check_room(self, edge: Edge) -> None:
         if (running := len(edge.runs("RUNNING"))) >= self._bounds.runs:
@@ -204,9 +229,9 @@ def _same(known: RunRow, spec: RunSpec) -> str:
     return known.run
 
 
-def _check_size(adapter: Shapes) -> None:
-    """Raises TooLarge before a tensor of the adapter is drawn."""
-    at_most(len(adapter), limits.TENSORS, "tensors in an adapter")
+def _check_size(adapter: Shapes, models: int) -> None:
+    """Raises TooLarge before a tensor of the adapter is drawn; a run may hold several `models` of its shapes."""
+    at_most(models * len(adapter), limits.TENSORS, "tensors in an adapter")
     total = 0
     for name, shape in adapter.items():
         tensor_name(name)
@@ -215,7 +240,7 @@ def _check_size(adapter: Shapes) -> None:
             raise InvalidInput(f"adapter: {name} has shape {list(shape)}; every side is at least 1")
         at_most(size := FLOAT32_BYTES * prod(shape), limits.TENSOR_BYTES, f"bytes in {name}")
         total += size
-    at_most(total, limits.MANIFEST_BYTES, "bytes in an adapter")
+    at_most(models * total, limits.MANIFEST_BYTES, "bytes in an adapter")
 
 
 def _check_run(spec: RunSpec, declares: Declaration) -> None:
