@@ -109,7 +109,7 @@ class Hospitals:
         found: dict[str, object] = plan_sites({"spec": spec.model_dump(mode="json"), "sites": {site: asked}})[site]
         return found
 
-    def evaluated(self, spec: RunSpec, policies: dict[str, Policy], request_id: str = "evaluation") -> str:
+    def run(self, spec: RunSpec, policies: dict[str, Policy], request_id: str = "evaluation") -> str:
         """Lets the sites of `policies` answer a run to its end; answers its name."""
         run = self.aggregator.runs.start(spec, request_id)
         with ExitStack() as stack:

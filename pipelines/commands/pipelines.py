@@ -52,6 +52,9 @@ def run_local(
     tracking: Annotated[
         str | None, typer.Option(help="MLflow URI; default a file in --out.", envvar="MLFLOW_TRACKING_URI")
     ] = None,
+    evaluate_at_sites: Annotated[
+        float, typer.Option(min=0, help="Epsilon that each site may spend on scoring the models; 0: none does.")
+    ] = 0.0,
 ) -> None:
     """Runs federated-training on this machine, from partition to promotion. Exit code 3 if the gate refuses."""
     from deerfield.runfile import load
@@ -61,7 +64,9 @@ def run_local(
     loaded = load(file)
     folder = (out or running.default_folder(loaded.name)).resolve()
     typer.echo(f"{loaded.name}, everything goes to {folder}")
-    request = run.Request(file=loaded, source=file, rules=rules, folder=folder, tracking=tracking or "")
+    request = run.Request(
+        file=loaded, source=file, rules=rules, folder=folder, tracking=tracking or "", at_sites=evaluate_at_sites
+    )
     try:
         outcome = run.execute(request, typer.echo)
     except KeyboardInterrupt:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pipelines.commands import evaluating
 from pipelines.commands.operator_options import Address, AsJson, Ca, Certificate, Key
 
 if TYPE_CHECKING:
@@ -175,6 +176,9 @@ def abort(
     """Ends a run in whatever state it is, without its model. One that has ended stays as it is."""
     with _runs(aggregator, tls_certificate, tls_key, tls_ca) as runs:
         _show(runs.abort(run, reason), as_json)
+
+
+app.command()(evaluating.evaluate)
 
 
 def _runs(

@@ -135,7 +135,10 @@ def _head(plan: Planned) -> Iterator[str]:
     phases = declares.rounds * len(declares.phases)
     each = spec.releases(declares.epochs)
     whose, what = ("the aggregator", "noised sums over the sites") if privacy.unit == "site" else ("each site", "steps")
-    yield f"{whose}: {some['steps']} {what} ({phases} phases{spare}, {each} each) at sample rate q {_rate(some)}"
+    if declares.epochs:
+        yield f"{whose}: {some['steps']} {what} ({phases} phases{spare}, {each} each) at sample rate q {_rate(some)}"
+    else:
+        yield f"nothing is trained: {phases} models are scored{spare}, under the noise of each site's policy"
     if some["bytes_up"] is None:
         yield "bytes: not known, the run file has no adapter shapes yet"
     else:

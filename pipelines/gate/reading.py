@@ -57,6 +57,7 @@ class _Model(_Part):
     digest: str
     metrics: Metrics
     by_site: Mapping[str, _Site] = {}
+    reported: Mapping[str, Mapping[str, Number]] = {}
     calibration: _Calibration = _Calibration()
 
 
@@ -110,7 +111,7 @@ def read_evaluation(path: Path) -> Evaluation:
     champion = found.models.champion
     return Evaluation(
         candidate=_scored(found.models.candidate, sites),
-        champion=None if champion is None else _scored(champion, {}),
+        champion=None if champion is None else _scored(champion, champion.reported),
         differences={name: each.read() for name, each in found.differences.champion.items()},
         confidence=found.confidence,
         checked=found.leakage.checked,

@@ -17,7 +17,6 @@ import yaml
 from deerfield.errors import DeerfieldError, InvalidInput, RunFailed
 from deerfield.runfile import RunFile, parse
 from deerfield.runspec import RunSpec
-from deerfield.strategies import make
 from pipelines.compiled import compile_options, compiling
 from pipelines.embedded import running
 from pipelines.embedded.run_pki import RunPki, run_pki
@@ -50,6 +49,7 @@ class Request:
     rules: Path | None  # of the gate; None: its defaults
     folder: Path
     tracking: str  # MLflow URI; empty: a file in the folder
+    at_sites: float = 0.0  # epsilon that each site may spend on scoring the models; 0: they are not asked
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +69,7 @@ def execute(request: Request, say: Callable[[str], object]) -> Outcome:
         Unreachable: the MLflow server does not answer.
         RunFailed: a task failed otherwise; the message is its own.
     """
-    make(request.file.spec)  # refuses a bad strategy or unit before anything starts
+    running.training(request.file.spec)  # refuses a bad strategy or unit before anything starts
     rules, tracking = _rules(request.rules), request.tracking or f"sqlite:///{request.folder / 'mlflow.db'}"
     if not (on_file := tracking.startswith("sqlite:")):
         open_registry(tracking).models()  # before anything is trained that nobody could keep
@@ -85,7 +85,7 @@ def execute(request: Request, say: Callable[[str], object]) -> Outcome:
         preloader(request.folder) as processes,
         aggregator(running.served(file, where, pki), logs / "aggregator.log") as server,
     ):
-        asked = _asked(file, rules, where, server.address)
+        asked = _asked(file, rules, where, server.address, request.at_sites)
         sites = LocalSites(
             file, request.folder, server, processes, pki, lambda: _made(request.folder, "partition/manifest"), say
         )
@@ -113,7 +113,7 @@ def _complete(request: Request) -> RunFile:
     return parse(RunFile, {**spec.model_dump(), "embedded": file.embedded.model_dump()}, str(request.source))
 
 
-def _asked(file: RunFile, rules: str, where: running.Where, address: str) -> Path:
+def _asked(file: RunFile, rules: str, where: running.Where, address: str, at_sites: float) -> Path:
     """Compiles the pipeline, and writes down what the worker is to do with it."""
     folder = where.folder / "kfp"
     pipeline, request = folder / f"{PIPELINE}.yaml", folder / "request.json"
@@ -122,6 +122,7 @@ def _asked(file: RunFile, rules: str, where: running.Where, address: str) -> Pat
     arguments = {
         "run": yaml.safe_dump(file.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
         "test_set": "",  # the partition's
+        "evaluate_at_sites": at_sites,
         "base": file.embedded.base or file.model.base,
         "aggregator": address,
         "tracking": where.tracking,

@@ -135,6 +135,7 @@ class Scored(Part):
     confusion: tuple[tuple[int, ...], ...]
     roc: Mapping[str, Curve | None]
     calibration: Calibration
+    reported: Mapping[str, Mapping[str, float]] = {}  # by site, where the sites were asked to score it
 
 
 class SiteScores(Part):

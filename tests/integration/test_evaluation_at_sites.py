@@ -60,7 +60,7 @@ def test_each_model_is_scored_at_the_sites_that_allow_it_and_costs_what_the_plan
     policies = {site: hospitals.policy(site) for site in SITES}
     policies["west"] = hospitals.policy("west", metrics="none")
     planned = {site: hospitals.plan(site, spec, policies[site]) for site in SITES}
-    run = hospitals.evaluated(spec, policies)
+    run = hospitals.run(spec, policies)
 
     assert hospitals.aggregator.runs.get(run).state == "FINISHED", hospitals.events(run, "run_failed")
     phases = [event.detail for event in hospitals.events(run, "phase_published")]
@@ -92,7 +92,7 @@ def test_an_evaluation_is_proved_as_any_run_is(hospitals, models):
     spec = hospitals.changed(
         strategy={"name": "evaluate", **models}, privacy=PRIVACY, federation={"sites": ["east"], "quorum": 1}
     )
-    run = hospitals.evaluated(spec, {"east": hospitals.policy("east")})
+    run = hospitals.run(spec, {"east": hospitals.policy("east")})
     with hospitals.aggregator.desk.store.edge() as edge:
         row = edge.run(run)
     mirrors = [json.loads(encode(phase_mirror(hospitals.aggregator.desk, row, (n, 0)))) for n in range(3)]
@@ -107,7 +107,7 @@ def test_the_scores_are_those_of_each_model_on_the_patients_that_were_kept_out(h
     federation = {"sites": ["east"], "quorum": 1}
     spec = hospitals.changed(strategy=strategy, federation=federation)
     population = {"unprotected": True}
-    run = hospitals.evaluated(spec, {"east": hospitals.policy("east", metrics="clear", population=population)})
+    run = hospitals.run(spec, {"east": hospitals.policy("east", metrics="clear", population=population)})
     told = [event.detail["metrics"]["east"] for event in hospitals.events(run, "phase_published")]
 
     table = data.read(Source(path=str(notes(hospitals.folder, "east")), patient="patient"), spec.labels, "text")
@@ -126,10 +126,10 @@ def test_nothing_is_registered_uploaded_or_trained(hospitals, models):
     spec = hospitals.changed(
         strategy={"name": "evaluate", **models}, privacy=PRIVACY, federation={"sites": ["east"], "quorum": 1}
     )
-    run = hospitals.evaluated(spec, {"east": hospitals.policy("east")})
+    run = hospitals.run(spec, {"east": hospitals.policy("east")})
     assert hospitals.events(run, "registered") == []
     assert {event.detail["bytes"] for event in hospitals.events(run, "update_sealed")} == {0}
-    assert hospitals.evaluated(spec, {}) == run  # asked again, it is the same run
+    assert hospitals.run(spec, {}) == run  # asked again, it is the same run
     with pytest.raises(InvalidInput, match="another base model, adapter"):
         hospitals.aggregator.runs.start(
             hospitals.changed(
