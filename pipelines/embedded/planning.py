@@ -152,13 +152,14 @@ def table(plan: Planned) -> Table:
     for column in ("units", "noise", "epsilon", "after", "left", "signal", "rounds"):
         grid.add_column(column, justify="right", no_wrap=True)
     grid.add_column("fits")
+    trains = make(plan.spec).declares.epochs
     for name, site in plan.sites.items():
         verdict = "yes" if site["fits"] else "[red]no[/]"
         if site["steps"] is None:
             grid.add_row(escape(name), *["–"] * 7, verdict)
             continue
         low, high = site["units"]
-        rounds = "any" if site["rounds_that_fit"] is None else str(site["rounds_that_fit"])
+        rounds = "any" if site["rounds_that_fit"] is None else str(site["rounds_that_fit"]) if trains else "–"
         figures = (number(site["noise_multiplier"]), number(site["epsilon"]), _after(site))
         left, signal = _left(site), number(site["phase_signal_to_noise"], ".2g")
         grid.add_row(escape(name), f"{low}–{high}", *figures, left, signal, rounds, verdict)

@@ -92,7 +92,10 @@ class Policy(Section):
     federation: str = Field("deerfield", min_length=1, max_length=64, description="the consortium, as in the ledger")
     populations: Mapping[Name, Population] = Field(description="by the name that runs give; no run reaches other data")
     models: Mapping[str, str] = Field(description="sha256 of a base model's weights -> folder, hub id or package:NAME")
-    strategies: tuple[str, ...] = Field((), description="allowed by name; default: all that guarantee the unit")
+    strategies: tuple[str, ...] = Field(
+        (),
+        description="allowed by name, `evaluate` among them, which only scores; default: all that guarantee the unit",
+    )
     metrics: Literal["none", "dp", "clear"] = Field(
         "none", description="what leaves beside the release: nothing, noised counts, or clear (epsilon infinite)"
     )
