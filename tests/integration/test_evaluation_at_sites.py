@@ -130,6 +130,10 @@ def test_nothing_is_registered_uploaded_or_trained(hospitals, models):
     assert hospitals.events(run, "registered") == []
     assert {event.detail["bytes"] for event in hospitals.events(run, "update_sealed")} == {0}
     assert hospitals.run(spec, {}) == run  # asked again, it is the same run
+    with pytest.raises(InvalidInput, match=f"champion: no run that finished here has a model with digest {'f' * 64}"):
+        hospitals.aggregator.runs.start(
+            hospitals.changed(strategy={"name": "evaluate", "champion": "f" * 64}), "of a model from elsewhere"
+        )
     with pytest.raises(InvalidInput, match="another base model, adapter"):
         hospitals.aggregator.runs.start(
             hospitals.changed(

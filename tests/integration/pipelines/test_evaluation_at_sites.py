@@ -11,6 +11,7 @@ import torch
 from deerfield.errors import InvalidInput, RunEnded
 from deerfield.runfile import load_spec
 from deerfield.wire.client import RunsClient
+from pipelines.embedded import running
 from pipelines.evaluation import at_sites
 from pipelines.gate.reading import read_evaluation
 from pipelines.registry.reader import Version
@@ -138,6 +139,12 @@ def test_what_cannot_be_scored_is_said_in_one_sentence(trained):
     }.items():
         code, said = command.deerfield("runs", "evaluate", *options, **where)
         assert (code != 0, words in said) == (True, True), said
+
+
+def test_an_aggregator_that_is_started_for_one_run_has_no_models_to_score(trained):
+    with pytest.raises(InvalidInput, match="scores models of finished runs"):
+        running.training(trained.asked)
+    assert running.training(trained.spec).declares.rounds == 1
 
 
 def test_where_no_site_reports_the_evaluation_stands_and_says_so(trained):

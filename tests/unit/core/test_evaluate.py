@@ -71,6 +71,24 @@ def test_it_is_known_and_is_none_of_the_methods_that_train():
     assert describe("evaluate").options["base"].default is True
 
 
+@pytest.mark.parametrize(
+    ("changes", "takes"),
+    [
+        ({"model": {"base": "elsewhere/m"}}, True),  # the digest names it, and the run may be of other places
+        ({"model": {"lora": {"scale": 0.125}}}, False),
+        ({"labels": ["b", "a", "c"]}, False),
+        ({"adapter": {"head.weight": (3, 4)}}, False),
+        ({"privacy": {"unit": "none"}, "rounds": 3, "population": "others"}, True),
+    ],
+)
+def test_a_run_takes_the_models_that_it_could_have_trained(changes, takes):
+    one = spec()
+    whole = one.model_dump()
+    for name, value in changes.items():
+        whole[name] = {**whole[name], **value} if name == "model" else value
+    assert one.takes(RunSpec.model_validate(whole)) is takes
+
+
 def counts(times):
     return (Spend(unit="record", noise_multiplier=10.0, sample_rate=1.0, steps=times, clip=1.0),)
 
