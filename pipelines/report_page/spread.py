@@ -48,15 +48,17 @@ def spread(found: Found) -> str:
 def _at_sites(evaluation: Evaluation) -> str:
     """What each site reported on each model once training was over."""
     models = {name: scored.reported for name, scored in evaluation.models.items() if scored.reported}
-    columns = sorted({(metric, name) for name, told in models.items() for row in told.values() for metric in row})
+    metrics = sorted({metric for told in models.values() for row in told.values() for metric in row})
     rows = [
-        (site, *(number(models[name].get(site, {}).get(metric), ".3f") for metric, name in columns))
+        (site, name, *(number(told[site].get(metric), ".3f") for metric in metrics))
         for site in sorted({site for told in models.values() for site in told})
+        for name, told in models.items()
+        if site in told
     ]
     rows, more = wording.cut(rows, ROWS)
-    head = ("site", *(f"{wording.metric(metric)}, {name}" for metric, name in columns))
+    head = ("site", "model", *map(wording.metric, metrics))
     told = paragraph(f"{NOISED} {more}".strip(), "soft")
-    return f"<h3>{AT_SITES}</h3>" + table(head, rows, "t" + "n" * len(columns)) + told
+    return f"<h3>{AT_SITES}</h3>" + table(head, rows, "tt" + "n" * len(metrics)) + told
 
 
 def _reported(found: Found) -> Mapping[str, Mapping[str, float]]:

@@ -5,9 +5,10 @@ from dataclasses import dataclass, replace
 import pytest
 import structlog
 
-from deerfield.errors import PolicyRefused
+from deerfield.errors import InvalidInput, PolicyRefused
 from deerfield.privacy import epsilon
 from deerfield.types import Spend, Task
+from services.client import audit
 from services.client.custody import Custody
 from services.client.policy import Policy
 from services.client.site import Site
@@ -122,3 +123,8 @@ def test_a_run_that_may_cost_less_than_the_policys_noise_asks_is_declined_and_th
     assert [reason for reason, _ in link.declined] == ["BUDGET_EXHAUSTED"]
     with Custody("north", rules(), tmp_path) as custody:
         assert list(custody.account("other", 0, spec()).ledger.account.runs) == [("other", 0)]
+
+
+def test_there_is_nothing_to_audit_where_nothing_is_trained():
+    with pytest.raises(InvalidInput, match="evaluate trains nothing that could be audited"):
+        audit.check(task().spec)
