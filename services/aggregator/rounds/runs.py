@@ -7,16 +7,17 @@ import structlog
 
 from deerfield.errors import BadRequest, InvalidInput, TooBusy
 from deerfield.exchange import LIVE, Event, Key, RunView, run_id
-from deerfield.manifest import FLOAT32_BYTES, assemble
+from deerfield.manifest import FLOAT32_BYTES
 from deerfield.runspec import RunSpec
 from deerfield.strategy import Declaration, completed
-from deerfield.tensors import Shapes, Tensors, gathered, layers
+from deerfield.tensors import Shapes, layers
 from deerfield.wire import limits
 from deerfield.wire.checks import at_most, tensor_name
 from services.aggregator.bounds import Bounds
 from services.aggregator.desk import Desk
+from services.aggregator.rounds.beginning import beginning
 from services.aggregator.rounds.membership import live
-from services.aggregator.rounds.phase import draw_adapter, fresh_phase, open_phase
+from services.aggregator.rounds.phase import fresh_phase, open_phase
 from services.aggregator.sql.records import RunRow, StateRecord
 from services.aggregator.sql.store import Edge
 
@@ -52,7 +53,7 @@ class Runs:
                 return _same(known, spec)
             self._check_room(edge)
         _check_run(spec, strategy.declares)
-        state = strategy.init(self._first(spec, strategy.declares))
+        state = strategy.init(beginning(self._desk, spec, strategy.declares))
         opening = open_phase(strategy, state, spec.federation.sites, self._desk.published)
         run, now = run_id(spec.name, request_id), self._desk.clock()
         key = Key(run=run, incarnation=INCARNATION, round=opening.state.round, phase=opening.state.phase)
@@ -74,31 +75,6 @@ class Runs:
             edge.add_phase(fresh_phase(spec, key, opening, now), opening.tasks)
             edge.add_event(run, "run_started", _started(spec, opening.state.shared.digest), now)
         return run
-
-    def _first(self, spec: RunSpec, declares: Declaration) -> Tensors:
-        """What the strategy begins with: the drawn adapter, or the models that it declares."""
-        drawn = draw_adapter(spec.adapter, spec.seed)
-        if not declares.models:
-            return drawn
-        return gathered(
-            {name: self._model(spec, name, digest) if digest else drawn for name, digest in declares.models.items()}
-        )
-
-    def _model(self, spec: RunSpec, name: str, digest: str) -> Tensors:
-        with self._desk.store.edge() as edge:
-            row = edge.finished_with(digest)
-            found = None if row is None else _newest(edge, row).shared
-        if row is None or found is None:
-            raise InvalidInput(
-                f"strategy: {name}: no run that finished here has a model with digest {digest}; "
-                "`deerfield runs show` has the digest of each"
-            )
-        if not spec.takes(row.spec) or {each.name: each.shape for each in found.tensors} != dict(spec.adapter):
-            raise InvalidInput(
-                f"strategy: {name}: the model of run {row.run} has another base model, adapter, head or labels than "
-                "this run; score it in a run of its own"
-            )
-        return assemble(found, self._desk.published.get)
 
     def _check_room(self, edge: Edge) -> None:
         if (running := len(edge.runs("RUNNING"))) >= self._bounds.runs:

@@ -5,7 +5,8 @@ from math import inf
 import numpy as np
 import pytest
 
-from deerfield.errors import BudgetExhausted, InvalidInput
+from deerfield.budget import check_spend
+from deerfield.errors import BadRequest, BudgetExhausted, InvalidInput
 from deerfield.plan import Standing, plan, schedule
 from deerfield.privacy import epsilon
 from deerfield.runspec import RunSpec
@@ -102,6 +103,20 @@ def test_all_that_it_costs_is_what_the_sites_report():
     assert found.bytes_down == 2 * 4 * sum(array.size for array in adapter(0).values())
     unprotected = spec("none", candidate=ONE)
     assert plan(unprotected, declares, Standing(units=(50, 60), cap=None)).epsilon == inf
+
+
+def test_the_aggregator_takes_no_report_that_was_not_paid_for():
+    asked = spec(candidate=ONE)
+    declares, told = (
+        make(asked).declares,
+        Spend(unit="record", noise_multiplier=10.0, sample_rate=0.125, steps=0, clip=1),
+    )
+    check_spend(asked, declares, 0, told, counts(2))
+    for beside in ((), counts(1)):
+        with pytest.raises(BadRequest, match="the run scores 2 models, and the site was charged for the counts of"):
+            check_spend(asked, declares, 0, told, beside)
+    with pytest.raises(BudgetExhausted, match="the run allows 1"):
+        check_spend(asked, declares, 0, told, counts(200))
 
 
 def test_reports_that_cost_more_than_the_run_may_are_refused():
