@@ -1,4 +1,4 @@
-"""Scores from real sites, of models that these have trained: for the evaluation step, and `deerfield runs evaluate`."""
+"""Scores from real sites, of a model that they have trained: for the evaluation step, and `deerfield runs evaluate`."""
 
 import json
 from contextlib import ExitStack
@@ -29,12 +29,12 @@ PRIVACY = {"unit": "patient", "epsilon": 3.0, "sample_rate": 0.5}
 
 
 class Trained(Hospitals):
-    """Two runs have finished, the champion's and the candidate's; west lets nothing out."""
+    """The sites have trained the candidate, and others the champion; west lets nothing out."""
 
     def prepare(self):
         spec = self.changed(privacy=PRIVACY, training={"lr_adapter": 0.5, "lr_head": 0.5})
         self.policies = {site: self.policy(site, metrics="none" if site == "west" else "dp") for site in SITES}
-        self.champion, self.candidate = (self.run(spec, self.policies, name) for name in ("first", "second"))
+        self.champion, self.candidate = self.trained(1), self.run(spec, self.policies, "candidate")
 
     def serve(self, server, run):
         """The sites answer the run over gRPC, one after another."""
