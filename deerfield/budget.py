@@ -23,8 +23,8 @@ def check_spend(
     `beside` is what the whole run releases there apart from its updates.
 
     Raises:
-        BadRequest: another unit, rate, number of steps or clip than the run says, or, under unit site, other noise
-            than the aggregator will add.
+        BadRequest: another unit, rate, number of steps or clip than the run says, fewer counts than a run that trains
+            nothing reports, or, under unit site, other noise than the aggregator will add.
         BudgetExhausted: with this noise all the run would cost more than its epsilon.
     """
     privacy = spec.privacy
@@ -36,6 +36,8 @@ def check_spend(
         raise BadRequest(f"what is released beside the update must count every {privacy.unit}, at sample rate 1")
     if privacy.unit == "none" or privacy.epsilon is None:
         return
+    if not declares.epochs and (paid := sum(each.steps for each in beside)) < declares.rounds:
+        raise BadRequest(f"the run scores {declares.rounds} models, and the site was charged for the counts of {paid}")
     if privacy.unit == "site":
         _check_noise(schedule(spec, declares).noise_multiplier, spend.noise_multiplier)
     phases = declares.rounds * len(declares.phases)

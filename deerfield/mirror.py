@@ -108,11 +108,11 @@ def parse(document: Mapping[str, Any]) -> Mirror:
         values = {each: value for each, value in document.items() if each != "schema"}
         key = Key(**{each.name: _value(each.name, values.pop(each.name)) for each in fields(Key)})
         took = tuple(
-            Taker(**{each: _value(each, value) for each, value in taker.items()}) for taker in values.pop("took")
+            Taker(**{each: _value(each, value) for each, value in taker.items()}) for taker in _list(values.pop("took"))
         )
         sealed = tuple(
             Sealed(attestation=_attestation(each["attestation"]), head=record.parse(each["head"]))
-            for each in values.pop("sealed")
+            for each in _list(values.pop("sealed"))
         )
         repinned = tuple(
             Repinned(**{each: _text(value) for each, value in pinned.items()}) for pinned in values.pop("repinned", ())
@@ -136,7 +136,7 @@ def _document(mirror: Mirror) -> dict[str, Any]:
 
 def _attestation(document: Mapping[str, Any]) -> Attestation:
     values = dict(document)
-    spend, beside = _spend(values.pop("spend")), tuple(map(_spend, values.pop("beside")))
+    spend, beside = _spend(values.pop("spend")), tuple(map(_spend, _list(values.pop("beside"))))
     return Attestation(spend=spend, beside=beside, **{each: _value(each, value) for each, value in values.items()})
 
 
@@ -144,6 +144,13 @@ def _spend(document: Mapping[str, Any]) -> Spend:
     if document["unit"] not in get_args(Unit):
         raise ValueError(f"unit {document['unit']!r}")
     return Spend(**{each: _value(each, value) for each, value in document.items()})
+
+
+def _list(value: object) -> list[Any]:
+    """A list as such; an empty object or text in its place would read as one."""
+    if not isinstance(value, list):
+        raise ValueError(f"{value!r} is no list")
+    return value
 
 
 def _value(field: str, value: object) -> Any:

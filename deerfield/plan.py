@@ -6,6 +6,7 @@ from math import ceil, inf, prod, sqrt
 
 import numpy as np
 
+from deerfield.errors import BudgetExhausted
 from deerfield.filters import Cap, Charge, fits, refusal, remaining, spent
 from deerfield.privacy import epsilon, noise_multiplier
 from deerfield.runspec import RunSpec
@@ -93,14 +94,27 @@ def schedule(spec: RunSpec, declares: Declaration, metrics: tuple[Spend, ...] = 
 
     Raises:
         InvalidInput: no noise keeps the run's epsilon.
+        BudgetExhausted: the run trains nothing, and `metrics` alone cost more than its epsilon.
     """
     privacy = spec.privacy
     steps = _phases(spec, declares, declares.rounds) * spec.releases(declares.epochs)
     z = 0.0
-    if privacy.epsilon is not None:
+    if privacy.epsilon is not None and not steps:
+        z = _noise_beside(privacy.epsilon, privacy.delta, metrics)
+    elif privacy.epsilon is not None:
         z = noise_multiplier(privacy.epsilon, privacy.delta, spec.release_rate, steps, metrics)
     clip = inf if privacy.clip is None else privacy.clip
     return Spend(unit=privacy.unit, noise_multiplier=z, sample_rate=spec.release_rate, steps=steps, clip=clip)
+
+
+def _noise_beside(limit: float, delta: float, metrics: tuple[Spend, ...]) -> float:
+    """The noise of a run that trains nothing, whose metrics have theirs from the site's policy: the least of those."""
+    if (cost := epsilon(metrics, delta)) > limit:
+        raise BudgetExhausted(
+            f"the run's epsilon is {limit:g}, and what it reports, under the noise of this site's policy, costs "
+            f"{cost:.4g}: ask for a run with a larger epsilon, or for fewer models"
+        )
+    return min((each.noise_multiplier for each in metrics), default=0.0)
 
 
 def drowned(spec: RunSpec, declares: Declaration) -> str | None:
@@ -167,7 +181,7 @@ def _rounds_that_fit(
 
 def _signal(spec: RunSpec, declares: Declaration, spend: Spend, units: int) -> float | None:
     """Of the phase that trains the most coordinates."""
-    if not spec.adapter or not units:
+    if not spec.adapter or not units or not declares.epochs:
         return None
     return min(
         signal_to_noise(units, spend, _size(trained(task.start, task.factors))) for task in _tasks(spec, declares)
@@ -205,7 +219,7 @@ def _counted(spec: RunSpec, units_low: int) -> int:
 def _warnings(spec: RunSpec, declares: Declaration, units: tuple[int, int]) -> tuple[str, ...]:
     if spec.privacy.unit == "site":
         return () if (warning := drowned(spec, declares)) is None else (warning,)
-    if spec.privacy.unit == "none" or units[0] >= FEW_UNITS:
+    if spec.privacy.unit == "none" or units[0] >= FEW_UNITS or not declares.epochs:
         return ()
     return (
         f"units_low is {units[0]}, below {FEW_UNITS}: noise will likely hide what an adapter learns; "

@@ -275,6 +275,13 @@ class RunSpec(Section):
         """The probability of a unit to be in a noised sum: q; under unit site 1, because who takes part is seen."""
         return 1.0 if self.privacy.unit == "site" else self.privacy.sample_rate
 
+    def takes(self, other: "RunSpec") -> bool:
+        """Whether what the other run has trained is an adapter of this run's model, for the same labels."""
+        mine, theirs = (
+            (spec.model.model_copy(update={"base": ""}), spec.labels, dict(spec.adapter)) for spec in (self, other)
+        )
+        return mine == theirs
+
     @property
     def learning_rates(self) -> tuple[float, float]:
         """(adapter, head), which `strategy.completed` has filled in where the run file left them out."""

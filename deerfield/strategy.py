@@ -1,7 +1,7 @@
 """A federated method is a frozen record of functions (after google/fedjax: an algorithm is a value)."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from math import inf
 from typing import Literal, Protocol
 
@@ -59,7 +59,9 @@ class Declaration:
 
     sends: str  # one line for people: what leaves a site
     rounds: int
-    epochs: int  # local epochs of each exchange; with rounds and phases this fixes the steps that are paid for
+    # local epochs of each exchange; with rounds and phases this fixes the steps that are paid for. 0: nothing is
+    # trained, and all that a site gives is what its policy lets it report on each task's start tensors
+    epochs: int
     phases: tuple[Factors, ...]  # the exchanges of one round
     units: frozenset[Unit]  # the privacy units under which the method has a formal guarantee
     lr_adapter: float  # the adapter's learning rate where the run file names none; measured at s = 1/32, epsilon > 1
@@ -68,6 +70,8 @@ class Declaration:
     site_state: bool  # sites keep private state between rounds
     robust: bool = False  # `aggregate` does what federation.robust says, and coordinates of different sites compare
     topology: Literal["federated", "pooled"] = "federated"  # "pooled": one site holds all the data, simulation only
+    # models that are there when the run starts, by name: the digest of a finished run's, or "", the drawn adapter
+    models: Mapping[str, str] = field(default_factory=dict)
 
 
 def check_task(declares: Declaration, task: Task) -> None:
@@ -90,7 +94,8 @@ class Strategy:
     """The aggregator's and the sites' halves of a method, all free of I/O."""
 
     declares: Declaration
-    init: Callable[[Tensors], State]  # aggregator: the state before the first phase, from the drawn adapter
+    # aggregator: the state before the first phase, from the drawn adapter, or from the declared models, `gathered`
+    init: Callable[[Tensors], State]
     plan: Callable[[State, str], Task]  # aggregator: what this site does next; public, data-free
     train: Callable[[Trainer, Task], Tensors]  # site: a short script over the trainer; raw, never leaves
     release: Callable[[Tensors, Task], Tensors]  # site: what may leave

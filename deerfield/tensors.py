@@ -44,6 +44,17 @@ def layers(tensors: Tensors | Shapes) -> tuple[str, ...]:
     return tuple(sorted(name.split(MARK["A"])[0] for name in tensors if factor(name) == "A"))
 
 
+def gathered(adapters: Mapping[str, Tensors]) -> Tensors:
+    """Several adapters as one value: the entries of each under ``NAME/``, the very same arrays."""
+    return {f"{name}/{entry}": array for name, adapter in adapters.items() for entry, array in adapter.items()}
+
+
+def member(tensors: Tensors, name: str) -> Tensors:
+    """The adapter that ``gathered`` has put under ``name/``."""
+    begin = f"{name}/"
+    return {entry.removeprefix(begin): array for entry, array in tensors.items() if entry.startswith(begin)}
+
+
 def add(x: Tensors, y: Tensors) -> Tensors:
     """``x + y`` where ``y`` has the entry, the very same array of ``x`` elsewhere."""
     return {name: (v + y[name]).astype(np.float32) if name in y else v for name, v in x.items()}

@@ -73,6 +73,7 @@ class Scored(Part):
     roc: Mapping[str, Curve | None]
     roc_micro: Curve | None = None
     calibration: Calibration
+    reported: Mapping[str, Mapping[str, Number | None]] = {}  # by site, where the sites were asked to score it
 
 
 class TestSet(Part):

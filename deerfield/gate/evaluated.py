@@ -18,14 +18,11 @@ def read_evaluation(path: Path, kept: str = "") -> Evaluation:
     """
     content = reading.content(path, evaluation.Evaluation.WHAT)
     found = reading.parsed(evaluation.Evaluation, content, str(path))
-    sites = _sites(found.by_site) or {
-        site: {name: nan if value is None else value for name, value in told.items()}
-        for site, told in found.reported.items()
-    }
+    sites = _sites(found.by_site) or _told(found.reported)
     champion = found.models.get(CHAMPION)
     return Evaluation(
         candidate=_scored(found.candidate, sites),
-        champion=None if champion is None else _scored(champion, {}),
+        champion=None if champion is None else _scored(champion, _told(champion.reported)),
         differences={name: _figure(each) for name, each in found.differences.get(CHAMPION, {}).items()},
         confidence=found.confidence,
         checked=found.leakage.checked,
@@ -45,6 +42,12 @@ def _scored(model: evaluation.Scored, sites: Mapping[str, Mapping[str, float]]) 
         sites=_sites(model.by_site) or sites,
         ece=nan if model.calibration.ece is None else model.calibration.ece,
     )
+
+
+def _told(reported: Mapping[str, Mapping[str, float | None]]) -> Mapping[str, Mapping[str, float]]:
+    return {
+        site: {name: nan if value is None else value for name, value in told.items()} for site, told in reported.items()
+    }
 
 
 def _sites(found: Mapping[str, SiteScores]) -> Mapping[str, Mapping[str, float]]:

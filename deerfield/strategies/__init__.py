@@ -12,6 +12,7 @@ from deerfield.errors import InvalidInput
 from deerfield.runspec import Model, Privacy, RunSpec
 from deerfield.strategies.central import central
 from deerfield.strategies.deer import deer
+from deerfield.strategies.evaluate import evaluate
 from deerfield.strategies.fedavg import fedavg
 from deerfield.strategies.ffa import ffa
 from deerfield.strategies.head import head
@@ -23,6 +24,7 @@ from deerfield.strategy import Declaration, Strategy
 Factory: TypeAlias = Callable[..., Strategy]
 
 STRATEGIES: Mapping[str, Factory] = {f.__name__: f for f in (deer, ffa, fedavg, head, local, central)}
+KNOWN: Mapping[str, Factory] = {**STRATEGIES, evaluate.__name__: evaluate}  # with the one that trains nothing
 
 _ANY = RunSpec(
     name="any",
@@ -51,7 +53,7 @@ class Description:
     options: Mapping[str, Option]
 
 
-def make(spec: RunSpec, known: Mapping[str, Factory] = STRATEGIES) -> Strategy:
+def make(spec: RunSpec, known: Mapping[str, Factory] = KNOWN) -> Strategy:
     """Builds the strategy of `known` that `spec.strategy` names, with its options.
 
     Raises:
@@ -76,7 +78,7 @@ def make(spec: RunSpec, known: Mapping[str, Factory] = STRATEGIES) -> Strategy:
 
 def describe(name: str) -> Description:
     """Describes a registered strategy; `declares` is that of a run with every default."""
-    factory = STRATEGIES[name]
+    factory = KNOWN[name]
     title = (factory.__doc__ or name).splitlines()[0]
     options = {p.name: Option(default=p.default, allowed=get_args(p.annotation)) for p in _parameters(factory).values()}
     return Description(name=name, title=title, declares=factory(_ANY).declares, options=options)

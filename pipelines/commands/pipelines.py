@@ -59,6 +59,9 @@ def run_local(
     image: Annotated[
         str | None, typer.Option(help="With --runner docker: of the containers; default: that of make images.")
     ] = None,
+    evaluate_at_sites: Annotated[
+        float, typer.Option(min=0, help="Epsilon that each site may spend on scoring the models; 0: none does.")
+    ] = 0.0,
 ) -> None:
     """Runs federated-training on this machine, from partition to promotion. Exit code 3 if the gate refuses."""
     from deerfield.errors import InvalidInput
@@ -73,7 +76,15 @@ def run_local(
     loaded = load(file)
     folder = (out or running.default_folder(loaded.name)).resolve()
     typer.echo(f"{loaded.name}, everything goes to {folder}")
-    request = run.Request(file=loaded, source=file, rules=rules, folder=folder, tracking=tracking or "", image=of)
+    request = run.Request(
+        file=loaded,
+        source=file,
+        rules=rules,
+        folder=folder,
+        tracking=tracking or "",
+        image=of,
+        at_sites=evaluate_at_sites,
+    )
     try:
         outcome = run.execute(request, typer.echo)
     except KeyboardInterrupt:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pipelines.commands import evaluating
 from pipelines.commands.operator_options import Address, AsJson, Tls
 from pipelines.commands.option_groups import grouped
 
@@ -182,6 +183,9 @@ def abort(
     """Ends a run in whatever state it is, without its model. One that has ended stays as it is."""
     with _runs(aggregator, tls) as runs:
         _show(runs.abort(run, reason), as_json)
+
+
+app.command()(grouped(evaluating.evaluate))
 
 
 def _runs(aggregator: str, tls: Tls) -> "AbstractContextManager[RunsClient]":

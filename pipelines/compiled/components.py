@@ -91,13 +91,14 @@ def evaluate(
     tracking: str,
     base: str,
     test_set: str,
+    evaluate_at_sites: float,
     manifest: Input[Dataset],
     evaluation: Output[Dataset],
     metrics: Output[Metrics],
     classes: Output[ClassificationMetrics],
     page: Output[HTML],
 ) -> None:
-    """Scores the candidate, the champion and the base model on the hub's test set."""
+    """Scores the candidate, the champion and the base model on the hub's test set, and at the sites if asked to."""
     from pathlib import Path
 
     from pipelines.steps.evaluate import evaluate as work
@@ -107,7 +108,8 @@ def evaluate(
 
     with step(compiled_by):
         out = Path(evaluation.path)
-        work(model, version, tracking, base, test_set, out, Path(manifest.path))
+        tested = base, test_set, out, Path(manifest.path)
+        work(model, version, tracking, *tested, aggregator=aggregator, at_sites=evaluate_at_sites)
         keep(run_id, aggregator, EVALUATION, out)
         show(out, metrics, classes, Path(page.path))
 

@@ -43,6 +43,7 @@ def federated_training(options: CompileOptions) -> Any:
         aggregator: str,
         tracking: str,
         test_set: str = "",
+        evaluate_at_sites: float = 0.0,
         destination: str = DATA,
         join_timeout_s: int = 3600,
         image: str = options.image,
@@ -56,7 +57,7 @@ def federated_training(options: CompileOptions) -> Any:
         with dsl.ExitHandler(graph.report(run), name="training"):
             parted = graph.validate(run, destination, rules)
             done = graph.rounds(run, join_timeout_s, parted)
-            graph.judge(done, parted, base, test_set, rules)
+            graph.judge(done, parted, base, test_set, evaluate_at_sites, rules)
 
     described = f"Trains over the sites of a run, and promotes what is better. {TOLD}"
     return dsl.pipeline(pipeline, name="federated-training", description=described)
@@ -98,7 +99,7 @@ def simulated_consortium(options: CompileOptions) -> Any:
             done = graph.rounds(run, join_timeout_s, parted).after(
                 begun
             )  # beside the pods, and without a wait for them
-            graph.judge(done, parted, base, test_set, rules)
+            graph.judge(done, parted, base, test_set, 0.0, rules)  # the pods of the sites are gone by then
 
     described = f"Trains over sites that are pods of this cluster, and promotes what is better. {TOLD}"
     return dsl.pipeline(pipeline, name="simulated-consortium", description=described)
@@ -136,13 +137,14 @@ class Graph:
         task = self._asking(components.rounds, **given, **self._found_by)
         return kubernetes.set_timeout(task, self._options.rounds_timeout_s)
 
-    def judge(self, done: Any, parted: Any, base: Any, test_set: Any, rules: Any) -> None:
+    def judge(self, done: Any, parted: Any, base: Any, test_set: Any, at_sites: Any, rules: Any) -> None:
         """From the registered version to its promotion, if it may be promoted."""
         tracking = {"tracking": self._place.tracking}
         named = self._asking(components.register, run_id=done.output).outputs
         version = {"model": named["model"], "version": named["version"]}
         found = {"manifest": parted.outputs["manifest"], **version, **tracking}
-        scored = self._asking(components.evaluate, **found, run_id=done.output, base=base, test_set=test_set)
+        on = {"run_id": done.output, "base": base, "test_set": test_set, "evaluate_at_sites": at_sites}
+        scored = self._asking(components.evaluate, **found, **on)
         _give(self._sees_data(self._reads_objects(scored)), self._options.evaluation)
         evaluation = scored.outputs["evaluation"]
         judged = self._reads_objects(self._asking(components.gate, **found, evaluation=evaluation, rules=rules))

@@ -135,7 +135,10 @@ def _head(plan: Planned) -> Iterator[str]:
     phases = declares.rounds * len(declares.phases)
     each = spec.releases(declares.epochs)
     whose, what = ("the aggregator", "noised sums over the sites") if privacy.unit == "site" else ("each site", "steps")
-    yield f"{whose}: {some['steps']} {what} ({phases} phases{spare}, {each} each) at sample rate q {_rate(some)}"
+    if declares.epochs:
+        yield f"{whose}: {some['steps']} {what} ({phases} phases{spare}, {each} each) at sample rate q {_rate(some)}"
+    else:
+        yield f"nothing is trained: {phases} models are scored{spare}, under the noise of each site's policy"
     if some["bytes_up"] is None:
         yield "bytes: not known, the run file has no adapter shapes yet"
     else:
@@ -149,13 +152,14 @@ def table(plan: Planned) -> Table:
     for column in ("units", "noise", "epsilon", "after", "left", "signal", "rounds"):
         grid.add_column(column, justify="right", no_wrap=True)
     grid.add_column("fits")
+    trains = make(plan.spec).declares.epochs
     for name, site in plan.sites.items():
         verdict = "yes" if site["fits"] else "[red]no[/]"
         if site["steps"] is None:
             grid.add_row(escape(name), *["–"] * 7, verdict)
             continue
         low, high = site["units"]
-        rounds = "any" if site["rounds_that_fit"] is None else str(site["rounds_that_fit"])
+        rounds = "any" if site["rounds_that_fit"] is None else str(site["rounds_that_fit"]) if trains else "–"
         figures = (number(site["noise_multiplier"]), number(site["epsilon"]), _after(site))
         left, signal = _left(site), number(site["phase_signal_to_noise"], ".2g")
         grid.add_row(escape(name), f"{low}–{high}", *figures, left, signal, rounds, verdict)

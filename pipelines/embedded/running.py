@@ -22,6 +22,7 @@ from deerfield.plan import drowned
 from deerfield.runfile import RunFile, parse
 from deerfield.runspec import RunSpec
 from deerfield.strategies import make
+from deerfield.strategy import Strategy
 from deerfield.wire.client import RunsClient
 from pipelines.embedded.federation import Federation
 from pipelines.embedded.run_pki import RunPki, channel, run_pki
@@ -52,7 +53,7 @@ def execute(file: RunFile, where: Where, live: Callable[[int, int], Live]) -> Re
         RunFailed: the run ended before its last round; `result.json` says how far it came.
     """
     started = time.monotonic()
-    strategy = make(file.spec)  # refuses a bad strategy or unit before anything starts
+    strategy = training(file.spec)  # refuses a bad strategy or unit before anything starts
     claim(where.folder)
     with (
         run_pki(where.folder) as pki,
@@ -81,6 +82,17 @@ def execute(file: RunFile, where: Where, live: Callable[[int, int], Live]) -> Re
     if result.state != "finished":
         raise RunFailed(f"run {run} {result.state}: {result.reason}; what was published is in {path}")
     return result
+
+
+def training(spec: RunSpec) -> Strategy:
+    """The strategy of a run that begins with no model; raises InvalidInput for a bad one, or one that scores models."""
+    strategy = make(spec)
+    if strategy.declares.models:
+        raise InvalidInput(
+            f"strategy: {spec.strategy['name']} scores models of finished runs, and an aggregator that is started for "
+            "this run alone has none; start it at the one that trained them, with deerfield runs evaluate"
+        )
+    return strategy
 
 
 def _told(prepared: Mapping[str, Any], file: RunFile) -> str:

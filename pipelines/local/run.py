@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,6 @@ from deerfield.errors import DeerfieldError, InvalidInput, RunFailed
 from deerfield.gate.rules import load_rules
 from deerfield.runfile import RunFile, parse
 from deerfield.runspec import RunSpec
-from deerfield.strategies import make
 from pipelines.compiled import compile_options, compiling
 from pipelines.embedded import running
 from pipelines.embedded.run_pki import RunPki, run_pki
@@ -54,6 +53,7 @@ class Request:
     folder: Path
     tracking: str  # MLflow URI; empty: a file in the folder
     image: str  # of a container for each task; empty: a process for each
+    at_sites: float = 0.0  # epsilon that each site may spend on scoring the models; 0: they are not asked
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +73,7 @@ def execute(request: Request, say: Callable[[str], object]) -> Outcome:
         Unreachable: the MLflow server or the container engine does not answer.
         RunFailed: a task failed otherwise; the message is its own.
     """
-    make(request.file.spec)  # refuses a bad strategy or unit before anything starts
+    running.training(request.file.spec)  # refuses a bad strategy or unit before anything starts
     rules, tracking = _rules(request.rules), _tracking(request)
     if not (on_file := tracking.startswith(SQLITE)):
         open_registry(tracking).models()  # before anything is trained that nobody could keep
@@ -90,7 +90,7 @@ def execute(request: Request, say: Callable[[str], object]) -> Outcome:
         preloader(request.folder) as processes,
         aggregator(running.served(file, where, pki), logs / "aggregator.log") as server,
     ):
-        asked = _asked(file, rules, where, server.address, image)
+        asked = _asked(replace(request, file=file, image=image), rules, where, server.address)
         sites = LocalSites(
             file, request.folder, server, processes, pki, lambda: _made(request.folder, "partition/manifest"), say
         )
@@ -125,24 +125,25 @@ def _complete(request: Request) -> RunFile:
     return parse(RunFile, {**spec.model_dump(), "embedded": file.embedded.model_dump()}, str(request.source))
 
 
-def _asked(file: RunFile, rules: str, where: running.Where, address: str, image: str) -> Path:
+def _asked(request: Request, rules: str, where: running.Where, address: str) -> Path:
     """Compiles the pipeline, and writes down what the worker is to do with it."""
     folder = where.folder / "kfp"
-    pipeline, request = folder / f"{PIPELINE}.yaml", folder / "request.json"
+    pipeline, asked, file = folder / f"{PIPELINE}.yaml", folder / "request.json", request.file
     compiling.write(compiling.compiled(PIPELINE, OPTIONS), pipeline)
     arguments = {
         "run": yaml.safe_dump(file.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
         "test_set": "",  # the partition's
+        "evaluate_at_sites": request.at_sites,
         "base": file.embedded.base or file.model.base,
         "aggregator": address,
         "tracking": where.tracking,
         "rules": rules,
         "destination": str(where.folder / "parts"),
     }
-    seen = asdict(containers.shown(image, file, where.folder, where.tracking)) if image else None
+    seen = asdict(containers.shown(request.image, file, where.folder, where.tracking)) if request.image else None
     document = {"pipeline": str(pipeline), "folder": str(folder), "arguments": arguments, "containers": seen}
-    request.write_text(json.dumps(document, indent=1))
-    return request
+    asked.write_text(json.dumps(document, indent=1))
+    return asked
 
 
 def _environment(pki: RunPki, folder: Path) -> dict[str, str]:

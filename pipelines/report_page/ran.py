@@ -4,7 +4,7 @@ from html import escape
 
 from deerfield import __version__
 from deerfield.runspec import RunSpec
-from deerfield.strategies import STRATEGIES, describe
+from deerfield.strategies import KNOWN, describe
 from deerfield.strategy import Declaration
 from pipelines.pages.formats import number
 from pipelines.pages.page import box, facts, joined, pairs, paragraph
@@ -113,7 +113,7 @@ def ran(found: Found) -> str:
     epsilon = "none" if privacy.unit == "none" else f"epsilon {privacy.epsilon:g}, delta {privacy.delta:g}"
     options = ", ".join(f"{name} {value}" for name, value in spec.strategy.items() if name != "name")
     adapter = result.adapter_sha256 if result else ""
-    title = f": {describe(strategy).title}" if (strategy := str(spec.strategy["name"])) in STRATEGIES else ""
+    title = f": {describe(strategy).title}" if (strategy := str(spec.strategy["name"])) in KNOWN else ""
     epochs = wording.count(spec.epochs, "local epoch")
     rows = {
         "name": spec.name,

@@ -19,13 +19,18 @@ UNKNOWN = (
     "given to this report."
 )
 
+AT_SITES = "What the sites measure of each model, on patients that they keep out of training"
+NOISED = "Under the noise of each site's own policy: differences that are small beside it say nothing."
+
 
 def spread(found: Found) -> str:
     """The section."""
     evaluation = found.evaluation
     parts = [_by_site(evaluation)] if evaluation and evaluation.by_site else []
     reported = _reported(found)
-    if reported:
+    if evaluation and any(scored.reported for scored in evaluation.models.values()):
+        parts.append(_at_sites(evaluation))
+    elif reported:
         names = sorted({name for row in reported.values() for name in row})
         rows = [(site, *(number(row.get(name), ".3f") for name in names)) for site, row in sorted(reported.items())]
         rows, more = wording.cut(rows, ROWS)
@@ -38,6 +43,22 @@ def spread(found: Found) -> str:
     if not parts:
         parts = [paragraph(UNKNOWN, "gap")]
     return joined(*parts)
+
+
+def _at_sites(evaluation: Evaluation) -> str:
+    """What each site reported on each model once training was over."""
+    models = {name: scored.reported for name, scored in evaluation.models.items() if scored.reported}
+    metrics = sorted({metric for told in models.values() for row in told.values() for metric in row})
+    rows = [
+        (site, name, *(number(told[site].get(metric), ".3f") for metric in metrics))
+        for site in sorted({site for told in models.values() for site in told})
+        for name, told in models.items()
+        if site in told
+    ]
+    rows, more = wording.cut(rows, ROWS)
+    head = ("site", "model", *map(wording.metric, metrics))
+    told = paragraph(f"{NOISED} {more}".strip(), "soft")
+    return f"<h3>{AT_SITES}</h3>" + table(head, rows, "tt" + "n" * len(metrics)) + told
 
 
 def _reported(found: Found) -> Mapping[str, Mapping[str, float | None]]:

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from rich.table import Table
 
 from deerfield.exchange import Event
-from deerfield.strategies import STRATEGIES, Option, describe
+from deerfield.strategies import KNOWN, Option, describe
 from pipelines.pages.formats import number
 from pipelines.runs.result import Result
 
@@ -145,7 +145,7 @@ def _spent(result: Result) -> str:
 def strategy_table() -> Table:
     """What `deerfield strategies` prints."""
     grid = Table("strategy", "what it does", "what leaves a site", "privacy units", "options", padding=(0, 1))
-    for name in STRATEGIES:
+    for name in KNOWN:
         known = describe(name)
         options = "; ".join(f"{key}: {_choices(option)}" for key, option in known.options.items())
         units = ", ".join(sorted(known.declares.units))
@@ -155,4 +155,4 @@ def strategy_table() -> Table:
 
 def _choices(option: Option) -> str:
     others = [str(value) for value in option.allowed if value != option.default]
-    return " | ".join([f"{option.default} (default)", *others])
+    return " | ".join([f"{option.default if option.default != '' else 'none'} (default)", *others])

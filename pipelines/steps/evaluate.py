@@ -1,7 +1,7 @@
 """The evaluation of a candidate: it, the champion and the base model on the hub's own test set, in one file.
 
 Reads the registry, never writes it, and sees no site's data; what a site says of its own data is what its policy let it
-report during the run.
+report during the run, or lets it report now.
 """
 
 import json
@@ -15,25 +15,36 @@ from pipelines.evaluation.evaluation_document import CANDIDATE, document, named,
 from pipelines.evaluation.scores import Model, TestSet, score
 from pipelines.processes.site_process import scratch
 from pipelines.registry.reader import CHAMPION, RegistryReader, Version, open_registry
+from pipelines.steps.at_sites import report
 
 BASE = "base"
 TAG = "deerfield.base_digest"
 
 
 def evaluate(
-    model: str, version: str, tracking: str, base: str, test_set: str, out: Path, manifest: Path | None = None
+    model: str,
+    version: str,
+    tracking: str,
+    base: str,
+    test_set: str,
+    out: Path,
+    manifest: Path | None = None,
+    *,
+    aggregator: str = "",
+    at_sites: float = 0.0,
 ) -> None:
     """Writes evaluation.json to `out`: candidate, champion, if there is one, and base, with their differences.
 
     `base` is the base model here, a folder, hub id or package:NAME, and empty for the name that the run has for it.
     `test_set` is a path, or a YAML mapping of `source:` keys, which may name columns for the site and the patient; if
     it is empty, it is the test set of the partition whose `manifest` is given. What that says of training data which
-    the hub owns, the test set must not share.
+    the hub owns, the test set must not share. Above 0, `at_sites` is the epsilon that the sites of the candidate's run
+    may spend on scoring the models too.
 
     Raises:
         InvalidInput: a model, the base or the test set cannot be used, they do not fit, or a test example is among the
             training data.
-        Unreachable: MLflow does not answer.
+        Unreachable: MLflow, or the aggregator, does not answer.
     """
     tested = _tested(test_set, None if manifest is None else _located(manifest))
     registry = open_registry(tracking)
@@ -46,6 +57,8 @@ def evaluate(
     judged["test_set"] = {"source": tested.source.path, "sha256": found.sha256, "examples": examples}
     judged["reported"] = {site: named(told) for site, told in registry.reported(candidate).items()}
     judged["leakage"] = {"checked": found.checked, "overlap": 0}
+    if at_sites:
+        report(judged, candidate, champion, aggregator, at_sites)
     print(*summary(judged), sep="\n", flush=True)
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(judged, separators=(",", ":"), allow_nan=False) + "\n")

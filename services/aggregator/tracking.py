@@ -103,7 +103,8 @@ class MlflowTracking:
         numbers = {name: detail[name] for name in NUMBERS}
         told = {f"{name}/{site}": value for site, each in detail["metrics"].items() for name, value in each.items()}
         self._log(row, event, numbers | told)
-        if detail["phase"] == len(self._desk.make(row.spec).declares.phases) - 1:
+        declares = self._desk.make(row.spec).declares
+        if detail["phase"] == len(declares.phases) - 1:
             spent = {f"privacy/{name}/{site}": value for name in EPSILONS for site, value in detail[name].items()}
             self._log(row, event, spent, step=detail["round"])
         path = f"phases/{self._step(row, event):06d}.json"
@@ -112,7 +113,8 @@ class MlflowTracking:
         if detail["last"]:
             self._client().log_dict(self._run(row), self._lineage(row), lineage.NAME)
         # where sites keep models of their own, nobody trained the shared one
-        return self._register(row, event) if detail["last"] and not detail["personal"] else None
+        is_new = declares.epochs and not detail["personal"]
+        return self._register(row, event) if detail["last"] and is_new else None
 
     def _mirror(self, row: RunRow, event: Event) -> None:
         found = phase_mirror(self._desk, row, (event.detail["round"], event.detail["phase"]))

@@ -61,8 +61,10 @@ def check(spec: RunSpec) -> None:
     """Refuses a run that has nothing to audit.
 
     Raises:
-        InvalidInput: it claims nothing, or its sites do not noise what they send.
+        InvalidInput: it claims nothing, trains nothing, or its sites do not noise what they send.
     """
+    if not make(spec).declares.epochs:
+        raise InvalidInput(f"strategy: {spec.strategy['name']} trains nothing that could be audited")
     if spec.privacy.unit not in ("record", "patient"):
         raise InvalidInput(f"privacy: unit {spec.privacy.unit!r}: a site claims nothing under it that could be audited")
     if spec.training.engine != "fused":

@@ -9,7 +9,7 @@ from math import inf, isinf
 from pathlib import Path
 from typing import Any
 
-from deerfield.errors import InvalidInput, LedgerBehind, NotMapped, PolicyRefused
+from deerfield.errors import BudgetExhausted, InvalidInput, LedgerBehind, NotMapped, PolicyRefused
 from deerfield.filters import Charge
 from deerfield.ledger.account import Account, fold
 from deerfield.ledger.entry import Head, plain
@@ -53,11 +53,10 @@ def _plan_site(spec: RunSpec, rules: Policy, state: Path | None) -> dict[str, An
         if spec.model.digest is not None:
             rules.base(spec)
         _check_ledger(account, population, _record(state, spec.population))
-    except (NotMapped, PolicyRefused, LedgerBehind) as refusal:
+        found = asdict(plan(spec, make(spec).declares, _standing(spec, rules, population, account)))
+    except (NotMapped, PolicyRefused, LedgerBehind, BudgetExhausted) as refusal:
         refused: dict[str, Any] = plain({**told, "refusal": str(refusal)})
         return refused
-    standing = _standing(spec, rules, population, account)
-    found = asdict(plan(spec, make(spec).declares, standing))
     budget = population.cap and asdict(population.cap)
     told |= {**found, "budget": budget, "epsilon_before": account.epsilon if account else 0.0}
     if state is not None and told["fits"] and not _is_registered(population, account):

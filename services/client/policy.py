@@ -14,6 +14,8 @@ from deerfield.errors import NotMapped, PolicyRefused
 from deerfield.filters import Cap
 from deerfield.runfile import Source, mapping, parse
 from deerfield.runspec import DELTA_LIMIT, Name, RunSpec, Section
+from deerfield.strategies import make
+from deerfield.strategy import Declaration
 from deerfield.types import Unit
 
 
@@ -86,7 +88,7 @@ class Metrics(Section):
     """Validation counts under noise, charged to the population's ledger like everything else."""
 
     noise_multiplier: float = Field(10.0, gt=0, description="standard deviation of each count over its sensitivity")
-    every: int = Field(1, ge=1, description="phases between two evaluations")
+    every: int = Field(1, ge=1, description="phases between two evaluations, in training")
 
 
 class Policy(Section):
@@ -95,7 +97,10 @@ class Policy(Section):
     federation: str = Field("deerfield", min_length=1, max_length=64, description="the consortium, as in the ledger")
     populations: Mapping[Name, Population] = Field(description="by the name that runs give; no run reaches other data")
     models: Mapping[str, str] = Field(description="sha256 of a base model's weights -> folder, hub id or package:NAME")
-    strategies: tuple[str, ...] = Field((), description="allowed by name; default: all that guarantee the unit")
+    strategies: tuple[str, ...] = Field(
+        (),
+        description="allowed by name, `evaluate` among them, which only scores; default: all that guarantee the unit",
+    )
     metrics: Literal["none", "dp", "clear"] = Field(
         "none", description="what leaves beside the release: nothing, noised counts, or clear (epsilon infinite)"
     )
@@ -135,15 +140,16 @@ class Policy(Section):
 
         Raises:
             NotMapped: the policy has none of that name.
-            PolicyRefused: the run asks for another unit, strategy or delta than the policy allows, or for a stricter
-                policy than this one.
+            PolicyRefused: the run asks for another unit, strategy or delta than the policy allows, for a stricter
+                policy than this one, or for nothing but metrics that this one lets nobody see.
         """
         if spec.population not in self.populations:
             raise NotMapped(
                 f"population {spec.population!r} is not in this site's policy ({', '.join(sorted(self.populations))})"
             )
         population = self.populations[spec.population]
-        for refusal in (self._unit(spec, population), self._strategy(spec), self._required(spec, population)):
+        refusals = (self._unit(spec, population), self._strategy(spec), self._required(spec, population))
+        for refusal in (*refusals, self._evaluation(spec, population)):
             if refusal is not None:
                 raise PolicyRefused(refusal)
         return population
@@ -193,6 +199,27 @@ class Policy(Section):
                 f"allows {allowed}; lower it in the policy to take part"
             )
         return None
+
+    def _evaluation(self, spec: RunSpec, population: Population) -> str | None:
+        """Why a run that trains nothing would get nothing here."""
+        if make(spec).declares.epochs:
+            return None
+        unit, needed = spec.privacy.unit, "clear" if spec.privacy.unit == "none" else "dp"
+        if self.metrics != needed:
+            return (
+                f"the run only asks what models score here, which under unit {unit!r} needs `metrics: {needed}`, and "
+                f"the policy says `metrics: {self.metrics}`"
+            )
+        if not population.validation:
+            return (
+                f"population {spec.population!r} keeps nobody out of training, and models are scored on nobody else; "
+                "write a share, such as validation: 0.1, before its next training run"
+            )
+        return None
+
+    def every(self, declares: Declaration) -> int:
+        """Phases from one evaluation to the next, under `metrics: dp`: a run that trains nothing has no others."""
+        return self.dp_metrics.every if declares.epochs else 1
 
     def base(self, spec: RunSpec) -> str:
         """Where the run's base model is.

@@ -68,7 +68,7 @@ def evaluations(spec: RunSpec, policy: Policy) -> tuple[Spend, ...]:
     if policy.metrics != "dp" or spec.privacy.unit == "none":
         return ()
     declares = make(spec).declares
-    phases = ceil(declares.rounds * len(declares.phases) / policy.dp_metrics.every)
+    phases = ceil(declares.rounds * len(declares.phases) / policy.every(declares))
     times = phases + spec.privacy.spare_phases  # each may repeat a phase that was evaluated
     return (dp_metrics.spend(spec.privacy.unit, policy.dp_metrics.noise_multiplier, times=times),)
 

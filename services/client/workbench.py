@@ -13,7 +13,7 @@ from deerfield.errors import NotMapped
 from deerfield.randomness import Randomness, SeededRandomness, SystemRandomness
 from deerfield.runspec import RunSpec
 from deerfield.strategies import make
-from deerfield.strategy import Scores, Trainer
+from deerfield.strategy import Declaration, Scores, Trainer
 from deerfield.types import Spend, Task
 from services.client import backbones, data, device, dp_metrics, models
 from services.client.cached import Cached
@@ -51,7 +51,8 @@ class TorchWorkbench:
         Raises:
             EngineFault: the engine would not train what the task says.
         """
-        check_engine(self.classifier, self.spec, task.factors)
+        if task.epochs:
+            check_engine(self.classifier, self.spec, task.factors)
 
     def trainer(self, task: Task, spend: Spend, on_step: OnStep) -> Trainer:
         """A trainer whose every step goes through the mechanism `spend`; reads the data the first time.
@@ -81,27 +82,37 @@ class TorchWorkbench:
         return self._last
 
     def metrics(self) -> Mapping[str, float]:
-        """What the policy lets out: noised scores of the task's start tensors, or the mean loss of its training."""
+        """What the policy lets out: scores of the task's start tensors, or the mean loss of its training."""
         if self.policy.metrics != "clear" or self._last is None:
             return self._scores
         losses = [report.loss for report in self._last.reports if not isnan(report.loss)]
-        return {"loss": fmean(losses)} if losses else {}
+        return {"loss": fmean(losses)} if losses else self._scores
 
     def _read(self) -> tuple[Cached, Cached]:
-        """The site's examples; who is kept out of training is decided for each patient by that patient's name alone."""
+        """The site's examples; who is kept out of training is decided for each patient by that patient's name alone.
+
+        Of a run that trains nothing the first part is empty.
+        """
         table = data.read(self.population.source, self.spec.labels, self.spec.model.input, invalid="drop")
         examples = table.examples
         held = partition.held_out(examples.units, self.population.validation, key=self.split_key)
-        train, validation = (examples.take(np.flatnonzero(rows)) for rows in (~held, held))
+        kept = ~held if self._declares.epochs else np.zeros_like(held)
+        train, validation = (examples.take(np.flatnonzero(rows)) for rows in (kept, held))
         return Cached(self.classifier, train), Cached(self.classifier, validation)
 
     def _phases_before(self, task: Task) -> int:
-        return task.round * len(make(self.spec).declares.phases) + task.phase
+        return task.round * len(self._declares.phases) + task.phase
 
     def _is_due(self, phases_before: int) -> bool:
         """Whether the run reserved an evaluation for this phase: by its number, and by nothing that is private."""
+        if self.policy.metrics == "clear":  # its policy allows a run of unit none that trains nothing, and no other
+            return not self._declares.epochs
         is_reserved = self.policy.metrics == "dp" and self.spec.privacy.unit != "none"
-        return is_reserved and phases_before % self.policy.dp_metrics.every == 0
+        return is_reserved and phases_before % self.policy.every(self._declares) == 0
+
+    @property
+    def _declares(self) -> Declaration:
+        return make(self.spec).declares
 
     def _evaluate(self, task: Task, validation: Cached) -> Mapping[str, float]:
         """Scores what the aggregator published: computed from releases alone, so that only the counts need noise."""
@@ -111,7 +122,8 @@ class TorchWorkbench:
         scores = Scores(probabilities=probabilities, labels=validation.labels.numpy())
         owners = validation.owners if self.spec.privacy.unit == "patient" else np.arange(len(validation))
         table = dp_metrics.counts(scores, owners)
-        return dp_metrics.release(table, self.policy.dp_metrics.noise_multiplier, SystemRandomness())
+        noise_multiplier = 0.0 if self.policy.metrics == "clear" else self.policy.dp_metrics.noise_multiplier
+        return dp_metrics.release(table, noise_multiplier, SystemRandomness())
 
 
 def _unprotected(spec: RunSpec, task: Task) -> Spend:

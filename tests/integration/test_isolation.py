@@ -84,7 +84,7 @@ def seeded(spec, site, task):
     return SeededRandomness("sampling", task.round, task.phase), SeededRandomness("noise", task.round, task.phase)
 
 
-def sent(folder, base, rows, **changes):
+def sent(folder, base, rows, strategy="deer", **changes):
     """Every message that leaves a site that takes part in a run with these data."""
     folder.mkdir()
     (folder / "notes.csv").write_text(
@@ -94,7 +94,7 @@ def sent(folder, base, rows, **changes):
     rules, clock, wire = policy(folder, base, **changes), Clock(), Wire()
     aggregator = open_aggregator(folder / "aggregator", clock)
     with served(aggregator) as server, Custody("north", rules, folder / "state", clock=clock) as custody:
-        run = server.runs.start(spec(base), "isolation")
+        run = server.runs.start(spec(base, strategy), "isolation")
         channel = connect(server.ports.listening, role="site", site="north")
         with grpc.intercept_channel(channel, wire) as tapped:
 
@@ -111,12 +111,13 @@ def sent(folder, base, rows, **changes):
     return [(name, message.replace(run.encode(), b"R" * len(run))) for name, message in wire.messages]
 
 
-def spec(base):
+def spec(base, strategy):
     made = tiny.spec("bert", privacy={"unit": "patient", "epsilon": 2.0, "examples_per_unit": 2, "sample_rate": 0.5})
     classifier = models.load(base[0], made)
     found = {
         **made.model_dump(),
         "rounds": 1,
+        "strategy": {"name": strategy},
         "adapter": classifier.schema(),
         "convolutions": classifier.convolutions(),
         "federation": {"sites": ["north"]},
@@ -161,6 +162,19 @@ def test_the_release_does_depend_on_the_data(whole, tmp_path):
     assert any(one != other for (call, one), (_, other) in zip(messages, others, strict=True) if call == "PutChunks")
     again = run(tmp_path / "again", rows=DATA["as it is"])
     assert [m for c, m in again if c == "PutChunks"] == [m for c, m in messages if c == "PutChunks"]
+
+
+def test_of_models_that_a_site_only_scores_no_more_than_noised_counts_depends_on_its_data(base, tmp_path):
+    with structlog.testing.capture_logs():
+        one, other = (
+            sent(tmp_path / name, base, DATA[name], strategy="evaluate", metrics="dp")
+            for name in ("as it is", "one patient removed")
+        )
+    (said,) = [pb.BeginUploadRequest.FromString(message) for call, message in one if call == "BeginUpload"]
+    assert (sorted(said.metrics), len(said.manifest.tensors)) == (["accuracy", "f1"], 0)
+    assert [(call, len(message)) for call, message in other] == [(call, len(message)) for call, message in one]
+    assert [_public(*each) for each in other] == [_public(*each) for each in one]
+    assert {call for (call, ours), (_, theirs) in zip(one, other, strict=True) if ours != theirs} == {"BeginUpload"}
 
 
 def _public(call, message):

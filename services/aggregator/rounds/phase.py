@@ -101,7 +101,7 @@ class Closing:
     def _deviation(self, updates: Sequence[Update], state: State) -> float | None:
         starts = {task.start for task in self.tasks if task.state == "SEALED"}
         is_mean = self.spec.privacy.unit != "site" and self.spec.federation.robust == "none"
-        if len(starts) != 1 or state.personal or not is_mean:
+        if len(starts) != 1 or state.personal or not is_mean or not self.strategy.declares.epochs:
             return None
         start = assemble(starts.pop(), self.published.read)
         shares = self.spec.shares([update.site for update in updates])

@@ -11,8 +11,9 @@ from deerfield.strategy import completed
 from deerfield.wire.checks import at_most
 from services.aggregator.bounds import Bounds
 from services.aggregator.desk import Desk
+from services.aggregator.rounds.beginning import beginning
 from services.aggregator.rounds.membership import live
-from services.aggregator.rounds.phase import draw_adapter, fresh_phase, open_phase
+from services.aggregator.rounds.phase import fresh_phase, open_phase
 from services.aggregator.rounds.startable import check_run, check_size
 from services.aggregator.sql.records import RunRow, StateRecord
 from services.aggregator.sql.store import Edge
@@ -41,15 +42,15 @@ class Runs:
         if not 0 < len(request_id) <= REQUEST_ID_CHARS or "\0" in request_id:
             raise BadRequest(f"a request_id has 1 to {REQUEST_ID_CHARS} characters and no NUL, not {request_id[:40]!r}")
         at_most(len(spec.federation.sites), self._bounds.sites, "sites in a run")
-        check_size(spec.adapter)
         strategy = self._desk.make(spec)
+        check_size(spec.adapter, max(1, len(strategy.declares.models)))
         spec = completed(spec, strategy.declares)
         with self._desk.store.edge() as edge:
             if known := edge.run_of_request(request_id):
                 return _same(known, spec)
             self._check_room(edge)
         check_run(spec, strategy.declares)
-        state = strategy.init(draw_adapter(spec.adapter, spec.seed))
+        state = strategy.init(beginning(self._desk, spec, strategy.declares))
         opening = open_phase(strategy, state, spec.federation.sites, self._desk.published)
         run, now = run_id(spec.name, request_id), self._desk.clock()
         key = Key(run=run, incarnation=INCARNATION, round=opening.state.round, phase=opening.state.phase)

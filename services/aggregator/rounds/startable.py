@@ -11,9 +11,9 @@ from deerfield.wire import limits
 from deerfield.wire.checks import at_most, tensor_name
 
 
-def check_size(adapter: Shapes) -> None:
-    """Raises TooLarge or InvalidInput before a tensor of the adapter is drawn."""
-    at_most(len(adapter), limits.TENSORS, "tensors in an adapter")
+def check_size(adapter: Shapes, models: int) -> None:
+    """Raises TooLarge or InvalidInput before a tensor is drawn; a run may hold several `models` of its shapes."""
+    at_most(models * len(adapter), limits.TENSORS, "tensors in an adapter")
     total = 0
     for name, shape in adapter.items():
         tensor_name(name)
@@ -22,7 +22,7 @@ def check_size(adapter: Shapes) -> None:
             raise InvalidInput(f"adapter: {name} has shape {list(shape)}; every side is at least 1")
         at_most(size := FLOAT32_BYTES * prod(shape), limits.TENSOR_BYTES, f"bytes in {name}")
         total += size
-    at_most(total, limits.MANIFEST_BYTES, "bytes in an adapter")
+    at_most(models * total, limits.MANIFEST_BYTES, "bytes in an adapter")
 
 
 def check_run(spec: RunSpec, declares: Declaration) -> None:

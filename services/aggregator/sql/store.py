@@ -129,6 +129,14 @@ class Edge:
         found = self._connection.execute(query.where(runs.c.state.in_(states)) if states else query)
         return [_run(row) for row in found]
 
+    def finished_with(self, digest: str) -> RunRow | None:
+        """The first finished run whose shared model has this digest."""
+        is_its_end = (events.c.kind == "run_finished", events.c.detail == json.dumps({"digest": digest}))
+        name = self._connection.execute(
+            select(events.c.run).where(*is_its_end).order_by(events.c.number).limit(1)
+        ).scalar_one_or_none()
+        return None if name is None else self.run(name)
+
     def add_run(self, row: RunRow) -> None:
         """Adds a run."""
         self._connection.execute(insert(runs).values({**_fields(row), "spec": row.spec.canonical()}))

@@ -105,6 +105,13 @@ def test_what_sites_report_stands_in_where_the_test_set_has_none(tmp_path):
     assert isnan(found.candidate.sites["south"]["macro_f1"])
 
 
+def test_what_sites_report_on_the_champion_is_held_against_it(tmp_path):
+    models = EVALUATION["models"] | {"champion": model("1", reported={"north": {"macro_f1": 0.5}})}
+    found = read_evaluation(written(tmp_path, EVALUATION | {"by_site": {}, "models": models}))
+    assert found.champion is not None
+    assert found.champion.sites == {"north": {"macro_f1": 0.5}}
+
+
 def test_what_could_not_be_computed_is_not_a_number(tmp_path):
     nothing = {"value": None, "low": None, "high": None}
     unknown, bins = {"macro_f1": nothing, "auc": nothing}, {"ece": None, "bins": []}

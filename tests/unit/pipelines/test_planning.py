@@ -15,6 +15,7 @@ from deerfield.ledger.account import Account, fold
 from deerfield.ledger.chain import first_damage, lines_of
 from deerfield.record import encode
 from deerfield.runfile import load_spec
+from pipelines.embedded import planning
 from services.client import custody, policy, run_account
 from services.client.ledger_file import NAME, Ledger
 from services.client.operator import plan_sites
@@ -97,6 +98,28 @@ def test_a_plan_says_what_the_site_then_charges(tmp_path, population, changes):
         assert told["epsilon_after"] == pytest.approx(charge.epsilon_after)
     if changes.get("metrics") == "clear":
         assert told["epsilon_after"] == "infinity"
+
+
+EVALUATE = {"strategy": {"name": "evaluate", "candidate": "c" * 64}}
+
+
+@pytest.mark.parametrize("population", [{}, {"filter": "renyi", "order": 8.0}])
+def test_a_run_that_trains_nothing_is_planned_at_what_the_sites_report(tmp_path, population, capsys):
+    changes = {"population": population, "run": EVALUATE, "metrics": "dp"}
+    told = answered(tmp_path, **changes)
+    charge = reserved(tmp_path, tmp_path / "state", **changes)
+    assert (told["fits"], told["steps"], told["epsilon"]) == (True, 0, charge.epsilon)
+    assert told["epsilon_after"] == pytest.approx(charge.epsilon_after)
+    assert 0 < charge.epsilon < 1
+    spec = load_spec(tmp_path / "run.yaml")
+    assert planning.show(planning.Planned(spec=spec, sites={"alpha": told}, kept=True), as_json=False)
+    assert "nothing is trained: 2 models are scored, under the noise" in capsys.readouterr().out
+
+
+def test_a_run_that_trains_nothing_is_refused_where_nothing_may_be_said_or_it_costs_too_much(tmp_path):
+    assert "needs `metrics: dp`" in answered(tmp_path, run=EVALUATE)["refusal"]
+    cheap = {**EVALUATE, "privacy": {"unit": "patient", "epsilon": 0.1}}
+    assert "ask for a run with a larger epsilon" in answered(tmp_path, run=cheap, metrics="dp")["refusal"]
 
 
 def test_a_plan_starts_from_what_the_ledger_has_spent(tmp_path):

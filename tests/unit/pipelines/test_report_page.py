@@ -19,6 +19,7 @@ from pipelines.report_page.data import data
 from pipelines.report_page.plots import alike
 from pipelines.report_page.privacy import remaining
 from pipelines.report_page.ran import head, ran
+from pipelines.report_page.spread import spread
 from pipelines.report_page.wording import duration
 from tests import run_story
 from tests.fakes import run_spec
@@ -180,6 +181,17 @@ def test_of_a_consortium_stands_there_what_its_sites_let_out():
     rows = data(Found(manifest=Manifest.model_validate(told)))
     assert ">40</td>" in rows
     assert "<svg" not in rows
+
+
+def test_what_sites_measure_of_each_model_stands_side_by_side():
+    told = evaluation()
+    for name, value in {"candidate": 0.8125, "champion": 0.75}.items():
+        told["models"][name] |= {"reported": {"charite": {"accuracy": value}, "ucl": {"macro_f1": value}}}
+    shown = spread(Found(evaluation=Evaluation.model_validate(told)))
+    assert "What the sites measure of each model" in shown
+    rows = re.findall(r"charite</td><td class=\"t\">(\w+)</td><td class=\"n\">([\d.]+)</td>", shown)
+    assert rows == [("candidate", "0.812"), ("champion", "0.750")]
+    assert "What the sites report themselves" not in shown
 
 
 def test_what_is_missing_is_said_at_the_top():

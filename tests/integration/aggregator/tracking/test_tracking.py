@@ -60,6 +60,16 @@ def test_the_aggregator_registers_a_model_where_torch_cannot_be_imported(tmp_pat
     assert found.stdout.strip().endswith("['registered', 'run_finished']")
 
 
+def test_a_run_that_only_scores_models_registers_none(aggregator, tmp_path, clock):
+    run = finish(aggregator, run_spec("north", "south", strategy="evaluate"))
+    record, client = recorder(aggregator, tmp_path, clock)
+    record.drain()
+    assert [event.kind for event in aggregator.runs.events(run, 0)][-2:] == ["phase_published", "run_finished"]
+    assert client.search_registered_models() == []
+    (found,) = client.search_runs([client.get_experiment_by_name("teaching run").experiment_id])
+    assert (found.info.status, found.data.tags["deerfield.run"]) == ("FINISHED", run)
+
+
 def test_a_run_leaves_parameters_metrics_phases_and_one_version(aggregator, tmp_path, clock):
     privacy = Privacy(unit="record", epsilon=3.0, clip=1.0, sample_rate=0.5)
     run = finish(aggregator, run_spec("north", "south", rounds=2, privacy=privacy))
