@@ -25,11 +25,11 @@ from deerfield.randomness import Randomness, SystemRandomness
 from deerfield.strategies import make
 from deerfield.strategy import completed
 from deerfield.types import Spend, Task, Unit
-from services.client.audit import Report, Request, examine
-from services.client.dplora import Fused
-from services.client.mechanism import Mechanism, clip_factors
-from services.client.models import load
-from services.client.trainer import TorchTrainer
+from services.client.auditing.audit import Report, Request, examine
+from services.client.training.dplora import Fused
+from services.client.training.mechanism import Mechanism, clip_factors
+from services.client.training.models import load
+from services.client.training.trainer import TorchTrainer
 from tests.unit.client import tiny
 
 WIDE = {"rank": 12, "scale": 0.5, "targets": ("query", "key", "value", "dense")}  # 3000 coordinates in each factor

@@ -40,11 +40,11 @@ from torch import nn
 from deerfield.randomness import SystemRandomness
 from deerfield.runspec import RunSpec
 from deerfield.types import Spend
-from services.client.backbones import Inputs
-from services.client.device import Device, choose, reproducible
-from services.client.mechanism import Batch, Mechanism, Owners
-from services.client.models import Classifier, load
-from services.client.trainer import engine, optimizer, take_step
+from services.client.training.backbones import Inputs
+from services.client.training.device import Device, choose, reproducible
+from services.client.training.mechanism import Batch, Mechanism, Owners
+from services.client.training.models import Classifier, load
+from services.client.training.trainer import engine, optimizer, take_step
 
 BATCH, CLIP, NOISE = 16, 1.0, 1.0
 CASES: dict[str, tuple[Any, tuple[str, ...]]] = {
@@ -191,7 +191,7 @@ def memory(variant: str, case: str, folder: Path, device: Device) -> int:
     if device.kind == "cuda":
         torch.cuda.reset_peak_memory_stats()
     else:
-        for module in ("services.client.dplora", "services.client.opacus_engine"):
+        for module in ("services.client.training.dplora", "services.client.training.opacus_engine"):
             importlib.import_module(module)  # code is no part of a step
         SystemRandomness().normal(8)
         Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM

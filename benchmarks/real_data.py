@@ -31,7 +31,8 @@ from deerfield.strategies import make
 from pipelines.embedded.running import resolved, site_policy
 from pipelines.embedded.simulation import simulate
 from pipelines.runs.result import Result
-from services.client import evaluator, workbench
+from services.client import workbench
+from services.client.evaluation import evaluator
 from services.client.policy import Policy
 from services.client.prepare import prepare
 

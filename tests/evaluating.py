@@ -15,10 +15,11 @@ from deerfield.runspec import RunSpec
 from deerfield.tensors import Tensors
 from pipelines.embedded.simulation import LocalLink
 from services.aggregator.assembly import Aggregator
-from services.client import backbones, models, workbench
-from services.client.custody import Custody
+from services.client import workbench
+from services.client.custody.custody import Custody
 from services.client.policy import Policy
 from services.client.site import Site
+from services.client.training import backbones, models
 from tests.fakes import TeachingSite
 from tests.unit.client import tiny
 
@@ -100,7 +101,7 @@ class Hospitals:
 
     def plan(self, site: str, spec: RunSpec, rules: Policy) -> dict[str, object]:
         """What `deerfield plan` says of the site, by its policy and its ledger."""
-        from services.client.operator import plan_sites
+        from services.client.custody.operator import plan_sites
 
         path = self.folder / f"{site}.yaml"
         path.write_text(yaml.safe_dump(rules.model_dump(mode="json")))

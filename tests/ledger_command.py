@@ -9,8 +9,8 @@ from deerfield.attestation import countersign
 from deerfield.ledger.account import fold
 from deerfield.ledger.chain import first_damage, lines_of
 from deerfield.types import Attestation, Countersigned
-from services.client.ledger_file import NAME, Ledger
-from services.client.vault import Vault
+from services.client.custody.ledger_file import NAME, Ledger
+from services.client.custody.vault import Vault
 from tests.attesting import key_of
 from tests.ledgers import TERMS, key, plan
 

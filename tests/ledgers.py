@@ -12,7 +12,7 @@ from deerfield.ledger.audit import verify
 from deerfield.ledger.details import RunPlan, TaskKey, Terms
 from deerfield.ledger.entry import GENESIS, Entry, line, seal
 from deerfield.ledger.reading import is_stored
-from services.client.ledger_file import NAME, Ledger
+from services.client.custody.ledger_file import NAME, Ledger
 from tests.attesting import key_of
 
 KEY = key_of("alpha")

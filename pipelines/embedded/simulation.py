@@ -29,7 +29,7 @@ from services.aggregator.desk import Desk
 from services.aggregator.rounds.recorder import Recorder, Untracked
 from services.aggregator.sql.database import IN_MEMORY, open_database
 from services.aggregator.sql.store import Store
-from services.client.custody import Custody
+from services.client.custody.custody import Custody
 from services.client.policy import Policy
 from services.client.site import Site, Workbench
 

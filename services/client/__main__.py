@@ -148,7 +148,7 @@ def _add_tls(command: argparse.ArgumentParser) -> None:
 def _site(arguments: argparse.Namespace) -> None:
     from deerfield.wire.client import SiteClient
     from services.client import connection, metrics, policy
-    from services.client.custody import Custody
+    from services.client.custody.custody import Custody
     from services.client.reporting import site_report
     from services.client.site import Site
     from services.telemetry.exposition import exposed
@@ -190,7 +190,7 @@ def _prepare(arguments: argparse.Namespace) -> None:
 
 def _partition(arguments: argparse.Namespace) -> None:
     from deerfield.runfile import RunFile
-    from services.client import parts, store
+    from services.client.sources import parts, store
 
     file = RunFile.model_validate_json(arguments.run.read_text())
     print(json.dumps(parts.partition(file, store.open_store(arguments.destination))), flush=True)
@@ -213,14 +213,14 @@ def _follow(arguments: argparse.Namespace) -> None:
     with open_runs(connection.way(arguments), connection.warn) as runs:
         spec = runs.get(arguments.run).spec
         file = RunFile.model_validate_json(arguments.file.read_text())
-        from services.client import evaluator  # torch, once it is known that there is something to follow
+        from services.client.evaluation import evaluator  # torch, once it is known that there is something to follow
 
         evaluator.follow(runs, arguments.run, evaluator.validation(spec, file.embedded, arguments.rows))
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
     from deerfield.runfile import Source
-    from services.client import evaluator
+    from services.client.evaluation import evaluator
 
     keys = ("label", "rows", "input", "patient", "site")
     known = {"path": arguments.data, **{key: getattr(arguments, key) for key in keys}}
@@ -232,19 +232,21 @@ def _evaluate(arguments: argparse.Namespace) -> None:
 
 
 def _score(arguments: argparse.Namespace) -> None:
-    from services.client import device, scoring
+    from services.client.evaluation import scoring
+    from services.client.training import device
 
     print(json.dumps(scoring.score_all(arguments.request, arguments.out, device.choose())))
 
 
 def _plan(arguments: argparse.Namespace) -> None:
-    from services.client import operator
+    from services.client.custody import operator
 
     print(json.dumps(operator.plan_sites(json.loads(arguments.request.read_text())), allow_nan=False))
 
 
 def _register(arguments: argparse.Namespace) -> None:
-    from services.client import policy, register
+    from services.client import policy
+    from services.client.custody import register
 
     rules = policy.load(arguments.policy)
     reports = register.surveys(rules, arguments.population)
@@ -257,7 +259,7 @@ def _register(arguments: argparse.Namespace) -> None:
 
 
 def _reconcile(arguments: argparse.Namespace) -> None:
-    from services.client import reconcile
+    from services.client.custody import reconcile
 
     request = reconcile.Request(
         state=arguments.state,
@@ -279,7 +281,8 @@ def _audit(arguments: argparse.Namespace) -> None:
     import torch
 
     from deerfield.runspec import RunSpec
-    from services.client import audit, policy
+    from services.client import policy
+    from services.client.auditing import audit
 
     spec, rules = RunSpec.model_validate_json(arguments.spec.read_text()), policy.load(arguments.policy)
     torch.set_num_threads(rules.threads)

@@ -5,7 +5,7 @@ from typing import Any
 
 from deerfield.runspec import RunSpec
 from deerfield.strategies import make
-from services.client import backbones, models
+from services.client.training import backbones, models
 
 
 def describe(spec: RunSpec, base: Path | str) -> dict[str, Any]:

@@ -64,8 +64,8 @@ def _import() -> None:
 
     for name in MODULES:
         importlib.import_module(name)
-    importlib.import_module("services.client.models")
-    importlib.import_module("services.client.trainer")
+    importlib.import_module("services.client.training.models")
+    importlib.import_module("services.client.training.trainer")
 
 
 def _assert_forkable() -> None:

@@ -19,8 +19,9 @@ from deerfield.fingerprint import fingerprint
 from deerfield.runfile import RunFile
 from deerfield.runspec import RunSpec
 from deerfield.strategies import make
-from services.client import backbones, data, device, manifests, models
-from services.client.splitting import NOUNS, Rows, Split, count, counted, split
+from services.client.sources import data, manifests
+from services.client.sources.splitting import NOUNS, Rows, Split, count, counted, split
+from services.client.training import backbones, device, models
 
 ROWS = "rows"  # folder of row numbers
 TEST_ROWS, FINGERPRINTS = "rows/test.npy", "rows/training.txt"

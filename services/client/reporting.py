@@ -7,7 +7,7 @@ import structlog
 from deerfield.errors import InvalidInput
 from deerfield.roster import PopulationReport, SiteReport
 from deerfield.wire import limits
-from services.client.ledger_file import NAME, account_of, read
+from services.client.custody.ledger_file import NAME, account_of, read
 from services.client.policy import Policy, Population
 
 log = structlog.get_logger()

@@ -15,15 +15,16 @@ from deerfield.runspec import RunSpec
 from deerfield.strategies import make
 from deerfield.strategy import Declaration, Scores, Trainer
 from deerfield.types import Spend, Task
-from services.client import backbones, data, device, dp_metrics, models
-from services.client.cached import Cached
-from services.client.device import reproducible
-from services.client.engine_check import check_engine
-from services.client.mechanism import Mechanism
-from services.client.models import Classifier
 from services.client.policy import Policy, Population
 from services.client.site import OnStep
-from services.client.trainer import TorchTrainer, predict
+from services.client.sources import data
+from services.client.training import backbones, device, dp_metrics, models
+from services.client.training.cached import Cached
+from services.client.training.device import reproducible
+from services.client.training.engine_check import check_engine
+from services.client.training.mechanism import Mechanism
+from services.client.training.models import Classifier
+from services.client.training.trainer import TorchTrainer, predict
 
 log = structlog.get_logger()
 

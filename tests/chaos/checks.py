@@ -20,7 +20,7 @@ from services.aggregator.sql.database import open_database
 from services.aggregator.sql.records import RunRow, StateRecord, state_of
 from services.aggregator.sql.store import Edge, Store
 from services.aggregator.sql.tables import phases
-from services.client.ledger_file import read
+from services.client.custody.ledger_file import read
 from tests.ledgers import stored_in
 
 REPEATED = ("lost", "progress")  # the kinds of event that may happen again

@@ -18,7 +18,7 @@ from deerfield.strategies import make
 from deerfield.strategy import FitReport, completed
 from deerfield.wire.backoff import Backoff
 from deerfield.wire.channel import connect
-from services.client.custody import Custody
+from services.client.custody.custody import Custody
 from services.client.policy import Policy
 from services.client.site import Site
 from tests.fakes import PullTrainer

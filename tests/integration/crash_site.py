@@ -13,8 +13,8 @@ import numpy as np
 
 from deerfield import keyfile
 from deerfield.tensors import Tensors, digest
-from services.client.ledger_file import Ledger
-from services.client.vault import Vault
+from services.client.custody.ledger_file import Ledger
+from services.client.custody.vault import Vault
 from tests.integration.mortal import killing
 from tests.ledgers import RENYI, TERMS, key, plan
 

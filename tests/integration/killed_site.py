@@ -9,7 +9,7 @@ from pathlib import Path
 
 from deerfield.errors import RunEnded
 from deerfield.wire.channel import connect
-from services.client.custody import Custody
+from services.client.custody.custody import Custody
 from services.client.site import Site
 from tests.integration.mortal import Mortal, killing
 from tests.unit.client.sites import Bench, policy

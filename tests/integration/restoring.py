@@ -12,7 +12,7 @@ from deerfield.wire.backoff import Backoff
 from deerfield.wire.channel import connect_tls
 from deerfield.wire.client import SiteClient
 from services.client import connection
-from services.client.custody import Custody
+from services.client.custody.custody import Custody
 from services.client.site import Site
 from tests.integration.federation import command
 from tests.pki import NOW

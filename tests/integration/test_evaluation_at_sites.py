@@ -15,10 +15,10 @@ from deerfield.proof import prove
 from deerfield.runfile import Source
 from deerfield.types import Spend
 from services.aggregator.ledger_mirror import phase_mirror
-from services.client import data
-from services.client.device import Device
-from services.client.ledger_file import NAME
-from services.client.scoring import Scorer
+from services.client.custody.ledger_file import NAME
+from services.client.evaluation.scoring import Scorer
+from services.client.sources import data
+from services.client.training.device import Device
 from tests.evaluating import SITES, Hospitals, notes
 from tests.fakes import Clock
 from tests.integration.aggregator.conftest import open_aggregator

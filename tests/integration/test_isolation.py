@@ -12,11 +12,12 @@ from deerfield.randomness import SeededRandomness
 from deerfield.wire import federation_pb2 as pb
 from deerfield.wire.channel import connect
 from deerfield.wire.client import SiteClient
-from services.client import backbones, models, workbench
-from services.client.custody import Custody
+from services.client import workbench
+from services.client.custody.custody import Custody
 from services.client.policy import Policy
 from services.client.reporting import site_report
 from services.client.site import Site
+from services.client.training import backbones, models
 from tests.fakes import Clock
 from tests.integration.aggregator.conftest import open_aggregator, served
 from tests.unit.client import tiny

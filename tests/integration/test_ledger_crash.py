@@ -12,7 +12,7 @@ import pytest
 from deerfield.filters import Charge, spent
 from deerfield.ledger.audit import verify
 from deerfield.ledger.chain import first_damage
-from services.client.ledger_file import read
+from services.client.custody.ledger_file import read
 from tests.integration.crash_site import work
 from tests.ledgers import RENYI, plan, stored_in
 

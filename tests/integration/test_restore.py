@@ -13,7 +13,7 @@ from deerfield.errors import RunEnded
 from deerfield.identity import Peer
 from deerfield.wire.channel import connect_tls
 from deerfield.wire.client import RunsClient
-from services.client.operator import read_account
+from services.client.custody.operator import read_account
 from tests import pki, postgres
 from tests.integration import restoring
 from tests.integration.federation import command, environment

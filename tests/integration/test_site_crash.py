@@ -9,7 +9,7 @@ import pytest
 
 from deerfield.ledger.audit import verify
 from deerfield.ledger.chain import first_damage
-from services.client.ledger_file import read
+from services.client.custody.ledger_file import read
 from tests.fakes import Clock
 from tests.integration.aggregator.conftest import open_aggregator, served
 from tests.ledgers import stored_in

@@ -8,9 +8,9 @@ from deerfield import keyfile
 from deerfield.attestation import public_key
 from deerfield.errors import RunEnded, UnknownRun
 from pipelines.embedded.simulation import LocalLink
-from services.client import reconcile
-from services.client.custody import Custody
-from services.client.run_account import record_path
+from services.client.custody import reconcile
+from services.client.custody.custody import Custody
+from services.client.custody.run_account import record_path
 from services.client.site import Site
 from tests.fakes import run_spec
 from tests.integration.aggregator.teaching import kinds, last, sites

@@ -20,9 +20,9 @@ from pipelines.evaluation.evaluation_document import summary
 from pipelines.registry.reader import open_registry
 from pipelines.steps.evaluate import evaluate, moved
 from pipelines.steps.partition import partition
-from services.client import backbones, models
-from services.client.evaluator import evaluate_folder
-from services.client.scoring import Scorer
+from services.client.evaluation.evaluator import evaluate_folder
+from services.client.evaluation.scoring import Scorer
+from services.client.training import backbones, models
 from tests import mlflow_server
 from tests.integration import federation
 from tests.integration.federation import SITES
@@ -83,8 +83,8 @@ def manifest_in(folder, **keys):
 def scores_of(folder, version, trained=True):
     """Table and probabilities, by the client's code without a process."""
     from deerfield.runfile import Source
-    from services.client import data
-    from services.client.device import Device
+    from services.client.sources import data
+    from services.client.training.device import Device
 
     spec, adapter = peft_folder.read(folder / f"adapter-{version}")
     table = data.read(Source(path=str(folder / "notes.csv"), site="hospital", patient="patient"), spec.labels, "text")

@@ -19,8 +19,8 @@ from deerfield.runfile import RunFile, load
 from deerfield.wire.backoff import Backoff
 from pipelines.steps.partition import partition
 from services import objects
-from services.client import data, parts, store
-from services.client.store import S3
+from services.client.sources import data, parts, store
+from services.client.sources.store import S3
 from tests import s3
 from tests.integration.federation import SITES, write
 from tests.unit.client import tiny

@@ -2,7 +2,7 @@
 
 import torch
 
-from services.client.mechanism import clip_factors
+from services.client.training.mechanism import clip_factors
 
 
 def norm(gradients):

@@ -1,7 +1,7 @@
 """Run files of a tiny model over notes of three hospitals, and the table of those notes."""
 
 from deerfield.runfile import RunFile, load
-from services.client import data
+from services.client.sources import data
 from tests.integration.federation import write
 
 PATIENT = {"unit": "patient", "epsilon": 8.0}

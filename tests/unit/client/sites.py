@@ -12,7 +12,7 @@ from deerfield.runspec import RunSpec
 from deerfield.strategies import make
 from deerfield.strategy import FitReport, completed
 from deerfield.types import Countersigned, Task
-from services.client.custody import Custody
+from services.client.custody.custody import Custody
 from services.client.policy import Policy
 from services.client.site import Site
 from tests.attesting import key_of

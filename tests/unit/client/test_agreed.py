@@ -7,7 +7,7 @@ import structlog
 
 from deerfield.attestation import countersign
 from deerfield.errors import InvalidInput
-from services.client.agreed import Agreed
+from services.client.custody.agreed import Agreed
 from tests.unit.client.sites import AGGREGATOR, FakeLink, assigned, serve
 from tests.unit.core.test_attestation import UNSIGNED
 

@@ -7,7 +7,7 @@ import pytest
 
 from deerfield.durable import ignore
 from deerfield.errors import LedgerUnwritable
-from services.client.append import AppendFile
+from services.client.custody.append import AppendFile
 from tests import syncs
 
 

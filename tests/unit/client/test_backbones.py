@@ -11,9 +11,9 @@ from PIL import Image
 from safetensors.numpy import load_file, save_file
 
 from deerfield.errors import InvalidInput
-from services.client import backbones
-from services.client.device import choose
-from services.client.models import load
+from services.client.training import backbones
+from services.client.training.device import choose
+from services.client.training.models import load
 from tests.unit.client import tiny
 
 

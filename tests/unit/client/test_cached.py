@@ -3,8 +3,8 @@
 import numpy as np
 import torch
 
-from services.client.cached import Cached, cut
-from services.client.data import Examples
+from services.client.sources.data import Examples
+from services.client.training.cached import Cached, cut
 from tests.unit.client import tiny
 
 TEXTS = ["fever", "cough rash", "pain " * 12, "a photo of rash"]

@@ -10,10 +10,10 @@ from benchmarks.audit_faults import Partly, World, in_steps, on_tensors, partly
 from deerfield.errors import InvalidInput
 from deerfield.randomness import SystemRandomness
 from deerfield.strategies import make
-from services.client.audit import Request
-from services.client.canaries import LOUD, Directions, Plant
-from services.client.mechanism import Mechanism
-from services.client.units import Records
+from services.client.auditing.audit import Request
+from services.client.auditing.canaries import LOUD, Directions, Plant
+from services.client.training.mechanism import Mechanism
+from services.client.training.units import Records
 from tests.unit.client import tiny
 
 

@@ -6,11 +6,11 @@ import torch
 from benchmarks.audit_faults import Apart
 from deerfield.errors import EngineFault, InvalidInput
 from deerfield.tensors import digest
-from services.client.device import Device
-from services.client.dplora import Fused
-from services.client.engine_check import check_engine
-from services.client.mechanism import Batch
-from services.client.models import load
+from services.client.training.device import Device
+from services.client.training.dplora import Fused
+from services.client.training.engine_check import check_engine
+from services.client.training.mechanism import Batch
+from services.client.training.models import load
 from tests.unit.client import tiny
 
 

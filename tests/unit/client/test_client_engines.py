@@ -8,13 +8,13 @@ from hypothesis import strategies as st
 from torch import nn
 
 from deerfield.errors import EngineFault, InvalidInput
-from services.client.device import Device
-from services.client.dplora import Fused
-from services.client.mechanism import Batch
-from services.client.models import FEATURES, load
-from services.client.opacus_engine import Hooked
-from services.client.trainer import clipped_sums
-from services.client.units import Records
+from services.client.training.device import Device
+from services.client.training.dplora import Fused
+from services.client.training.mechanism import Batch
+from services.client.training.models import FEATURES, load
+from services.client.training.opacus_engine import Hooked
+from services.client.training.trainer import clipped_sums
+from services.client.training.units import Records
 from tests.unit.client import tiny
 from tests.unit.client.gradients import assert_close, clipped, norms
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from deerfield.errors import InvalidInput, UnknownTensor, WrongShape
 from deerfield.tensors import factor, layers
-from services.client.models import load, show_geometry
+from services.client.training.models import load, show_geometry
 from tests.unit.client import tiny
 
 FAMILIES = ("bert", "vit", "dinov2", "clip_vision", "clip", "dual", "mobilenet", "resnet", "albert")

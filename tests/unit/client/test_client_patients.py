@@ -7,13 +7,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from services.client.device import Device
-from services.client.dplora import Fused
-from services.client.mechanism import Batch, Owners
-from services.client.models import load
-from services.client.opacus_engine import Hooked
-from services.client.trainer import clipped_sums
-from services.client.units import Patients
+from services.client.training.device import Device
+from services.client.training.dplora import Fused
+from services.client.training.mechanism import Batch, Owners
+from services.client.training.models import load
+from services.client.training.opacus_engine import Hooked
+from services.client.training.trainer import clipped_sums
+from services.client.training.units import Patients
 from tests.unit.client import tiny
 from tests.unit.client.gradients import assert_close, clipped, norm, norms
 

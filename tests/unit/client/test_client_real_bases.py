@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from services.client import backbones
-from services.client.cached import Cached
-from services.client.data import Examples
-from services.client.engine_check import check_engine
-from services.client.models import load
-from services.client.trainer import TorchTrainer
+from services.client.sources.data import Examples
+from services.client.training import backbones
+from services.client.training.cached import Cached
+from services.client.training.engine_check import check_engine
+from services.client.training.models import load
+from services.client.training.trainer import TorchTrainer
 from tests.unit.client import tiny
 
 SHARED = Path(__file__).parents[4] / "shared/backbones/mobilenetv2-0.35-96"

@@ -13,9 +13,9 @@ from torch.profiler import ProfilerActivity, profile
 from deerfield.errors import BudgetExhausted, InvalidInput
 from deerfield.randomness import SeededRandomness, SystemRandomness
 from deerfield.tensors import digest, factor
-from services.client.cached import LIMIT_BYTES, Cached
-from services.client.models import load
-from services.client.trainer import TorchTrainer
+from services.client.training.cached import LIMIT_BYTES, Cached
+from services.client.training.models import load
+from services.client.training.trainer import TorchTrainer
 from tests.unit.client import tiny
 
 FACTORS = ("A", "B", "AB", "")

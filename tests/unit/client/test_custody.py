@@ -20,7 +20,7 @@ from deerfield.errors import (
     PolicyRefused,
 )
 from deerfield.runspec import RunSpec
-from services.client.custody import Custody
+from services.client.custody.custody import Custody
 from tests.unit.client.sites import AGGREGATOR, START, FakeLink, assigned, policy, serve, spec
 
 

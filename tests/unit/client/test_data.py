@@ -10,7 +10,7 @@ from PIL import Image
 
 from deerfield.errors import InvalidInput
 from deerfield.runfile import Source
-from services.client import data
+from services.client.sources import data
 
 LABELS = ("cough", "fracture")
 ROWS = [

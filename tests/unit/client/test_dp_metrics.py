@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from deerfield.randomness import SeededRandomness
 from deerfield.strategy import Scores
-from services.client import dp_metrics
+from services.client.training import dp_metrics
 
 EXAMPLES = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 2), st.integers(0, 2)), max_size=30)
 

@@ -8,8 +8,8 @@ import structlog
 from deerfield.errors import InvalidInput, PolicyRefused
 from deerfield.privacy import epsilon
 from deerfield.types import Spend, Task
-from services.client import audit
-from services.client.custody import Custody
+from services.client.auditing import audit
+from services.client.custody.custody import Custody
 from services.client.policy import Policy
 from services.client.site import Site
 from tests.unit.client.sites import START, Bench, FakeLink, assigned, policy, spec

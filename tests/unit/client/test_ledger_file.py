@@ -25,8 +25,8 @@ from deerfield.ledger.audit import verify
 from deerfield.ledger.chain import lines_of
 from deerfield.ledger.details import Known
 from deerfield.ledger.entry import Head
-from services.client import append
-from services.client.ledger_file import NAME, Ledger, account_of, check_local, read
+from services.client.custody import append
+from services.client.custody.ledger_file import NAME, Ledger, account_of, check_local, read
 from tests.attesting import key_of
 from tests.ledgers import NONE_RUN, OTHER, RENYI, TERMS, UPDATE, eight, key, lines, opened, plan
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from deerfield.randomness import SystemRandomness, grid
 from deerfield.types import Spend
-from services.client.mechanism import Mechanism
+from services.client.training.mechanism import Mechanism
 
 
 def mechanism(z: float, clip: float = 0.7) -> Mechanism:

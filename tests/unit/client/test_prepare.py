@@ -17,7 +17,10 @@ from deerfield.errors import InvalidInput
 from deerfield.fingerprint import fingerprint, read_fingerprints
 from deerfield.runfile import load
 from deerfield.runspec import RunSpec
-from services.client import backbones, data, device, hub, models, prepare, scoring
+from services.client import prepare
+from services.client.evaluation import scoring
+from services.client.sources import data, hub
+from services.client.training import backbones, device, models
 from tests.integration.federation import SITES
 from tests.unit.client import tiny
 from tests.unit.client.run_files import PATIENT, file, partitioned

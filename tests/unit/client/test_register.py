@@ -11,13 +11,13 @@ import yaml
 from PIL import Image
 
 from deerfield.errors import InvalidInput, NotMapped
-from services.client import register
 from services.client.__main__ import main
-from services.client.commitment import commitment, salt
-from services.client.custody import Custody
-from services.client.ledger_file import NAME, account_of, read
+from services.client.custody import register
+from services.client.custody.commitment import commitment, salt
+from services.client.custody.custody import Custody
+from services.client.custody.ledger_file import NAME, account_of, read
+from services.client.custody.survey import survey
 from services.client.policy import Policy, Population
-from services.client.survey import survey
 from tests.unit.client.sites import FakeLink, assigned, policy, serve, spec
 
 ROWS = [[f"p{number // 2}", f"note {number}", "xy"[number % 2]] for number in range(12)]

@@ -5,9 +5,9 @@ import structlog
 
 from deerfield.roster import PopulationReport
 from deerfield.wire import limits
-from services.client import register
-from services.client.commitment import commitment, salt
-from services.client.ledger_file import NAME
+from services.client.custody import register
+from services.client.custody.commitment import commitment, salt
+from services.client.custody.ledger_file import NAME
 from services.client.policy import Policy
 from services.client.reporting import site_report
 

@@ -7,9 +7,9 @@ import pytest
 from deerfield.certificates import load
 from deerfield.identity import Peer
 from deerfield.restoration import Trust, sign
-from services.client.custody import Custody
-from services.client.ledger_file import NAME
-from services.client.operator import read_account
+from services.client.custody.custody import Custody
+from services.client.custody.ledger_file import NAME
+from services.client.custody.operator import read_account
 from services.client.site import Site
 from tests import pki
 from tests.pki import NOW

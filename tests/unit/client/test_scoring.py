@@ -11,12 +11,13 @@ from deerfield import peft_folder
 from deerfield.errors import InvalidInput
 from deerfield.fingerprint import fingerprint
 from deerfield.runfile import Source
-from services.client import backbones, data, models
-from services.client.cached import Cached
-from services.client.device import Device
-from services.client.evaluator import evaluate_folder
-from services.client.scoring import score_all
-from services.client.trainer import predict
+from services.client.evaluation.evaluator import evaluate_folder
+from services.client.evaluation.scoring import score_all
+from services.client.sources import data
+from services.client.training import backbones, models
+from services.client.training.cached import Cached
+from services.client.training.device import Device
+from services.client.training.trainer import predict
 from tests.unit.client import tiny
 
 TEXTS = ("fever cough", "rash pain", "normal", "fever a photo", "cough rash rash", "pain of normal")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from deerfield.errors import InvalidInput
-from services.client import data, splitting
+from services.client.sources import data, splitting
 from tests.integration.federation import SITES
 from tests.unit.client.run_files import PATIENT, file, partitioned, table
 

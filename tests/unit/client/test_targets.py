@@ -4,8 +4,8 @@ import pytest
 from torch import nn
 
 from deerfield.errors import InvalidInput
-from services.client.models import load
-from services.client.targets import adaptable, matches, refuse_batch_mixing, select
+from services.client.training.models import load
+from services.client.training.targets import adaptable, matches, refuse_batch_mixing, select
 from tests.unit.client import tiny
 
 

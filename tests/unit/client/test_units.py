@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deerfield.runfile import Source
-from services.client import data
-from services.client.units import Patients, Records, units
+from services.client.sources import data
+from services.client.training.units import Patients, Records, units
 
 OWNERS = st.lists(st.integers(0, 6), max_size=40).map(lambda names: np.unique(names, return_inverse=True)[1])
 

@@ -15,7 +15,7 @@ from deerfield import keyfile
 from deerfield.attestation import public_key
 from deerfield.errors import InvalidInput, LedgerDamaged, LedgerUnwritable
 from deerfield.tensors import digest
-from services.client.vault import Vault
+from services.client.custody.vault import Vault
 
 UPDATE = {"head.weight": np.arange(6, dtype=np.float32).reshape(2, 3), "head.bias": np.float32([0.5, -0.5])}
 TENSORS = st.dictionaries(

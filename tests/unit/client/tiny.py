@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from deerfield.randomness import Randomness, SeededRandomness
 from deerfield.runspec import RunSpec
 from deerfield.types import Spend, Unit
-from services.client.backbones import Inputs
-from services.client.cached import LIMIT_BYTES, Cached
-from services.client.data import Examples
-from services.client.mechanism import Mechanism
-from services.client.models import Classifier, load
-from services.client.trainer import TorchTrainer
+from services.client.sources.data import Examples
+from services.client.training.backbones import Inputs
+from services.client.training.cached import LIMIT_BYTES, Cached
+from services.client.training.mechanism import Mechanism
+from services.client.training.models import Classifier, load
+from services.client.training.trainer import TorchTrainer
 
 SIDE = 16
 WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "fever", "cough", "rash", "pain", "normal", "a", "photo", "of")

@@ -11,8 +11,8 @@ from deerfield.attestation import public_key
 from deerfield.ledger.account import fold
 from deerfield.record import decode, encode
 from pipelines import cli
-from services.client.agreed import Agreed
-from services.client.ledger_file import Ledger
+from services.client.custody.agreed import Agreed
+from services.client.custody.ledger_file import Ledger
 from tests.attesting import key_of
 from tests.command import deerfield
 from tests.ledger_command import AGGREGATOR, chain, ledger_of, record_of, state

@@ -12,7 +12,7 @@ from deerfield.ledger.account import fold
 from deerfield.ledger.entry import plain
 from deerfield.ledger.statement import rows
 from pipelines import cli
-from services.client.ledger_file import Ledger
+from services.client.custody.ledger_file import Ledger
 from tests.command import deerfield
 from tests.ledger_command import chain, ledger_of, state
 from tests.ledgers import TERMS

@@ -16,9 +16,10 @@ from deerfield.ledger.chain import first_damage, lines_of
 from deerfield.record import encode
 from deerfield.runfile import load_spec
 from pipelines.embedded import planning
-from services.client import custody, policy, run_account
-from services.client.ledger_file import NAME, Ledger
-from services.client.operator import plan_sites
+from services.client import policy
+from services.client.custody import custody, run_account
+from services.client.custody.ledger_file import NAME, Ledger
+from services.client.custody.operator import plan_sites
 from tests.command import deerfield
 from tests.ledger_command import record_of, state
 from tests.ledgers import TERMS, key, plan

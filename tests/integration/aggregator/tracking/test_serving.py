@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from services.aggregator.registry import Release, register
-from services.client import backbones
+from services.client.training import backbones
 from tests.fakes import run_spec
 from tests.integration.aggregator.tracking.conftest import recorder
 from tests.integration.federation import environment, started_in, wait_for

@@ -260,7 +260,7 @@ def test_a_registered_version_answers_as_the_model_that_was_trained(tmp_path, ag
     import torch
     from PIL import Image
 
-    from services.client import backbones
+    from services.client.training import backbones
     from tests.unit.client import tiny
 
     base = tiny.save(family, tmp_path / "base")

@@ -1,0 +1,1 @@
+"""Models scored on data that is public or belongs to the consortium."""

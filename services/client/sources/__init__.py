@@ -1,0 +1,1 @@
+"""Where examples come from, and how those that the hub owns are dealt to sites."""

@@ -1,0 +1,1 @@
+"""Private training of adapters on this site's units."""
