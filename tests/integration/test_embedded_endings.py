@@ -39,6 +39,7 @@ def assert_only_certificates_open_the_data_port(running: Running) -> None:
             RunsClient(channel, backoff=Backoff(patience_s=0)).list()
 
 
+@pytest.mark.e2e
 def test_nothing_outlives_a_launcher_that_is_killed(tmp_path):
     with training(tmp_path, rounds=500) as run:
         run.process.kill()

@@ -16,21 +16,18 @@ from services.client.custody.ledger_file import read
 from tests.integration.crash_site import work
 from tests.ledgers import RENYI, plan, stored_in
 
+AGAIN = ["task:after_fsync#2", "vault:after_folder_fsync#2", "commit:before_fsync#2", "commit:after_fsync#2"]
 POINTS = [
     *(f"{kind}:{when}" for kind in ("open", "run", "task", "commit") for when in ("before_fsync", "after_fsync")),
     *(f"vault:{when}" for when in ("before_fsync", "after_fsync", "after_link", "after_folder_fsync")),
-    "task:after_fsync#2",
-    "vault:after_folder_fsync#2",
-    "commit:before_fsync#2",
-    "commit:after_fsync#2",
-    "key:before_fsync",
-    "key:after_link",
+    *("key:before_fsync", "key:after_link"),
+    "never",
 ]
 
 
-@pytest.mark.parametrize("point", [*POINTS, "never"])
+@pytest.mark.parametrize("point", [*POINTS, *(pytest.param(each, marks=pytest.mark.e2e) for each in AGAIN)])
 def test_a_killed_site_understates_nothing_and_answers_no_task_twice(tmp_path: Path, point: str) -> None:
-    filter = ("sum", "renyi")[[*POINTS, "never"].index(point) % 2]
+    filter = ("sum", "renyi")[[*POINTS, *AGAIN].index(point) % 2]
     told = killed(tmp_path, point, filter)
     charged = max((value for what, value in told if what == "reserved"), default=0.0)
 

@@ -77,6 +77,7 @@ def test_weights_move_the_mean(tmp_path):
     assert even.digest != weighted.digest
 
 
+@pytest.mark.e2e
 def test_the_noise_is_what_epsilon_asks_for(tmp_path):
     tight = simulated(tmp_path, "ffa", privacy={"unit": "record", "epsilon": 0.5})
     loose = simulated(tmp_path, "ffa", privacy={"unit": "record", "epsilon": 8.0})

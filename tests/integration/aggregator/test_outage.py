@@ -67,6 +67,7 @@ def test_a_run_survives_a_restart_of_the_server_in_mid_round(server, name, tmp_p
         assert aggregator.process.wait(20) == 0
 
 
+@pytest.mark.e2e
 def test_a_run_survives_restart_after_restart_while_its_sites_work(server, name, tmp_path):
     with running(tmp_path, database=server.url(name)) as aggregator, aggregator.runs() as runs:
         run = runs.start(run_spec("north", "south", rounds=4), "once")

@@ -206,6 +206,7 @@ def test_a_killed_aggregator_logs_its_files_and_ends_its_promotions(shop):
     assert Path(shop.mlflow.download_artifacts(tracked, "report.html")).read_bytes() == b"a report"
 
 
+@pytest.mark.e2e
 def test_a_promotion_without_mlflow_is_written_down_and_done_when_it_is_there(aggregator, shop):
     first = shop.version(1)
     port = free_port()
