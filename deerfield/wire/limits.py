@@ -22,6 +22,7 @@ ATTACHMENT_BYTES = 4 << 20  # of a file about a run
 ATTACHMENTS = 64  # of one run, by name
 PROMOTIONS = 1000  # of one model in an answer: the newest ones
 POPULATIONS = 64  # in what one site says of itself
+LIST_BYTES = 4 << 20  # of the runs in one answer of List, or one run; the rest is asked for after the last one
 SITES_PER_CALL = 64  # of Sites, whatever each of them says; the rest is asked for after the last one
 DETAIL_CHARS = 2000  # of a reason that a person reads
 
