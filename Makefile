@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' deerfield/__init__.py)
-BASE ?= docker.io/library/python:3.11-slim
+BASE ?= python:3.11-slim
 PROTO := protos/deerfield/wire/federation.proto
 .DEFAULT_GOAL := help
 .PHONY: help quickstart browser podman images test check e2e stores chaos format proto benchmarks

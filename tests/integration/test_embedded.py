@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from pipelines.registry.reader import open_registry
+from tests.command import deerfield as in_this_process
 from tests.integration.federation import (
     SITES,
     command,
@@ -146,8 +147,8 @@ def test_a_model_is_evaluated_by_folder_and_by_alias(finished):
         found["intervals"][name]["low"] <= value <= found["intervals"][name]["high"]
         for name, value in found["metrics"].items()
     )
-    by_nobody = deerfield("evaluate", "models:/small@champion", folder / "notes.csv", *options, *registry)
-    refused(by_nobody, "no version of small is its champion; with an alias are: 1 (candidate)")
+    code, said = in_this_process("evaluate", "models:/small@champion", folder / "notes.csv", *options, *registry)
+    assert (code, "no version of small is its champion; with an alias are: 1 (candidate)" in said) == (2, True)
 
 
 @pytest.mark.e2e
@@ -198,26 +199,31 @@ def test_a_run_file_that_cannot_be_run_is_one_sentence(tmp_path, changes, says):
 
 def test_a_seed_a_quorum_and_a_folder_that_cannot_be_used_are_one_sentence(tmp_path):
     file = write(tmp_path)
-    refused(deerfield("run", file, "--out", tmp_path / "out", "--seed", "-1"), "seed")
-    refused(deerfield("run", file, "--out", file), "cannot be used")
+    for arguments, part in (
+        (("--out", tmp_path / "out", "--seed", "-1"), "seed"),
+        (("--out", file), "cannot be used"),
+        (("--out", tmp_path / "x", "--listen", "0.0.0.0:0"), "with TLS for others to join"),
+    ):
+        code, said = in_this_process("run", file, *arguments)
+        assert (code, part in said) == (2, True), said
     refused(
         deerfield("run", write(tmp_path, federation={"quorum": 9}), "--out", tmp_path / "nine"), "9 is more than the 3"
     )
     refused(deerfield("evaluate", tmp_path, file, "--rows", tmp_path / "none.npy"), "no such file")
-    refused(deerfield("run", file, "--out", tmp_path / "x", "--listen", "0.0.0.0:0"), "with TLS for others to join")
 
 
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
         ({"embedded": {"source": {"path": "notes.csv", "input": "note", "site": "hospital"}}}, "no column 'note'"),
-        ({"embedded": {"base": "nowhere/at/all"}}, "local folder"),
-        (
+        pytest.param({"embedded": {"base": "nowhere/at/all"}}, "local folder", marks=pytest.mark.e2e),
+        pytest.param(
             {
                 "privacy": {"unit": "patient", "epsilon": 1},
                 "embedded": {"source": {"path": "notes.csv", "site": "hospital"}},
             },
             "unit 'patient' needs the column that names each example's patient",
+            marks=pytest.mark.e2e,
         ),
     ],
 )

@@ -9,11 +9,11 @@ import structlog
 import torch
 
 from deerfield.errors import InvalidInput, RunEnded
+from deerfield.gate.evaluated import read_evaluation
 from deerfield.runfile import load_spec
 from deerfield.wire.client import RunsClient
 from pipelines.embedded import running
 from pipelines.evaluation import at_sites
-from pipelines.gate.reading import read_evaluation
 from pipelines.registry.reader import Version
 from pipelines.steps.at_sites import report
 from pipelines.steps.evaluate import evaluate

@@ -207,7 +207,7 @@ def test_what_a_person_wrote_wrong_is_one_sentence_and_exit_code_2(tmp_path):
 
 
 def test_planning_needs_no_torch(tmp_path):
-    code = "import sys, services.client.operator; sys.exit('torch' in sys.modules)"
+    code = "import sys, services.client.custody.operator; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
