@@ -117,7 +117,7 @@ def good_messages(address: str, number: int) -> dict[str, Sequence[Any]]:
         ],
         "Watch": [pb.WatchRequest(run=run), pb.WatchRequest(run=run, after=3), pb.WatchRequest(run=run, past=True)],
         "Get": [pb.GetRequest(run=run), pb.GetRequest(run=run, published=pb.PhaseNumber(round=1))],
-        "List": [pb.ListRequest()],
+        "List": [pb.ListRequest(), pb.ListRequest(after=run)],
         "Abort": [pb.AbortRequest(run="another", reason="enough"), pb.AbortRequest(run=run, reason="enough")],
         "Pause": [pb.PauseRequest(run="another", reason="lunch"), pb.PauseRequest(run=run, reason="lunch")],
         "Resume": [pb.ResumeRequest(run="another"), pb.ResumeRequest(run=run)],

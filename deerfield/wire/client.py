@@ -229,8 +229,15 @@ class RunsClient:
         return tuple(self.fetch(manifest) for manifest in manifests)
 
     def list(self) -> tuple[RunView, ...]:
-        """Every run, oldest first."""
-        return tuple(codec.decode_view(run) for run in self._call(self._stub.List, pb.ListRequest()).runs)
+        """Every run, oldest first; asks for some at a time."""
+        views: list[RunView] = []
+        more = True
+        while more:
+            after = views[-1].run if views else ""
+            reply = self._call(self._stub.List, pb.ListRequest(after=after))
+            views += map(codec.decode_view, reply.runs)
+            more = reply.more
+        return tuple(views)
 
     def abort(self, run: str, reason: str) -> RunView:
         """Ends a run in whatever state it is; one that has ended stays as it is."""

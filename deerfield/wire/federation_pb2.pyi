@@ -497,14 +497,18 @@ class Run(_message.Message):
     def __init__(self, run: _Optional[str] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., spec: _Optional[str] = ..., round: _Optional[int] = ..., phase: _Optional[int] = ..., model: _Optional[_Union[Manifest, _Mapping]] = ..., personal: _Optional[_Mapping[str, Manifest]] = ..., incarnation: _Optional[int] = ..., started_at: _Optional[float] = ..., phase_state: _Optional[str] = ..., sites: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class ListRequest(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("after",)
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    after: str
+    def __init__(self, after: _Optional[str] = ...) -> None: ...
 
 class ListReply(_message.Message):
-    __slots__ = ("runs",)
+    __slots__ = ("runs", "more")
     RUNS_FIELD_NUMBER: _ClassVar[int]
+    MORE_FIELD_NUMBER: _ClassVar[int]
     runs: _containers.RepeatedCompositeFieldContainer[Run]
-    def __init__(self, runs: _Optional[_Iterable[_Union[Run, _Mapping]]] = ...) -> None: ...
+    more: bool
+    def __init__(self, runs: _Optional[_Iterable[_Union[Run, _Mapping]]] = ..., more: _Optional[bool] = ...) -> None: ...
 
 class AbortRequest(_message.Message):
     __slots__ = ("run", "reason")

@@ -22,7 +22,8 @@ ATTACHMENT_BYTES = 4 << 20  # of a file about a run
 ATTACHMENTS = 64  # of one run, by name
 PROMOTIONS = 1000  # of one model in an answer: the newest ones
 POPULATIONS = 64  # in what one site says of itself
-SITES_PER_CALL = 256  # of Sites; the rest is asked for after the last one
+LIST_BYTES = 4 << 20  # of the runs in one answer of List, or one run; the rest is asked for after the last one
+SITES_PER_CALL = 64  # of Sites, whatever each of them says; the rest is asked for after the last one
 DETAIL_CHARS = 2000  # of a reason that a person reads
 
 UNREAD_BYTES = 512 << 10  # of a stream that the server does not read yet, HTTP/2's window: 17 MB/s at 30 ms and back

@@ -21,7 +21,8 @@ from services.aggregator.flags import parser, variable
 from services.aggregator.sql.address import check_lasting
 from services.objects import Bucket
 
-MOST = 1_000_000  # of any count that is bounded
+MOST = 1_000_000  # of any count that is bounded, and of its seconds
+LEAST = 0.001  # of a number that is no count: gRPC takes whole milliseconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,12 +151,14 @@ def _positive(flag: str, text: str, what: str) -> float:
 
 
 def _bounds(flags: argparse.Namespace) -> Bounds:
-    """The bounds; raises InvalidInput, naming the flag, for one that is no count or time above 0."""
+    """The bounds; raises InvalidInput, naming the flag, for one that is no count or number within reason."""
     values: dict[str, float] = {}
     for each in fields(Bounds):
         flag, text = each.name.replace("_", "-"), getattr(flags, each.name)
         if each.type is not int and each.type != "int":
-            values[each.name] = _positive(flag, text, "number")
+            values[each.name] = number = _positive(flag, text, "number")
+            if not LEAST <= number <= MOST:
+                raise InvalidInput(f"{flag}: {text!r} is no number from {LEAST:g} to {MOST}")
             continue
         if not (text.isascii() and text.isdigit() and 0 < int(text) <= MOST):
             raise InvalidInput(f"{flag}: {text!r} is no whole number from 1 to {MOST}")

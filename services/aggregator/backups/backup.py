@@ -19,7 +19,7 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, Table, create_engine, event, select
 from sqlalchemy.exc import DBAPIError
 
-from deerfield.errors import ChunksMissing, InvalidInput
+from deerfield.errors import ChunksMissing, InvalidInput, Unreachable
 from services.aggregator.backups.archive import Writer, writing
 from services.aggregator.blobstore.blobs import Blobs
 from services.aggregator.sql.address import Address, read_address, sentence
@@ -139,8 +139,8 @@ def _copy(needed: set[str], every: set[str], published: Blobs, writer: Writer) -
                     f"blobs: {sha} is named by the database and is not here; name the blobs of this database"
                 ) from None
             continue
-        except OSError as error:
-            raise InvalidInput(f"blobs: {sha} cannot be read ({error.strerror})") from error
+        except Unreachable as error:
+            raise InvalidInput(f"blobs: {error}") from error
         writer.blob(sha, data)
         count += 1
     return count

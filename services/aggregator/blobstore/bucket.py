@@ -25,10 +25,12 @@ def read_place(text: str) -> Path | Bucket:
 
 
 def open_marks(place: Path | Bucket, environment: Mapping[str, str] = os.environ) -> Blobs:
-    """Where it is marked whose blobs these are, of a place that `open_blobs` has opened."""
+    """Where it is marked whose blobs these are, of a place that `open_blobs` has opened; tried and raises as there."""
     if isinstance(place, Path):
         return FolderBlobs(place / OWNER)
-    return S3Blobs(connect(place, EnvironmentProvider(environment)), _part(place, OWNER))
+    marks = S3Blobs(connect(place, EnvironmentProvider(environment)), _part(place, OWNER))
+    _probe(marks, place)
+    return marks
 
 
 def open_blobs(
@@ -51,11 +53,15 @@ def open_blobs(
         S3Blobs(client, _part(place, part), grace_s=grace_s, on_durable=on_durable) for part in ("uploads", "published")
     )
     for each in (uploads, published):
-        try:
-            each.probe()
-        except Unreachable as error:
-            raise InvalidInput(f"blobs: {place}: {error}; {advice(error.__cause__)}") from error
+        _probe(each, place)
     return uploads, published
+
+
+def _probe(blobs: S3Blobs, place: Bucket) -> None:
+    try:
+        blobs.probe()
+    except Unreachable as error:
+        raise InvalidInput(f"blobs: {place}: {error}; {advice(error.__cause__)}") from error
 
 
 def _part(place: Bucket, name: str) -> Bucket:

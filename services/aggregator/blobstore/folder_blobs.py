@@ -9,7 +9,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from deerfield.durable import OnDurable, ignore
-from deerfield.errors import ChunksMissing, InvalidInput, NoRoom
+from deerfield.errors import ChunksMissing, InvalidInput, NoRoom, Unreachable
 from services.aggregator.blobstore.blobs import Blob, check_content
 from services.aggregator.outage import Outage
 
@@ -23,7 +23,7 @@ class FolderBlobs:
         """Makes the folder; raises InvalidInput if it cannot be written to."""
         self._folder, self._on_durable = folder, on_durable
         self._guard = threading.Lock()  # nothing is dropped between a look at a file and its touch
-        self._settling: dict[str, int] = {}  # names that a power cut may still undo, by how many threads write them
+        self._settling: dict[str, set[Path]] = {}  # names that a power cut may still undo: what is to become each
         self._outage = Outage(f"the {folder.name} in {folder.parent}")
         _make(folder)
         self._folders = {each.name for each in folder.iterdir()}
@@ -34,20 +34,15 @@ class FolderBlobs:
     def put_all(self, blobs: Sequence[tuple[str, bytes]]) -> None:
         for sha, data in blobs:
             check_content(sha, data)
-        missing = self.missing(sha for sha, _ in blobs)
-        new = {sha: data for sha, data in blobs if sha in missing}
-        if not new:
+        contents = dict(blobs)
+        asides = self._claim(contents)
+        if not asides:
             return
-        size = max(map(len, new.values()))
+        size = max(len(contents[sha]) for sha in asides)
         try:
-            self._make_folders(new)
-            self._write(new)
+            self._write(asides, contents)
         except OSError as error:
-            trouble = NoRoom(
-                f"{self._folder} cannot be written ({error.strerror}); make room there, or let it be written"
-            )
-            self._outage.began(trouble, size)
-            raise trouble from error
+            raise self._no_room(error, size) from error
         self._outage.ended(size)
 
     def get(self, sha: str) -> bytes:
@@ -57,9 +52,17 @@ class FolderBlobs:
 
     def read(self, sha: str) -> bytes:
         try:
-            return self._path(sha).read_bytes()
+            data = self._path(sha).read_bytes()
         except FileNotFoundError:
             raise ChunksMissing(f"chunk {sha} is not here") from None
+        except OSError as error:
+            trouble = Unreachable(
+                f"{self._folder} cannot be read ({error.strerror}); let it be read, or mount it again"
+            )
+            self._outage.began(trouble)
+            raise trouble from error
+        self._outage.ended()
+        return data
 
     def has(self, sha: str) -> bool:
         return self._path(sha).exists() and sha not in self._settling  # in this order: it settles after the rename
@@ -92,20 +95,41 @@ class FolderBlobs:
     def _touched(self, sha: str) -> bool:
         """Whether the blob is there to last, and as if it were new."""
         with self._guard:
-            if sha in self._settling:
-                return False
-            try:
-                os.utime(self._path(sha))
-            except FileNotFoundError:
-                return False
+            return self._lasts(sha)
+
+    def _claim(self, shas: Iterable[str]) -> dict[str, Path]:
+        """What is not there to last at this moment, and the file that is to become each: nobody else's to take back."""
+        asides: dict[str, Path] = {}
+        with self._guard:
+            for sha in shas:
+                if not self._lasts(sha):
+                    asides[sha] = self._path(sha).with_name(f"{sha}.{uuid4().hex}{ASIDE}")
+            for sha, aside in asides.items():
+                self._settling.setdefault(sha, set()).add(aside)
+        return asides
+
+    def _lasts(self, sha: str) -> bool:
+        """As `_touched`, of who holds the guard; raises NoRoom where the time of the file cannot be written."""
+        if sha in self._settling:
+            return False
+        try:
+            os.utime(self._path(sha))
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise self._no_room(error) from error
         return True
 
-    def _write(self, blobs: Mapping[str, bytes]) -> None:
+    def _no_room(self, error: OSError, size: int = 0) -> NoRoom:
+        trouble = NoRoom(f"{self._folder} cannot be written ({error.strerror}); make room there, or let it be written")
+        self._outage.began(trouble, size)
+        return trouble
+
+    def _write(self, asides: Mapping[str, Path], contents: Mapping[str, bytes]) -> None:
         """Every content is on the disk before the first name is, and every name before `has` says so."""
-        asides = {sha: self._path(sha).with_name(f"{sha}.{uuid4().hex}{ASIDE}") for sha in blobs}
-        self._count(blobs, 1)
         try:
-            self._write_durably({asides[sha]: data for sha, data in blobs.items()})
+            self._make_folders(asides)
+            self._write_durably({aside: contents[sha] for sha, aside in asides.items()})
             for sha, aside in asides.items():
                 aside.rename(self._path(sha))
                 self._reached("after_rename")
@@ -114,8 +138,9 @@ class FolderBlobs:
         except BaseException:
             self._take_back(asides)
             raise
-        finally:
-            self._count(blobs, -1)
+        with self._guard:
+            for sha in asides:  # from here on it lasts, whatever becomes of others that write it too
+                self._settling.pop(sha, None)
         self._reached("after_folder_fsync")
 
     def _write_durably(self, files: Mapping[Path, bytes]) -> None:
@@ -136,9 +161,13 @@ class FolderBlobs:
         for sha, aside in asides.items():
             with suppress(OSError):
                 aside.unlink(missing_ok=True)
-            with suppress(OSError), self._guard:
-                if self._settling[sha] == 1:
-                    self._path(sha).unlink(missing_ok=True)
+            with self._guard:
+                if self._settling.get(sha) == {aside}:
+                    with suppress(OSError):
+                        self._path(sha).unlink(missing_ok=True)
+                    del self._settling[sha]
+                elif sha in self._settling:
+                    self._settling[sha].discard(aside)
 
     def _make_folders(self, shas: Iterable[str]) -> None:
         if missing := {sha[:2] for sha in shas} - self._folders:
@@ -146,13 +175,6 @@ class FolderBlobs:
                 (self._folder / name).mkdir(exist_ok=True)
             _fsync(self._folder)
             self._folders |= missing
-
-    def _count(self, shas: Iterable[str], change: int) -> None:
-        with self._guard:
-            for sha in shas:
-                self._settling[sha] = self._settling.get(sha, 0) + change
-                if not self._settling[sha]:
-                    del self._settling[sha]
 
     def _path(self, sha: str) -> Path:
         return self._folder / sha[:2] / sha

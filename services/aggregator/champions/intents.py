@@ -11,7 +11,7 @@ import structlog
 
 from deerfield.documents.evaluation import NAME as EVALUATION
 from deerfield.documents.partition_manifest import NAME as MANIFEST
-from deerfield.errors import InvalidInput
+from deerfield.errors import ChunksMissing, DigestMismatch, InvalidInput
 from deerfield.gate import Held
 from deerfield.promotion import Promotion, PromotionRecord, Verdict
 from services.aggregator.champions.checks import Seen, Trouble, allowed
@@ -87,7 +87,10 @@ class Intents:
         """The content of a file about the version's run: a blob until it is logged, and then with MLflow."""
         if not sha:
             return None
-        return self._desk.published.get(sha) if self._desk.published.has(sha) else self._models.artifact(target, name)
+        try:
+            return self._desk.published.get(sha)
+        except (ChunksMissing, DigestMismatch):
+            return self._models.artifact(target, name)
 
     def _see(self, record: PromotionRecord) -> Seen:
         aliases = self._models.aliases(record.model)

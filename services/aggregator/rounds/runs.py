@@ -1,6 +1,6 @@
 """What an operator may do with runs: start, look at, follow, pause, abort, and hand in evaluations."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import structlog
 
@@ -80,10 +80,13 @@ class Runs:
             row = edge.run(run)
             return _view(edge, row, _published(edge, row, *published) if published else _newest(edge, row))
 
-    def list(self) -> Sequence[RunView]:
-        """Every run, oldest first."""
+    def list(self, after: str = "") -> Iterator[RunView]:
+        """Every run behind the run `after`, oldest first, each as it is when it is its turn; raises UnknownRun."""
         with self._desk.store.edge() as edge:
-            return [_view(edge, row, _newest(edge, row)) for row in edge.runs()]
+            names = [row.run for row in edge.runs()]
+            first = names.index(edge.run(after).run) + 1 if after else 0
+        for name in names[first:]:
+            yield self.get(name)
 
     def abort(self, run: str, reason: str) -> RunView:
         """Ends a run in whatever state it is; one that has ended stays as it is. Raises UnknownRun."""

@@ -12,7 +12,8 @@ BATCH = 2  # chunks that wait to be stored, beside as many that are being stored
 async def store(chunks: AsyncIterator[tuple[str, bytes]], keep: Callable[[Chunks], None]) -> int:
     """Hands every chunk to `keep` on a thread, several at a time where they come faster; answers how many there were.
 
-    A chunk never waits for one that has not come, and those that have come are kept also where the stream breaks.
+    The first chunk never waits for one that has not come, and those that have come are kept also where the stream
+    breaks or pauses for too long.
     """
     batch: list[tuple[str, bytes]] = []
     storing: asyncio.Task[None] | None = None

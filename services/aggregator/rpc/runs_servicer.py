@@ -55,9 +55,17 @@ class RunsServicer(rpc.RunsServicer):
 
     @refuses
     async def List(self, request: pb.ListRequest, context: Context) -> pb.ListReply:
-        """Shows every run."""
+        """Shows every run, as many at a time as fit into an answer."""
         self._onlooker(context)
-        return pb.ListReply(runs=[codec.encode_view(view) for view in self._runs.list()])
+        reply, size = pb.ListReply(), 0
+        for view in self._runs.list(checks.run_id(request.after) if request.after else ""):
+            run = codec.encode_view(view)
+            size += run.ByteSize()
+            if reply.runs and size > limits.LIST_BYTES:
+                reply.more = True
+                break
+            reply.runs.append(run)
+        return reply
 
     @refuses
     async def Abort(self, request: pb.AbortRequest, context: Context) -> pb.Run:

@@ -6,8 +6,10 @@ a commit is on the disk when it returns, and none begins once another aggregator
 again, so here each first takes a lock that it gives back at its end. One aggregator is all the load there is.
 """
 
+import os
+import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -18,7 +20,10 @@ from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool, StaticPool
 
+import deerfield
 from deerfield.errors import InvalidInput
+from services.aggregator.auditing.audit_chain import Draft
+from services.aggregator.auditing.trail import AGGREGATOR, Trail
 from services.aggregator.sql.address import Address, read_address, sentence
 from services.aggregator.sql.exclusion import SessionLock, check_number, locked_file, take_over, waiting
 from services.aggregator.sql.keeper import FileKeeper, Keeper, ServerKeeper
@@ -78,15 +83,23 @@ def open_database(
                 if before is None:
                     on_new()
                 number = take_over(connection, time.time())
-            lacked = missing(before) if before else []
+                lacked = missing(before) if before else []
+                migrated = {"from_revision": before, "to_revision": newest(), "migrations": lacked}
+                if lacked:
+                    Trail(connection, time.time).append([_migration(migrated)])
             if lacked:
-                revisions = {"from_revision": before, "to_revision": newest()}
-                log.info("migrated the database", where=address.where, **revisions, migrations=lacked)
+                log.info("migrated the database", where=address.where, **migrated)
             event.listen(engine, "begin", partial(check_number, number=number))
             keeper = stack.enter_context(_kept(engine, lock))
             return Database(engine=engine, keeper=keeper, lacked=lacked, close=stack.pop_all().close)
     except DBAPIError as error:
         raise InvalidInput(sentence(address, error)) from error
+
+
+def _migration(migrated: Mapping[str, Any]) -> Draft:
+    """What the audit log says of it, in the very transaction: whoever migrates has shown no certificate."""
+    detail = {"host": socket.gethostname(), "pid": os.getpid(), "version": deerfield.__version__, **migrated}
+    return Draft(kind="process", what="migrated", actor=AGGREGATOR, detail=detail)
 
 
 def _engine(address: Address) -> Engine:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from hashlib import sha256
 from typing import Any
 
 from sqlalchemy import Connection, Row, insert, select
@@ -21,7 +22,7 @@ class Roster:
 
     def put(self, known: KnownSite) -> None:
         """Keeps what a site says in the place of what it said before; the same again moves nothing but its time."""
-        said = {
+        said: dict[str, Any] = {
             "protocol": known.protocol,
             "build": known.build,
             "report": json.dumps(asdict(known.report), sort_keys=True),
@@ -30,8 +31,10 @@ class Roster:
         self._connection.execute(sites.delete().where(sites.c.site == known.site))
         self._connection.execute(insert(sites).values(site=known.site, said_at=known.said_at, **said))
         if row is None or any(getattr(row, name) != value for name, value in said.items()):
-            names = [each.name for each in known.report.populations]
-            self._changes.note("site_reported", site=known.site, build=known.build, populations=names)
+            # by its hash: a site may say so much, and so often, that the log would grow by it without end
+            report = sha256(said["report"].encode()).hexdigest()
+            number = len(known.report.populations)
+            self._changes.note("site_reported", site=known.site, build=known.build, populations=number, report=report)
 
     def after(self, site: str, limit: int) -> Sequence[KnownSite]:
         """The next `limit` sites by name behind `site`; the first ones behind an empty name."""

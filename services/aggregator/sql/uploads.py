@@ -49,8 +49,8 @@ class Uploads:
         self._changes.note_phase("upload_sealed", key, site=site)
 
     def announced(self, site: str) -> Sequence[UploadRow]:
-        """What a site has announced and not sealed."""
-        query = select(uploads).where(uploads.c.site == site, uploads.c.sealed.is_(False))
+        """What a site has announced and not sealed, unless it was let go of."""
+        query = select(uploads).where(uploads.c.site == site, uploads.c.sealed.is_(False), uploads.c.held)
         return [_upload(row) for row in self._connection.execute(query)]
 
     def sealed(self, key: Key) -> Sequence[UploadRow]:

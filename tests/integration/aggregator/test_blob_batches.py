@@ -1,12 +1,14 @@
 """Several blobs at once: all or none can be relied on, also where the disk says no in the middle."""
 
+import errno
+import os
 import subprocess
 import sys
 from hashlib import sha256
 
 import pytest
 
-from deerfield.errors import ChunksMissing, DigestMismatch
+from deerfield.errors import ChunksMissing, DigestMismatch, NoRoom, Unreachable
 from services.aggregator.blobstore.blobs import MemoryBlobs
 from services.aggregator.blobstore.folder_blobs import FolderBlobs
 from tests import syncs
@@ -85,3 +87,36 @@ def test_a_disk_that_takes_one_and_not_the_next_leaves_neither_and_no_rest(tmp_p
     assert "File too large" in done.stderr
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
     assert not any(FolderBlobs(tmp_path).has(sha) for sha, _ in named(b"small", b"1" * 5000))
+
+
+def test_what_one_has_kept_is_not_taken_back_by_another_whose_disk_is_full_by_then(tmp_path):
+    first, second = named(b"first", b"second")
+    points = []
+
+    def reached(point):
+        points.append(point)
+        if len(points) == 1:  # the outer put has not fsynced yet
+            blobs.put(*first)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    blobs = FolderBlobs(tmp_path / "blobs", reached)
+    with pytest.raises(NoRoom, match="No space left"):
+        blobs.put_all([first, second])
+    assert len(points) > 1
+    assert blobs.missing([first[0], second[0]]) == {second[0]}
+    assert blobs.get(first[0]) == b"first"
+    assert not list(tmp_path.rglob("*.part"))
+    blobs.put(*second)
+    assert blobs.has(second[0])
+
+
+def test_a_disk_that_cannot_be_asked_is_worth_another_try(tmp_path):
+    blobs, ((sha, data),) = FolderBlobs(tmp_path), named(b"away")
+    (tmp_path / sha[:2]).write_bytes(b"no folder")  # as one that is mounted read-only, or answers with an error
+    for act in (lambda: blobs.missing([sha]), lambda: blobs.put(sha, data)):
+        with pytest.raises(NoRoom, match=r"cannot be written \(Not a directory\)"):
+            act()
+    with pytest.raises(Unreachable, match=r"cannot be read \(Not a directory\)"):
+        blobs.get(sha)
+    (tmp_path / sha[:2]).unlink()
+    assert blobs.missing([sha]) == {sha}

@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from deerfield.certificates import load
-from deerfield.errors import ChampionMoved
+from deerfield.documents.partition_manifest import NAME as MANIFEST
+from deerfield.errors import ChampionMoved, InvalidInput
 from deerfield.promotion import Promotion
 from deerfield.strategies import make
 from services.aggregator.assembly import assemble_aggregator
@@ -21,7 +22,7 @@ from tests import pki
 from tests.attesting import key_of
 from tests.fakes import Clock
 from tests.integration.aggregator.backups.conftest import Place
-from tests.integration.aggregator.conftest import folder_in
+from tests.integration.aggregator.conftest import folder_in, open_aggregator
 from tests.integration.aggregator.promoting import MODEL, Shop, ShopInMemory, course, finished
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
@@ -221,3 +222,20 @@ def test_a_restored_aggregator_has_the_history_ends_what_was_open_and_keeps_wait
     assert course(restored) == [("promotion", "DONE", "", "1"), ("promotion", "DONE", "1", "2")]
     restored.promotions.rollback(MODEL, "2", "it is worse")
     assert [record.number for record in restored.promotions.history(MODEL)] == [1, 2, 3]
+
+
+def test_a_kept_file_that_is_damaged_is_read_from_mlflow_or_refuses_the_promotion_and_stops_nobody(tmp_path):
+    aggregator = open_aggregator(tmp_path, Clock())
+    shop = ShopInMemory(aggregator)
+    shop.version(1)
+    version, blobs = shop.models.version(MODEL, "1"), aggregator.desk.published
+    with aggregator.desk.store.edge() as edge:
+        sha = edge.attachments.known(version.run, MANIFEST)
+    kept = blobs.get(sha)
+    (tmp_path / "published" / sha[:2] / sha).write_bytes(b"damaged")
+    with pytest.raises(InvalidInput, match="manifest"):
+        shop.promotions.promote(shop.judged("1", ""))
+    assert shop.promotions.redo()
+    shop.models.files[MODEL, "1", MANIFEST] = kept
+    assert shop.promotions.promote(shop.judged("1", "", note="again")).champion == "1"
+    aggregator.desk.store.close()

@@ -25,6 +25,16 @@ def noted(aggregator):
     return [json.loads(entry.detail)["site"] for entry in edges if entry.what == "site_reported"]
 
 
+def test_however_much_a_site_says_its_entry_in_the_audit_log_is_short(aggregator):
+    wide = "\N{GRINNING FACE}" * (limits.NAME_CHARS - 2)
+    told = tuple(PopulationReport(name=f"{number:02}{wide}") for number in range(limits.POPULATIONS))
+    with served(aggregator) as server:
+        server.site("north").hello(SiteReport(populations=told))
+    [entry] = [each for each in logged(aggregator.desk.store, "edge") if each.what == "site_reported"]
+    assert json.loads(entry.detail)["populations"] == limits.POPULATIONS
+    assert len(entry.detail) < 2 * limits.NAME_CHARS
+
+
 def test_what_a_site_says_stands_until_it_says_something_else(tmp_path, open_in, clock):
     first = open_in(tmp_path)
     with served(first) as server:

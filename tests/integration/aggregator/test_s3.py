@@ -17,7 +17,7 @@ import pytest
 from deerfield.errors import InvalidInput, RunEnded
 from deerfield.wire.channel import connect as connect_wire
 from deerfield.wire.client import RunsClient, SiteClient
-from services.aggregator.blobstore.bucket import open_blobs, read_place
+from services.aggregator.blobstore.bucket import open_blobs, open_marks, read_place
 from services.aggregator.blobstore.s3_blobs import PART_BYTES
 from services.aggregator.settings import read_settings
 from services.objects import Bucket, EnvironmentProvider
@@ -181,6 +181,19 @@ def test_a_right_that_is_missing_is_named_at_the_start(s3_server, bucket, missin
         pytest.raises(InvalidInput, match=rf"does not {what} \(AccessDenied: .*\); allow these credentials to put"),
     ):
         opened(s3_server.url(bucket), environment)
+
+
+def test_rights_to_a_part_of_the_prefix_are_not_enough_to_say_whose_blobs_they_are(s3_server, bucket):
+    parts = [f"arn:aws:s3:::{bucket}/{part}/*" for part in ("uploads", "published")]
+    allowed = [
+        {"Effect": "Allow", "Action": ["s3:ListBucket"], "Resource": "*"},
+        {"Effect": "Allow", "Action": ["s3:PutObject", "s3:GetObject", "s3:DeleteObject"], "Resource": parts},
+    ]
+    place = read_place(s3_server.url(bucket))
+    with rights(s3_server, {"Version": "2012-10-17", "Statement": allowed}) as environment:
+        open_blobs(place, environment=environment)
+        with pytest.raises(InvalidInput, match=r"does not put objects \(AccessDenied: .*\); allow these credentials"):
+            open_marks(place, environment)
 
 
 def test_wrong_credentials_are_refused_at_the_start_and_not_repeated(s3_server, bucket):

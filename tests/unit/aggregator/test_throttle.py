@@ -54,7 +54,13 @@ def test_memory_is_bounded_however_many_call():
 
 
 @pytest.mark.parametrize(
-    ("flag", "value"), [("uploads", "0"), ("uploads", "many"), ("uploads", "2.5"), ("queue", "9999999"), ("rate", "0")]
+    ("flag", "value"),
+    [
+        *[("uploads", each) for each in ("0", "many", "2.5")],
+        *[("keepalive-s", each) for each in ("1e9", "1e-9", "nan")],  # gRPC counts milliseconds in 32 bits
+        ("queue", "9999999"),
+        ("rate", "0"),
+    ],
 )
 def test_a_bound_that_is_none_is_refused_by_name(flag, value):
     with pytest.raises(InvalidInput, match=f"^{flag}: '{value}' is no"):

@@ -1,7 +1,7 @@
 import pytest
 
 from deerfield.errors import BadRequest, TooLarge
-from deerfield.roster import NOTHING
+from deerfield.roster import NOTHING, KnownSite, PopulationReport, SiteReport
 from deerfield.wire import federation_pb2 as pb
 from deerfield.wire import limits
 from deerfield.wire.roster import build_name, decode_report, decode_site, encode_report, encode_site
@@ -39,3 +39,14 @@ def populations(*changes):
 def test_what_no_site_can_say_is_refused(message, error):
     with pytest.raises(error):
         decode_report(message)
+
+
+def test_an_answer_of_sites_that_say_as_much_as_they_may_is_one_message():
+    wide = "\N{GRINNING FACE}" * limits.NAME_CHARS
+    most = PopulationReport(
+        name=wide, commitment="ab" * 32, on_start=True, unit="patient", units_low=1, units_high=2**53
+    )
+    report = SiteReport(populations=(most,) * limits.POPULATIONS, complete=True)
+    site = KnownSite(site=wide, protocol=2**31, build=wide, report=report, said_at=1e9, heard_at=1e9)
+    answer = pb.SitesReply(sites=[encode_site(site)] * limits.SITES_PER_CALL)
+    assert answer.ByteSize() < limits.MESSAGE_BYTES

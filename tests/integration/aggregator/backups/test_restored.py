@@ -99,7 +99,7 @@ def test_heads_keys_events_and_ended_runs_stay_as_they_were(pair):
     pair.backup()
     assert pair.restore()["incarnations"] == {}
     second = pair.open(pair.folder / "b")
-    assert second.runs.list() == first.runs.list()
+    assert list(second.runs.list()) == list(first.runs.list())
     for run in (over, aborted):
         assert second.runs.events(run, 0) == first.runs.events(run, 0)
     assert second.intake.head("north", "patients") == first.intake.head("north", "patients") is not None

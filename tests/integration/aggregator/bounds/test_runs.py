@@ -2,7 +2,7 @@
 
 import pytest
 
-from deerfield.errors import InvalidInput, TooBusy, TooLarge
+from deerfield.errors import InvalidInput, TooBusy, TooLarge, UnknownRun
 from deerfield.wire import federation_pb2 as pb
 from deerfield.wire import limits
 from deerfield.wire.calls import unary
@@ -66,3 +66,17 @@ def test_a_run_that_was_paused_goes_on_once_there_is_room_for_it(bounded):
         server.runs.pause(other, "")
         unary(RunsStub(channel).Resume, resume, 5)
     assert server.runs.get(paused).state == "RUNNING"
+
+
+def test_more_runs_than_fit_into_a_message_are_listed_page_by_page(bounded):
+    server, plain = bounded(), run_spec("north")
+    wide = plain.model_copy(update={"model": plain.model.model_copy(update={"base": "b" * (limits.SPEC_BYTES - 4096)})})
+    started = [server.runs.start(wide, f"{number}") for number in range(2 * limits.LIST_BYTES // limits.SPEC_BYTES + 1)]
+    assert {view.run for view in server.runs.list()} == set(started)
+    with connect(server.ports.listening, role="operator") as channel:
+        listed = unary(RunsStub(channel).List, pb.ListRequest(), 5)
+        assert listed.more
+        assert listed.ByteSize() <= limits.LIST_BYTES + 100
+        assert not unary(RunsStub(channel).List, pb.ListRequest(after=server.runs.list()[-1].run), 5).runs
+        with pytest.raises(UnknownRun):
+            unary(RunsStub(channel).List, pb.ListRequest(after="nobody"), 5)

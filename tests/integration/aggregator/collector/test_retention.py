@@ -97,4 +97,5 @@ def test_what_was_announced_and_never_sealed_goes_when_its_phase_has_closed(aggr
     clock.advance(DAY)
     assert aggregator.collector.collect().updates == 1
     assert not announcement.manifest.chunks & shas(aggregator.desk.uploads)
+    assert not aggregator.intake.expected("south")  # nothing of it is taken any more
     check_law(aggregator)

@@ -1,5 +1,6 @@
 """A database of an earlier version is refused until somebody migrates it: by a command, or at a start that may."""
 
+import json
 import os
 import re
 import subprocess
@@ -16,7 +17,9 @@ from services.aggregator.settings import read_settings
 from services.aggregator.sql import schema
 from services.aggregator.sql.address import read_address
 from services.aggregator.sql.database import _begin_sqlite, _prepare_sqlite, open_database
+from services.aggregator.sql.store import Store
 from tests.command import deerfield
+from tests.integration.aggregator.audited import logged
 from tests.integration.aggregator.database.migrating import EARLIER, LACKING, migrations, newest, older, revision
 from tests.integration.aggregator.processes import command, running
 
@@ -48,7 +51,12 @@ def test_a_migration_is_one_line_of_the_log_and_an_answer_and_then_there_is_noth
     assert first["migrations"] == line["migrations"]
     assert first["migrations"][0] == LACKING
     assert (second["migrations"], second["revision"], revision(url)) == ([], newest(), newest())
-    open_database(url).close()
+    store = Store(open_database(url))
+    [entry] = logged(store, "process")
+    said = json.loads(entry.detail)
+    assert (entry.what, said["from_revision"], said["to_revision"]) == ("migrated", EARLIER, newest())
+    assert (said["migrations"], said["pid"]) == (first["migrations"], os.getpid())
+    store.close()
 
 
 def test_of_two_migrations_at_once_one_waits_and_finds_nothing_to_do(url):
