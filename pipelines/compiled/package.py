@@ -13,11 +13,13 @@ import yaml
 
 from deerfield import __version__
 from deerfield.errors import InvalidInput
+from deerfield.gate.rules import rules_of
 from deerfield.runfile import spec_of
 
 AGAIN = "compile it with deerfield pipelines compile"
 STAMP = "compiled_by"  # the parameter of every task that says which version compiled it
-RUN = "run"  # the parameter that is a run file's text
+RUN, RULES = "run", "rules"  # the parameters that are the text of a run file, and of the gate's rules
+AT_SITES = "evaluate_at_sites"  # the parameter that is an epsilon
 NUMBERS = ("NUMBER_INTEGER", "NUMBER_DOUBLE")
 KINDS: Mapping[str, tuple[str, type | tuple[type, ...]]] = {
     "STRING": ("text", str),
@@ -114,17 +116,19 @@ def read_all(paths: Iterable[Path]) -> dict[str, Package]:
 
 
 def check(package: Package, given: Mapping[str, Any], where: str) -> None:
-    """Holds the values of `given` against what the pipeline takes; a run file is read now, not when it is due.
+    """Holds the values of `given` against what the pipeline takes; run file and rules are read now, not when it is due.
 
     Raises:
-        InvalidInput: one is unknown or of another kind, one without a default is missing, or the run file is wrong;
-            `where` it was written.
+        InvalidInput: one is unknown or of another kind, one without a default is missing, or the run file, the rules or
+            the epsilon for the sites' scores are wrong; `where` it was written.
     """
     for name, value in given.items():
         _check_kind(_known(package, name, where).kind, value, f"{where}: parameter {name!r}")
     missing = [name for name, about in package.parameters.items() if about.required and name not in given]
     if missing:
-        raise InvalidInput(f"{where}: pipeline {package.name!r} needs parameter {missing[0]!r}, which has no default")
+        names = ", ".join(map(repr, missing))
+        said = f"parameter {names}, which has" if len(missing) == 1 else f"parameters {names}, which have"
+        raise InvalidInput(f"{where}: pipeline {package.name!r} needs {said} no default")
     if RUN in given and package.parameters[RUN].kind == "STRING":
         spec = spec_of(given[RUN], f"{where}: parameter {RUN!r}")
         if not spec.adapter or spec.model.digest is None:
@@ -132,6 +136,10 @@ def check(package: Package, given: Mapping[str, Any], where: str) -> None:
                 f"{where}: parameter {RUN!r} does not describe its base model (model: digest, adapter); give the run "
                 "file that deerfield runs describe writes"
             )
+    if RULES in given and package.parameters[RULES].kind == "STRING":
+        rules_of(given[RULES], f"{where}: parameter {RULES!r}")
+    if AT_SITES in given and not given[AT_SITES] >= 0:
+        raise InvalidInput(f"{where}: parameter {AT_SITES!r} is {given[AT_SITES]:g}; it must be an epsilon, or 0")
 
 
 def _known(package: Package, name: str, where: str) -> Parameter:

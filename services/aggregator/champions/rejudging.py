@@ -15,7 +15,7 @@ from deerfield.documents.partition_manifest import NAME as MANIFEST
 from deerfield.documents.partition_manifest import Manifest
 from deerfield.documents.reading import parsed
 from deerfield.errors import InvalidInput
-from deerfield.gate import Evidence, Held, Rules, asked, judge
+from deerfield.gate import Evidence, Held, Row, Rules, asked, judge
 from deerfield.gate.evidence import read
 from deerfield.gate.ledgers import commitments, proven
 from deerfield.gate.privacy import ROUNDING
@@ -65,6 +65,7 @@ def check_verdict(verdict: Verdict, known: Known) -> None:
         )
     if verdict.passed:
         _judge_again(rules, told, known)
+    _check_rows(found, judge(rules, told).rules)
 
 
 def _judge_again(rules: Rules, told: Evidence, known: Known) -> None:
@@ -75,6 +76,19 @@ def _judge_again(rules: Rules, told: Evidence, known: Known) -> None:
         why = "; ".join(f"{row.rule}: {row.detail}" for row in failed[:NAMED])
         more = f" (and {len(failed) - NAMED} more)" if len(failed) > NAMED else ""
         raise InvalidInput(f"verdict: by what this aggregator knows itself the version is refused by {why}{more}")
+
+
+def _check_rows(found: documents.Verdict, judged: Sequence[Row]) -> None:
+    """Raises InvalidInput for a row that is not what the verdict's own evidence comes to: rows become tags."""
+    ours = {row.rule: (row.passed, row.value, row.limit) for row in judged}
+    for row in found.rules:
+        if row.rule not in ours:
+            raise InvalidInput(f"verdict: rules: {row.rule} is none that its rules ask for; run the gate again")
+        if (said := (row.passed, row.value, row.limit)) != ours[row.rule]:
+            raise InvalidInput(
+                f"verdict: rules: {row.rule} says (passed, value, limit) = {said}, and the verdict's own evidence "
+                f"comes to {ours[row.rule]}; run the gate again"
+            )
 
 
 def _own(rules: Rules, told: Evidence, known: Known) -> Evidence:

@@ -151,6 +151,25 @@ def test_rows_that_say_more_than_their_evidence_do_not_count(changes, says):
     refused(says, honest(evaluation=replace(honest().evaluation, **changes)), change=all_passed)
 
 
+@pytest.mark.parametrize("rules", [RULES, Rules(minimum=0.99)])
+@pytest.mark.parametrize("change", [{"value": 0.01}, {"limit": 0.01}, {"value": None}])
+def test_numbers_that_are_not_those_of_the_evidence_become_no_tags(rules, change):
+    def embellished(document):
+        rows = [row | (change if row["rule"] == "epsilon" else {}) for row in document["rules"]]
+        return document | {"rules": rows}
+
+    refused("epsilon says (passed, value, limit) = (True, ", rules=rules, change=embellished)
+
+
+def test_a_row_that_no_rule_asks_for_becomes_no_tag():
+    seal = {"rule": "ethics board", "passed": True, "value": None, "limit": None, "detail": ""}
+
+    def sealed(document):
+        return document | {"rules": [*document["rules"], seal]}
+
+    refused("ethics board is none that its rules ask for", change=sealed)
+
+
 def test_a_lineage_that_lacks_something_is_refused_whatever_its_row_says():
     refused("the version of the code", honest(lineage=replace(honest().lineage, code="")), change=all_passed)
 

@@ -181,6 +181,34 @@ def test_wrong_parameters_of_a_command_are_refused(packages, values, files, sent
     assert sentence in str(refused.value)
 
 
+WHOLE = {"run": RUN, "base": "b", "rules": "minimum: 0.7", "aggregator": "a:8600", "tracking": "http://m:5000"}
+
+
+@pytest.fixture(scope="module")
+def training():
+    return package.read(ROOT / "tests/golden/pipelines/federated-training.yaml")
+
+
+def test_every_parameter_that_is_missing_is_named_at_once(training):
+    package.check(training, WHOLE, "here")
+    with pytest.raises(InvalidInput, match="needs parameters 'aggregator', 'rules', which have no default"):
+        package.check(training, {name: WHOLE[name] for name in ("run", "base", "tracking")}, "here")
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"rules": "minimum: 2"}, "here: parameter 'rules': minimum is 2"),
+        ({"rules": "minimum: 0.7\nmargin: 0.1"}, "here: parameter 'rules': unknown key 'margin'"),
+        ({"evaluate_at_sites": -1.0}, "here: parameter 'evaluate_at_sites' is -1; it must be an epsilon, or 0"),
+    ],
+)
+def test_what_would_end_a_run_is_refused_before_it_is_scheduled(training, change, sentence):
+    with pytest.raises(InvalidInput) as refused:
+        package.check(training, WHOLE | change, "here")
+    assert str(refused.value).startswith(sentence)
+
+
 def test_the_page_names_every_key_with_its_default_and_meaning():
     row = module(ROOT / "docs/run_file.py").row
     page = (ROOT / "docs/schedules.md").read_text()
