@@ -74,7 +74,10 @@ def scored(runs: RunsClient, spec: RunSpec, tell: Callable[[Event], object]) -> 
             told = event.detail["metrics"]
             found[names[event.detail["round"]]] = {site: named(told[site]) for site in sorted(told)}
     if (view := runs.get(run)).state != "FINISHED":
-        raise RunFailed(f"run {run} {view.state.lower()}: {view.reason}")
+        raise RunFailed(
+            f"run {run} {view.state.lower()}: {view.reason}; the same models at the same epsilon stay that run, so ask "
+            "at another epsilon"
+        )
     return run, found
 
 

@@ -82,15 +82,16 @@ def end(folder: str) -> None:
 def _engine() -> Iterator[Any]:
     import docker
 
+    client = None
     try:
         client = docker.from_env(timeout=PATIENCE_S)
-    except docker.errors.DockerException as error:
+        yield client
+    except (docker.errors.DockerException, OSError) as error:  # its answers come over HTTP, or do not come
         where = os.environ.get("DOCKER_HOST", "Docker's own socket")
         raise Unreachable(
             f"no container engine answers at {where} ({error}); start Docker, or podman system service, and name its "
             "socket in DOCKER_HOST"
         ) from error
-    try:
-        yield client
     finally:
-        client.close()
+        if client is not None:
+            client.close()

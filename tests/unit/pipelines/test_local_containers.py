@@ -20,7 +20,7 @@ class Empty(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         known = self.path.endswith("/version")
         body = json.dumps({"ApiVersion": "1.41"} if known else {"message": "no such image"}).encode()
-        self.send_response(200 if known else 404)
+        self.send_response(200 if known else 500 if "/broken" in self.path else 404)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -68,6 +68,8 @@ def test_an_image_or_an_engine_that_is_not_there_is_said_before_anything_starts(
     assert "podman system service" in said
     code, said = run_local(tmp_path, "--runner", "docker", "--image", "steps:7", DOCKER_HOST=engine)
     assert (code, said.partition(";")[0]) == (2, "--image steps:7: the container engine has no such image")
+    code, said = run_local(tmp_path, "--runner", "docker", "--image", "broken:7", DOCKER_HOST=engine)
+    assert (code, said.partition(" (500 ")[0]) == (1, f"no container engine answers at {engine}")
     code, said = run_local(tmp_path, "--image", "steps:7")
     assert (code, said.partition(":")[0]) == (2, "--image is for --runner docker")
     assert not (tmp_path / "out").exists()
