@@ -44,8 +44,7 @@ class Judged:
         """The metrics that the gate saw, each with value, low and high; NaN for what was not known."""
         found = self._seen("evaluation", "candidate", "metrics")
         return {
-            name: {key: nan if figure.get(key) is None else figure[key] for key in ("value", "low", "high")}
-            for name, figure in sorted(found.items())
+            name: {key: _number(figure, key) for key in ("value", "low", "high")} for name, figure in sorted(found.items())
         }
 
     @property
@@ -130,7 +129,8 @@ def _differing(part: str, one: Mapping[str, str], other: Mapping[str, str]) -> I
 def _run_file(registry: RegistryReader, found: Judged) -> Mapping[str, str]:
     if RUN_FILE not in registry.artifacts(found.version):
         return {}
-    return dict(_flat(registry.document(found.version, RUN_FILE)))
+    document = registry.document(found.version, RUN_FILE)
+    return dict(_flat(document)) if isinstance(document, Mapping) else {}
 
 
 def _flat(document: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
@@ -145,6 +145,12 @@ def _flat(document: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 def _figures(found: Judged) -> Mapping[str, str]:
     metrics = {name: interval(figure) for name, figure in found.metrics.items()}
     return {**metrics, **({"test set": found.test_set} if found.test_set else {})}
+
+
+def _number(figure: Any, key: str) -> float:
+    """A number of a verdict's evidence, which stands in MLflow as whoever may write there has left it."""
+    found = figure.get(key) if isinstance(figure, Mapping) else None
+    return float(found) if isinstance(found, int | float) else nan
 
 
 def interval(figure: Mapping[str, float]) -> str:
