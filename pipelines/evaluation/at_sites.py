@@ -3,15 +3,15 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from deerfield.documents.evaluation import CANDIDATE, CHAMPION
 from deerfield.errors import InvalidInput, RunFailed
 from deerfield.exchange import Event, RunView
 from deerfield.runfile import parse
 from deerfield.runspec import RunSpec
 from deerfield.strategies import make
 from deerfield.wire.client import RunsClient
-from pipelines.evaluation.evaluation_document import CANDIDATE, named
+from pipelines.evaluation.evaluation_document import named
 
-CHAMPION = "champion"
 QUORUM = 1  # whose policies let nothing out, decline, and the others' scores are of use without theirs
 DEADLINE_S = 3600.0  # without progress: who is not there by then is left out
 DELTA_SHARE = 0.1  # of the candidate's run: a policy's delta is for few runs, and evaluations are many

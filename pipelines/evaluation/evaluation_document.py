@@ -9,13 +9,13 @@ import numpy as np
 from deerfield.bootstrap import CONFIDENCE, RESAMPLES, Resampled, resample
 from deerfield.calibration import reliability
 from deerfield.classes import POINTS, Curve, confusion, per_class, roc
+from deerfield.documents.evaluation import CANDIDATE
 from deerfield.metrics import statistics
 from pipelines.evaluation.scores import Scores
 
 SCHEMA = 1
 PRIMARY = "macro_f1"  # what gates and pages look at first
 FEWEST, MOST = 25, 6000  # points of a ROC curve, and of all curves of a model: the file stays below a megabyte
-CANDIDATE = "candidate"  # the name of the model that the others are compared with
 
 
 def document(

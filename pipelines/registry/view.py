@@ -44,7 +44,8 @@ class Judged:
         """The metrics that the gate saw, each with value, low and high; NaN for what was not known."""
         found = self._seen("evaluation", "candidate", "metrics")
         return {
-            name: {key: _number(figure, key) for key in ("value", "low", "high")} for name, figure in sorted(found.items())
+            name: {key: _number(figure, key) for key in ("value", "low", "high")}
+            for name, figure in sorted(found.items())
         }
 
     @property

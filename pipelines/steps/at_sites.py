@@ -2,13 +2,13 @@
 
 from typing import Any
 
+from deerfield.documents.evaluation import CANDIDATE
 from deerfield.errors import InvalidInput, RunFailed, UnknownRun
 from deerfield.exchange import Event
 from deerfield.runspec import RunSpec
 from deerfield.wire.backoff import Backoff
 from deerfield.wire.client import RunsClient
 from pipelines.evaluation import at_sites
-from pipelines.evaluation.evaluation_document import CANDIDATE
 from pipelines.registry.reader import Version
 from pipelines.runs import runs_report
 from pipelines.runs.operator_link import say as warn

@@ -7,11 +7,12 @@ report during the run, or lets it report now.
 import json
 from pathlib import Path
 
+from deerfield.documents.evaluation import CANDIDATE
 from deerfield.documents.partition_manifest import Manifest
 from deerfield.documents.reading import read
 from deerfield.errors import InvalidInput
 from deerfield.runfile import Source, parse, source_of
-from pipelines.evaluation.evaluation_document import CANDIDATE, document, named, summary
+from pipelines.evaluation.evaluation_document import document, named, summary
 from pipelines.evaluation.scores import Model, TestSet, score
 from pipelines.processes.site_process import scratch
 from pipelines.registry.reader import CHAMPION, RegistryReader, Version, open_registry

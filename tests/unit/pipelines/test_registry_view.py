@@ -1,4 +1,4 @@
-"""What is shown of a verdict whose evidence is not what a gate writes: nothing that is not a number, and no traceback."""
+"""What is shown of a verdict whose evidence is not what a gate writes: numbers alone, and no traceback."""
 
 from math import isnan, nan
 
