@@ -82,7 +82,7 @@ def damaged(database: str, verb: str, *options: str) -> bool:
         log = folder / "audit-log.log"
         with log.open("wb") as errors:
             # by the environment, because a URL may hold a password, and anybody may list processes' arguments
-            command = [sys.executable, "-m", "services.aggregator.auditing.audit_log", verb, *options]
+            command = [sys.executable, "-P", "-m", "services.aggregator.auditing.audit_log", verb, *options]
             environment = os.environ | {"DEERFIELD_DATABASE": database}
             with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, env=environment, text=True) as child:
                 for line in child.stdout or ():

@@ -148,6 +148,7 @@ class Child:
 def _process(module: Sequence[str], log: Path, more: Mapping[str, str] | None = None) -> Iterator[Child]:
     """`python -m module`, in a session of its own so that Ctrl-C reaches it through us alone."""
     environment = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    environment["PYTHONSAFEPATH"] = "1"  # a kfp.py of the current folder is not KFP, there or in what it starts
     with log.open("ab") as errors:
         process = subprocess.Popen(
             [sys.executable, "-m", *module],

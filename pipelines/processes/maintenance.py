@@ -20,7 +20,7 @@ def run(verb: str, arguments: Sequence[str], database: str) -> dict[str, Any]:
     with scratch(verb) as folder:
         log = folder / f"{verb}.log"
         with log.open("wb") as errors:
-            command = [sys.executable, "-m", "services.aggregator.backups.maintenance", verb, *arguments]
+            command = [sys.executable, "-P", "-m", "services.aggregator.backups.maintenance", verb, *arguments]
             where = os.environ | {"DEERFIELD_DATABASE": database}
             done = subprocess.run(command, stdout=subprocess.PIPE, stderr=errors, env=where, check=False)
         if done.returncode:

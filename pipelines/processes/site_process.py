@@ -46,7 +46,7 @@ def ended(verb: str, arguments: Sequence[str], folder: Path) -> tuple[bytes, Dee
     """The last line that `services.client VERB` prints, empty if there is none, and the error that it ends with."""
     log = folder / f"{verb}.log"
     with log.open("wb") as errors:
-        command = [sys.executable, "-m", "services.client", verb, *arguments]
+        command = [sys.executable, "-P", "-m", "services.client", verb, *arguments]
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=errors, check=False)
     lines = done.stdout.splitlines()
     return lines[-1] if lines else b"", failure(done.returncode, log) if done.returncode else None

@@ -1,11 +1,13 @@
 """What a command's process leaves behind."""
 
+from contextlib import chdir
 from pathlib import Path
 from shutil import rmtree
 
 import pytest
 
 from deerfield.errors import InvalidInput, RunFailed
+from pipelines.processes.children import worker
 from pipelines.processes.site_process import answer, ended, scratch
 
 
@@ -46,3 +48,14 @@ def test_a_log_that_an_error_names_is_there():
     log = Path(str(caught.value).split("whole log: ")[1].rstrip(")"))
     assert log.is_file()
     rmtree(log.parent)
+
+
+def test_no_process_takes_a_module_from_the_folder_that_somebody_stands_in(tmp_path):
+    (tmp_path / "json.py").write_text("print('error: of the current folder')\nraise SystemExit(2)\n")
+    log = tmp_path / "pipeline.log"
+    with chdir(tmp_path):
+        with worker(tmp_path / "none.json", log, {}) as child, child.answers as said:
+            assert said.read() == b""
+        _, error = ended("register", ["--site", "north", "--policy", "none.yaml", "--state", "."], tmp_path)
+    assert "none.json" in log.read_text()
+    assert "none.yaml" in str(error)
