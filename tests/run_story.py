@@ -94,6 +94,9 @@ def estimate(value: float, width: float = 0.05) -> dict[str, float]:
     return {"value": value, "low": value - width, "high": value + width}
 
 
+METRICS = ("accuracy", "macro_auc", "macro_f1", "macro_precision", "macro_recall")
+
+
 def evaluation(sites: tuple[str, ...] = SITES) -> dict[str, Any]:
     """evaluation.json."""
     scores = {label: {"precision": 0.8, "recall": 0.7, "f1": 0.75, "examples": 120} for label in LABELS}
@@ -128,7 +131,7 @@ def evaluation(sites: tuple[str, ...] = SITES) -> dict[str, Any]:
             "base": {"macro_f1": estimate(0.51, 0.06), "accuracy": estimate(0.5, 0.06)},
         },
         "by_site": {
-            site: {"examples": 90, "metrics": {"macro_f1": estimate(0.78 + 0.03 * index, 0.08)}}
+            site: {"examples": 90, "metrics": {name: estimate(0.78 + 0.03 * index, 0.08) for name in METRICS}}
             for index, site in enumerate(sites)
         },
         "reported": {},

@@ -52,6 +52,7 @@ def evaluate(
         typer.echo(json.dumps({"run": name, "models": found}, indent=2))
     else:
         Console(highlight=False).print(_table(found))
+        typer.echo("under the noise of each site's own policy: docs/evaluation.md says how much that may be")
 
 
 def _table(found: "Reported") -> "Table":

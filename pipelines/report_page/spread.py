@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from deerfield.documents.evaluation import Evaluation
+from deerfield.documents.evaluation import Evaluation, SiteScores
 from pipelines.pages.formats import number
 from pipelines.pages.page import joined, paragraph, table
 from pipelines.report_page import wording
@@ -71,19 +71,25 @@ def _reported(found: Found) -> Mapping[str, Mapping[str, float | None]]:
     return told
 
 
+def _value(scores: SiteScores, metric: str) -> str:
+    """A metric without its interval: six of those are wider than a page."""
+    found = scores.metrics.get(metric)
+    return number(None if found is None else found.value, ".3f")
+
+
 def _by_site(evaluation: Evaluation) -> str:
     name = wording.metric(evaluation.primary)
     each = {site: scores.metrics.get(evaluation.primary) for site, scores in evaluation.by_site.items()}
     known = {site: found for site, found in each.items() if found is not None and found.value is not None}
-    metrics = sorted({metric for scores in evaluation.by_site.values() for metric in scores.metrics})
+    others = sorted({m for scores in evaluation.by_site.values() for m in scores.metrics} - {evaluation.primary})
     rows, more = wording.cut(
         [
-            (site, str(scores.examples), *(wording.estimate(scores.metrics.get(metric)) for metric in metrics))
+            (site, str(scores.examples), wording.estimate(each[site]), *(_value(scores, metric) for metric in others))
             for site, scores in sorted(evaluation.by_site.items())
         ],
         ROWS,
     )
-    shown = table(("site", "examples", *map(wording.metric, metrics)), rows, "tn" + "n" * len(metrics))
+    shown = table(("site", "examples", name, *map(wording.metric, others)), rows, "tnn" + "n" * len(others))
     told = paragraph(more, "soft") if more else ""
     if not known:
         return shown + told

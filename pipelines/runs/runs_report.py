@@ -136,7 +136,8 @@ def _published(detail: Detail) -> str:
     epsilon = [value for value in detail["epsilon"].values() if value is not None]
     spent = f", epsilon so far {max(epsilon):.3g}" if epsilon else ""
     up, sites = size(detail["bytes_up"]), ", ".join(detail["sites"])
-    return f"{_where(detail)}: {detail['factors']} from {sites}; {up} up, {detail['seconds']:.1f} s{spent}"
+    what = detail["factors"] or ("the head" if detail["bytes_up"] else "no tensor")
+    return f"{_where(detail)}: {what} from {sites}; {up} up, {detail['seconds']:.1f} s{spent}"
 
 
 def _plain(detail: Detail) -> str:
