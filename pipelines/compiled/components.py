@@ -17,16 +17,19 @@ def partition(
     manifest: Output[Dataset],
     picture: Output[HTML],
     aggregator: str = "",
+    evaluate_at_sites: float = 0.0,
 ) -> None:
-    """Validates the run of a consortium, its sites and the gate's rules, or splits hub-owned data over sites."""
+    """Validates the run of a consortium, its sites and what is asked later, or splits hub-owned data over sites."""
     from pathlib import Path
 
     from deerfield.gate.rules import rules_of
+    from pipelines.steps.at_sites import check
     from pipelines.steps.partition import partition as work
     from pipelines.steps.running import step
 
     with step(compiled_by):
-        rules_of(rules, "rules")  # a mistake in them is found before anything is spent
+        rules_of(rules, "rules")  # mistakes in these are found before anything is spent
+        check(evaluate_at_sites)
         work(run, destination, aggregator, Path(manifest.path), Path(picture.path))
 
 

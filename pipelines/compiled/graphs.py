@@ -55,7 +55,7 @@ def federated_training(options: CompileOptions) -> Any:
         claim = data_claim if options.data_claim else None
         graph = Graph(options, Place(aggregator, tracking, image, tls_secret, s3_secret, tracking_secret, claim))
         with dsl.ExitHandler(graph.report(run), name="training"):
-            parted = graph.validate(run, destination, rules)
+            parted = graph.validate(run, destination, rules, evaluate_at_sites)
             done = graph.rounds(run, join_timeout_s, parted)
             graph.judge(done, parted, base, test_set, evaluate_at_sites, rules)
 
@@ -120,9 +120,10 @@ class Graph:
         task = self._task(components.partition, run=run, destination=destination, rules=rules)
         return self._sees_data(self._reads_objects(task)).set_caching_options(True)
 
-    def validate(self, run: Any, destination: Any, rules: Any) -> Any:
+    def validate(self, run: Any, destination: Any, rules: Any, at_sites: Any) -> Any:
         """The same task where the sites may be hospitals: what they say of themselves is asked for each time."""
-        task = self._asking(components.partition, run=run, destination=destination, rules=rules)
+        given = {"run": run, "destination": destination, "rules": rules, "evaluate_at_sites": at_sites}
+        task = self._asking(components.partition, **given)
         return self._sees_data(self._reads_objects(task))
 
     def start(self, run: Any, base: Any, names: Any, gpus: Any, parted: Any) -> Any:

@@ -138,7 +138,7 @@ def check(package: Package, given: Mapping[str, Any], where: str) -> None:
             )
     if RULES in given and package.parameters[RULES].kind == "STRING":
         rules_of(given[RULES], f"{where}: parameter {RULES!r}")
-    if AT_SITES in given and not given[AT_SITES] >= 0:
+    if AT_SITES in given and not 0 <= given[AT_SITES] < math.inf:
         raise InvalidInput(f"{where}: parameter {AT_SITES!r} is {given[AT_SITES]:g}; it must be an epsilon, or 0")
 
 

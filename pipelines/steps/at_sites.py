@@ -1,5 +1,6 @@
 """The part of an evaluation that sites take in it, where the pipeline asks for it: their own scores of each model."""
 
+from math import inf
 from typing import Any
 
 from deerfield.documents.evaluation import CANDIDATE
@@ -25,11 +26,10 @@ def report(
     Asked again, of the same models and at the same epsilon, it is the same run, and costs nothing more.
 
     Raises:
-        InvalidInput: epsilon is not above 0, or the candidate's run protects what no evaluation can.
+        InvalidInput: epsilon is none, or the candidate's run protects what no evaluation can.
         Unreachable: the aggregator did not answer for an hour.
     """
-    if not epsilon > 0:
-        raise InvalidInput(f"evaluate_at_sites is {epsilon:g}: it is the epsilon that a site may spend, above 0, or 0")
+    check(epsilon)
     with runs_at(aggregator, Backoff(last_s=ASK_S, patience_s=AWAY_S, tell=warn)) as runs:
         spec, left_out = _asked(runs, candidate, champion, epsilon)
         judged["notes"] += [left_out] if left_out else []
@@ -42,6 +42,12 @@ def report(
         judged["models"][name]["reported"] = told
     judged["reported"] = found[CANDIDATE]
     judged["notes"].append(f"what sites report, under the noise of their policies, is of run {run}")
+
+
+def check(epsilon: float) -> None:
+    """Raises InvalidInput for what is no epsilon that a site may spend; 0 asks no site."""
+    if not 0 <= epsilon < inf:
+        raise InvalidInput(f"evaluate_at_sites is {epsilon:g}: it is the epsilon that a site may spend, above 0, or 0")
 
 
 def _asked(runs: RunsClient, candidate: Version, champion: Version | None, epsilon: float) -> tuple[RunSpec, str]:

@@ -226,6 +226,11 @@ def test_images_are_parameters(golden, name):
     assert golden[name].defaults().get("site_image") in (None, f"deerfield-client:{__version__}")
 
 
+def test_what_the_sites_may_spend_on_scores_is_checked_before_anything_is_trained(golden):
+    given = golden["federated-training"].tasks["partition"].inputs.parameters
+    assert given["evaluate_at_sites"].component_input_parameter == "pipelinechannel--evaluate_at_sites"
+
+
 def test_options_change_what_they_name_and_nothing_else(consortium):
     taint = Toleration(key="hospital.example/gpu", operator="Equal", value="a100", effect="NoExecute")
     sites = Sites(

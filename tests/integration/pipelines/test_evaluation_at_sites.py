@@ -3,6 +3,7 @@
 import json
 from contextlib import ExitStack
 from functools import partial
+from math import inf, nan
 
 import pytest
 import structlog
@@ -159,8 +160,9 @@ def test_where_no_site_reports_the_evaluation_stands_and_says_so(trained):
     assert note.startswith(f"no site has scored the models: run {run} aborted: nobody is there; ")
     assert note.endswith("ask at another epsilon")
     assert (found["reported"], found["models"]["candidate"]) == ({}, {})
-    with pytest.raises(InvalidInput, match="evaluate_at_sites is -1"):
-        trained.reported(-1.0)
+    for wrong in (-1.0, inf, nan):
+        with pytest.raises(InvalidInput, match=f"evaluate_at_sites is {wrong:g}: it is the epsilon"):
+            trained.reported(wrong)
 
 
 def test_a_champion_of_another_aggregator_is_left_out_and_it_is_said(trained):
