@@ -32,7 +32,7 @@ USER = 10001
 AS_USER = ["setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups"]
 AS_USER += ["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]
 TASKS = ["partition", "rounds", "register", "evaluate", "gate", "promote", "report"]
-RULES = {"minimum": 0.3, "bound": "value", "privacy": "none_allowed"}
+RULES = {"minimum": 0.3, "bound": "value", "privacy": "none_allowed", "test_set": {"minimum": 20}}
 LOOK = """
 import os, shutil, sys
 import kfp.dsl.executor_main, matplotlib.pyplot, mlflow, torch, pipelines.compiled.components
