@@ -7,7 +7,13 @@ import yaml
 from tests.integration.federation import SITES
 from tests.integration.local_pipeline import run_file, run_local
 
-RULES = {"minimum": 0.3, "bound": "value", "worst_site": {"minimum": 0.01}, "epsilon": {"run": 400, "lifetime": 1000}}
+RULES = {
+    "minimum": 0.3,
+    "bound": "value",
+    "worst_site": {"minimum": 0.01},
+    "epsilon": {"run": 400, "lifetime": 1000},
+    "test_set": {"minimum": 20},
+}
 
 
 def test_the_sites_of_a_pipeline_score_its_candidate_and_their_ledgers_say_so(tmp_path):
