@@ -11,6 +11,7 @@ from deerfield.runspec import RunSpec
 from tests.integration.federation import SITES, deerfield, write
 
 
+@pytest.mark.e2e
 def test_the_plan_the_run_and_the_ledger_agree_and_the_next_run_is_refused(tmp_path):
     budget = {"ledgers": "ledgers", "epsilon": 5.0, "delta": 1e-5}
     file = write(tmp_path, strategy="fedavg", privacy={"unit": "patient", "epsilon": 4.0, "delta": 1e-6})

@@ -133,6 +133,7 @@ def test_every_key_of_a_result_is_documented_and_every_documented_key_is_there(f
     assert keys(result(finished[0] / "out")) == documented()
 
 
+@pytest.mark.e2e
 def test_a_model_is_evaluated_by_folder_and_by_alias(finished):
     folder, _ = finished
     options = ("--base", folder / "model", "--rows", folder / "out/rows/validation.npy", "--json")

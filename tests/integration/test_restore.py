@@ -41,7 +41,7 @@ class Consortium:
         return pki.files(self.ca, self.folder / f"{role}-{name}", Peer(federation="lungs", role=role, name=name))
 
 
-@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.e2e)])
+@pytest.fixture(params=["sqlite", "postgresql"])
 def databases(request, tmp_path):
     """The URLs of two databases, one of them empty to the end."""
     for name in "ab":
@@ -80,6 +80,7 @@ def published(runs, run, count):
             return
 
 
+@pytest.mark.e2e
 def test_a_lost_aggregator_is_restored_while_its_sites_wait(tmp_path, consortium, databases):
     old, new = tmp_path / "a", tmp_path / "b"
     where = environment()

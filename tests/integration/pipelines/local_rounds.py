@@ -30,7 +30,7 @@ def in_kfp(run: Path, aggregator: str) -> str:
     @dsl.pipeline(name="up-to-the-rounds")
     def pipeline(run: str, aggregator: str) -> str:
         graph = Graph(OPTIONS, Place(aggregator, "", OPTIONS.image, *secrets, None))
-        return graph.rounds(run, JOIN_S, graph.validate(run, "", "")).output
+        return graph.rounds(run, JOIN_S, graph.validate(run, "", "", 0.0)).output
 
     with TemporaryDirectory() as folder:
         local.init(local.SubprocessRunner(use_venv=False), pipeline_root=folder)

@@ -112,6 +112,7 @@ def test_a_part_that_was_torn_by_a_full_disk_is_written_again(tmp_path):
     assert part.read_bytes() == content
 
 
+@pytest.mark.e2e
 def test_source_and_parts_in_a_bucket(tmp_path, server):
     bucket = server.bucket()
     write(tmp_path)
