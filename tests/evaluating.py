@@ -1,11 +1,14 @@
 """A consortium with finished models, whose sites score them: real policies, ledgers, models and data, no sockets."""
 
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
+import structlog
+import torch
 import yaml
 
 from deerfield.errors import RunEnded
@@ -20,7 +23,8 @@ from services.client.custody.custody import Custody
 from services.client.policy import Policy
 from services.client.site import Site
 from services.client.training import backbones, models
-from tests.fakes import TeachingSite
+from tests.fakes import Clock, TeachingSite
+from tests.integration.aggregator.conftest import open_aggregator
 from tests.unit.client import tiny
 
 SITES = ("east", "north", "west")
@@ -143,3 +147,14 @@ class Hospitals:
                 except RunEnded:
                     return
             moved |= bool(self.aggregator.coordinator.close_due())
+
+
+@contextmanager
+def prepared(kind: type[Hospitals], folder: Path) -> Iterator[Hospitals]:
+    """Hospitals of a `kind` at an aggregator of their own, once they have done what `prepare` says."""
+    torch.set_num_threads(1)
+    found = kind(folder, open_aggregator(folder / "aggregator", Clock()))
+    with structlog.testing.capture_logs():
+        found.prepare()
+        yield found
+    found.aggregator.desk.store.close()

@@ -99,11 +99,7 @@ def show(run: Run, aggregator: Address, tls: Tls, as_json: AsJson = False) -> No
 
 @app.command()
 @grouped
-def sites(
-    aggregator: Address,
-    tls: Tls,
-    as_json: AsJson = False,
-) -> None:
+def sites(aggregator: Address, tls: Tls, as_json: AsJson = False) -> None:
     """Shows every site that has ever called, and what its policy lets it say of its populations."""
     from rich.console import Console
 

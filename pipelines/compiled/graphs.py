@@ -96,9 +96,7 @@ def simulated_consortium(options: CompileOptions) -> Any:
                 where = {"run": begun.outputs["run_id"], "aggregator": aggregator, "data_claim": data_claim}
                 asked = {"cpu": site_cpu, "memory": site_memory, "gpu_type": gpu_type, "gpus": gpus}
                 pod(**own, **where, image=site_image, **asked).set_caching_options(False)
-            done = graph.rounds(run, join_timeout_s, parted).after(
-                begun
-            )  # beside the pods, and without a wait for them
+            done = graph.rounds(run, join_timeout_s, parted).after(begun)  # beside the pods, and waits for none
             graph.judge(done, parted, base, test_set, 0.0, rules)  # the pods of the sites are gone by then
 
     described = f"Trains over sites that are pods of this cluster, and promotes what is better. {TOLD}"

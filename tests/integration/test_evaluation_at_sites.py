@@ -4,8 +4,6 @@ import json
 
 import numpy as np
 import pytest
-import structlog
-import torch
 
 from deerfield import partition
 from deerfield.errors import InvalidInput
@@ -19,9 +17,7 @@ from services.client.custody.ledger_file import NAME
 from services.client.evaluation.scoring import Scorer
 from services.client.sources import data
 from services.client.training.device import Device
-from tests.evaluating import SITES, Hospitals, notes
-from tests.fakes import Clock
-from tests.integration.aggregator.conftest import open_aggregator
+from tests.evaluating import SITES, Hospitals, notes, prepared
 
 PRIVACY = {"unit": "patient", "epsilon": 2.0, "delta": 1e-7}
 
@@ -49,13 +45,8 @@ class Evaluated(Hospitals):
 
 @pytest.fixture(scope="module")
 def hospitals(tmp_path_factory):
-    torch.set_num_threads(1)
-    folder = tmp_path_factory.mktemp("hospitals")
-    found = Evaluated(folder, open_aggregator(folder / "aggregator", Clock()))
-    with structlog.testing.capture_logs():
-        found.prepare()
+    with prepared(Evaluated, tmp_path_factory.mktemp("hospitals")) as found:
         yield found
-    found.aggregator.desk.store.close()
 
 
 def test_each_model_is_scored_at_the_sites_that_allow_it(hospitals):

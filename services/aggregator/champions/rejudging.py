@@ -34,9 +34,7 @@ class Known:
     candidate: Held
     champion: Held | None
     spec: RunSpec  # of its run
-    mirror: Sequence[
-        Mapping[str, Any]
-    ]  # of the sites' ledgers, one object for each phase of the run, from our own rows
+    mirror: Sequence[Mapping[str, Any]]  # of the sites' ledgers, an object for each phase, from our own rows
     manifest: bytes | None  # that was attached to the run; None: none was
     manifest_sha256: str  # of the very content that was attached
     evaluation_sha256: str  # as attached to the run; empty: none was

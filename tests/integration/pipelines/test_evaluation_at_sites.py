@@ -6,8 +6,6 @@ from functools import partial
 from math import inf, nan
 
 import pytest
-import structlog
-import torch
 
 from deerfield.errors import InvalidInput, RunEnded
 from deerfield.gate.evaluated import read_evaluation
@@ -21,9 +19,8 @@ from pipelines.steps.evaluate import evaluate
 from services.client import workbench
 from services.client.site import Site
 from tests import command, mlflow_server
-from tests.evaluating import SITES, Hospitals, notes
-from tests.fakes import Clock
-from tests.integration.aggregator.conftest import open_aggregator, served
+from tests.evaluating import SITES, Hospitals, notes, prepared
+from tests.integration.aggregator.conftest import served
 
 EPSILON = 1.5
 PRIVACY = {"unit": "patient", "epsilon": 3.0, "sample_rate": 0.5}
@@ -68,19 +65,13 @@ class Trained(Hospitals):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    torch.set_num_threads(1)
-    folder = tmp_path_factory.mktemp("trained")
-    found = Trained(folder, open_aggregator(folder / "aggregator", Clock()))
-    with structlog.testing.capture_logs():
-        found.prepare()
-        with served(found.aggregator) as server:
-            found.address = server.ports.listening
-            request = at_sites.Request(candidate=found.candidate, champion=found.champion, epsilon=EPSILON)
-            found.asked = at_sites.asked(server.runs, request)
-            found.evaluating = server.runs.start(found.asked, f"evaluation {found.asked.sha256}")
-            found.serve(server, found.evaluating)
-            yield found
-    found.aggregator.desk.store.close()
+    with prepared(Trained, tmp_path_factory.mktemp("trained")) as found, served(found.aggregator) as server:
+        found.address = server.ports.listening
+        request = at_sites.Request(candidate=found.candidate, champion=found.champion, epsilon=EPSILON)
+        found.asked = at_sites.asked(server.runs, request)
+        found.evaluating = server.runs.start(found.asked, f"evaluation {found.asked.sha256}")
+        found.serve(server, found.evaluating)
+        yield found
 
 
 @pytest.fixture(scope="module")
