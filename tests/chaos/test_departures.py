@@ -34,7 +34,9 @@ def story(aggregator):
 
         def site(name, run):
             channel = stack.enter_context(connect(aggregator.address, role="site", site=name))
-            return TeachingSite(name, SiteClient(channel, run=run, backoff=PATIENT), adapter(SITES.index(name)))
+            link = SiteClient(channel, run=run, backoff=PATIENT)
+            link.hello()
+            return TeachingSite(name, link, adapter(SITES.index(name)))
 
         spec = run_spec(*SITES, rounds=1, quorum=2, strategy="fedavg")
         run = runs.start(spec, "trouble")
