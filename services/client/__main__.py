@@ -1,6 +1,6 @@
 """`python -m services.client`: the composition root of everything that needs torch.
 
-`site` answers tasks; `prepare` splits data and describes the model for an embedded run, `describe` the model alone;
+`site` answers tasks; `agent` does so with a Kubernetes Job for each, which runs `task`; `prepare` splits data and describes the model for an embedded run, `describe` the model alone;
 `partition` writes each site's part of data that the hub owns;
 `follow` scores every phase of a run on data that belongs to the consortium; `evaluate` scores one adapter folder,
 `score` several, example by example;
@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 
 from deerfield.errors import DeerfieldError
-from services.client.commands import between_runs, preparing, scoring, taking_part
+from services.client.commands import between_runs, on_demand, preparing, scoring, taking_part
 from services.telemetry import logs
 
 
@@ -35,7 +35,7 @@ def _parser() -> argparse.ArgumentParser:
     form = "form of the log: json or console; empty: console on a terminal, else json [DEERFIELD_LOG]"
     parser.add_argument("--log", default=os.environ.get("DEERFIELD_LOG", ""), help=form)
     commands = parser.add_subparsers(required=True)
-    for group in (taking_part, preparing, scoring, between_runs):
+    for group in (taking_part, on_demand, preparing, scoring, between_runs):
         group.add(commands)
     return parser
 
