@@ -1,6 +1,8 @@
 """`python -m services.client`: the composition root of everything that needs torch.
 
-`site` answers tasks; `agent` does so with a Kubernetes Job for each, which runs `task`; `prepare` splits data and describes the model for an embedded run, `describe` the model alone;
+`site` answers tasks, `check` tries what it would start with; `agent` answers them with a Kubernetes Job for each,
+which runs `task`;
+`prepare` splits data and describes the model for an embedded run, `describe` the model alone;
 `partition` writes each site's part of data that the hub owns;
 `follow` scores every phase of a run on data that belongs to the consortium; `evaluate` scores one adapter folder,
 `score` several, example by example;
@@ -13,8 +15,9 @@ import sys
 from collections.abc import Sequence
 
 from deerfield.errors import DeerfieldError
-from services.client.commands import between_runs, on_demand, preparing, scoring, taking_part
+from services.client.commands import between_runs, checking, on_demand, preparing, scoring, taking_part
 from services.telemetry import logs
+from services.telemetry.ending import ended
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -25,8 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         logs.configure(arguments.log, "client", sys.stderr)
         arguments.command(arguments)
     except DeerfieldError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
-        return error.exit_code
+        return ended(error, arguments.log)
     return 0
 
 
@@ -35,7 +37,7 @@ def _parser() -> argparse.ArgumentParser:
     form = "form of the log: json or console; empty: console on a terminal, else json [DEERFIELD_LOG]"
     parser.add_argument("--log", default=os.environ.get("DEERFIELD_LOG", ""), help=form)
     commands = parser.add_subparsers(required=True)
-    for group in (taking_part, on_demand, preparing, scoring, between_runs):
+    for group in (taking_part, on_demand, checking, preparing, scoring, between_runs):
         group.add(commands)
     return parser
 

@@ -1,11 +1,12 @@
 """What takes part in runs without holding a GPU: an agent, and the Job that it makes for each task."""
 
 import argparse
-import os
 from collections.abc import Callable
 from functools import partial
+from math import inf, nan
 from pathlib import Path
 
+from deerfield.errors import InvalidInput
 from deerfield.runspec import RunSpec
 from services.client.commands import flags, taking_part
 from services.client.custody.custody import Custody
@@ -13,21 +14,17 @@ from services.client.ondemand.folder import Request
 from services.client.policy import Policy
 from services.client.site import Workbench
 
-JOB = "/etc/deerfield/job/job.yaml"
+JOB = Path("/etc/deerfield/job/job.yaml")
+START_S = 600.0
 
 
 def add(commands: flags.Commands) -> None:
     """Adds agent and task."""
     agent = commands.add_parser("agent", help="answer tasks as a site does, with a Kubernetes Job for each")
     taking_part.add_flags(agent)
-    job = os.environ.get("DEERFIELD_JOB", JOB)
-    agent.add_argument("--job", type=Path, default=job, help=f"manifest of a Job [DEERFIELD_JOB, {JOB}]")
-    work = os.environ.get("DEERFIELD_WORK")
-    told = "folder that the agent and its Jobs share, and nobody else has [DEERFIELD_WORK]"
-    agent.add_argument("--work", type=Path, default=work, required=work is None, help=told)
-    start_s = os.environ.get("DEERFIELD_JOB_START_S", "600")
-    told = "seconds that a Job may wait for a machine and its image [DEERFIELD_JOB_START_S, 600]"
-    agent.add_argument("--start-s", type=float, default=start_s, help=told)
+    flags.add_path(agent, "job", f"manifest of a Job; default: {JOB}")
+    flags.add_path(agent, "work", "folder that this agent and its Jobs share, and nobody else has")
+    flags.add(agent, "job-start-s", f"seconds that a Job may wait for a machine and its image; default: {START_S:g}")
     agent.set_defaults(command=_agent)
 
     task = commands.add_parser("task", help="do one task in a Job that an agent has made")
@@ -36,27 +33,45 @@ def add(commands: flags.Commands) -> None:
 
 
 def _agent(arguments: argparse.Namespace) -> None:
-    from services.client.ondemand import bench, manifest, restart
+    from services.client.ondemand import bench, folder, manifest, restart
     from services.client.ondemand.jobs import Jobs
 
-    jobs = Jobs(manifest.load(arguments.job, arguments.site))
+    flags.need(arguments, "work")
+    patience = bench.Patience(start_s=_seconds(arguments.job_start_s))
 
-    def build(rules: Policy, custody: Custody) -> Callable[[RunSpec], Workbench]:
-        restart.take_over(arguments.work, rules, custody.account, jobs)
-        made = bench.JobWorkbench(
-            site=arguments.site,
-            policy=rules,
-            split_key=custody.split_key,
-            work=arguments.work,
-            jobs=jobs,
-            patience=bench.Patience(start_s=arguments.start_s),
-        )
-        return partial(bench.build, made)
+    def prepare(rules: Policy) -> taking_part.Begin:
+        folder.folders(arguments.work)
+        jobs = Jobs(manifest.load(arguments.job or JOB, arguments.site))
 
-    taking_part.serve(arguments, build)
+        def begin(custody: Custody) -> Callable[[RunSpec], Workbench]:
+            restart.take_over(arguments.work, rules, custody.account, jobs)
+            made = bench.JobWorkbench(
+                site=arguments.site,
+                policy=rules,
+                split_key=custody.split_key,
+                work=arguments.work,
+                jobs=jobs,
+                patience=patience,
+            )
+            return partial(bench.build, made)
+
+        return begin
+
+    taking_part.serve(arguments, prepare)
+
+
+def _seconds(text: str) -> float:
+    try:
+        found = float(text or START_S)
+    except ValueError:
+        found = nan
+    if not 0 < found < inf:
+        raise InvalidInput(f"--job-start-s {text!r} is no number of seconds above 0; write one such as {START_S:g}")
+    return found
 
 
 def _task(arguments: argparse.Namespace) -> None:
+    from services.client.lifetime import lifetime
     from services.client.ondemand import job
 
     def build(request: Request) -> Workbench:
@@ -67,4 +82,5 @@ def _task(arguments: argparse.Namespace) -> None:
         torch.set_num_threads(request.policy.threads)
         return workbench.build(request.site, request.policy, bytes.fromhex(request.split_key), request.spec)
 
-    job.work(arguments.work, build)
+    with lifetime(None):
+        job.work(arguments.work, build)

@@ -5,7 +5,6 @@ import os
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
-from pathlib import Path
 
 import structlog
 
@@ -15,7 +14,8 @@ from services.client.custody.custody import Custody
 from services.client.policy import Policy
 from services.client.site import Workbench
 
-Builder = Callable[[Policy, Custody], Callable[[RunSpec], Workbench]]  # once there is an aggregator to work for
+Begin = Callable[[Custody], Callable[[RunSpec], Workbench]]  # once there is an aggregator to work for
+Prepare = Callable[[Policy], Begin]  # before anybody waits for the site
 
 
 def add(commands: flags.Commands) -> None:
@@ -27,52 +27,60 @@ def add(commands: flags.Commands) -> None:
 
 def add_flags(site: argparse.ArgumentParser) -> None:
     """What every process asks for that takes part."""
-    for flag in ("--site", "--aggregator"):
-        site.add_argument(flag, required=True)
-    site.add_argument("--run", default="", help="the run; default: any that this site is a member of")
-    site.add_argument("--policy", type=Path, required=True)
-    site.add_argument("--state", type=Path, required=True, help="folder of the ledgers, the key and the stored updates")
-    flags.add_tls(site)
-    variable = "DEERFIELD_SITE_METRICS"  # an aggregator on the same machine reads DEERFIELD_METRICS
-    site.add_argument("--metrics", default=os.environ.get(variable, ""), help=f"host:port for Prometheus [{variable}]")
+    flags.add_site(site)
+    flags.add(site, "run", "the run; default: any that this site is a member of")
+    flags.add_container(site)
 
 
 def _site(arguments: argparse.Namespace) -> None:
-    def build(rules: Policy, custody: Custody) -> Callable[[RunSpec], Workbench]:
+    def prepare(rules: Policy) -> Begin:
+        if rules.device == "cuda":  # before anybody waits for this site; torch takes seconds
+            from services.client.training.device import choose
+
+            choose(rules.device)
+        return begin
+
+    def begin(custody: Custody) -> Callable[[RunSpec], Workbench]:
         import torch  # seconds, once it is known that there is somebody to train for
 
         from services.client import workbench
 
-        torch.set_num_threads(rules.threads)
-        return partial(workbench.build, arguments.site, rules, custody.split_key)
+        torch.set_num_threads(custody.policy.threads)
+        return partial(workbench.build, arguments.site, custody.policy, custody.split_key)
 
-    serve(arguments, build)
+    serve(arguments, prepare)
 
 
-def serve(arguments: argparse.Namespace, build: Builder) -> None:
+def serve(arguments: argparse.Namespace, prepare: Prepare) -> None:
     """Answers the tasks of the aggregator that the flags of `add_flags` name; raises DeerfieldError."""
     from deerfield.wire.client import SiteClient
-    from services.client import connection, metrics, policy
+    from services.client import connection, egress, metrics, policy
+    from services.client.lifetime import lifetime
     from services.client.reporting import site_report
     from services.client.site import Site
     from services.telemetry.exposition import exposed
 
+    flags.need(arguments, "site", "aggregator", "policy", "state")
     structlog.contextvars.bind_contextvars(site=arguments.site, **({"run": arguments.run} if arguments.run else {}))
     structlog.get_logger().info("site starts", pid=os.getpid())
-    rules, way = policy.load(arguments.policy), connection.way(arguments)
-    with (
-        ExitStack() as stack,
-        Custody(arguments.site, rules, arguments.state, trust=connection.trust(way.files)) as custody,
-        connection.open_channel(way, arguments.site) as channel,
-    ):
+    way = connection.way(arguments)
+    with ExitStack() as stack:
+        ready = stack.enter_context(lifetime(arguments.ready))
+        egress.prove(egress.targets(arguments.egress_proof, way))
+        rules = policy.load(arguments.policy)
+        begin = prepare(rules)
+        trust = connection.trust(way.files)
+        custody = stack.enter_context(Custody(arguments.site, rules, arguments.state, trust=trust))
+        channel = stack.enter_context(connection.open_channel(way, arguments.site))
         link = SiteClient(channel, run=arguments.run, backoff=connection.patience(way))
         figures = metrics.Metrics(custody.left, connection.expires(way.files))
         stack.enter_context(exposed(figures.registry, arguments.metrics))
+        ready()
         link.hello(site_report(rules, arguments.state))
         Site(
             name=arguments.site,
             link=metrics.MeasuredLink(link, figures),
             account=custody.account,
-            build=build(rules, custody),
+            build=begin(custody),
             leaves=rules.on_exhaustion == "leave",
         ).serve()

@@ -23,13 +23,15 @@ What the agent needs of `--job FILE` (DEERFIELD_JOB, default /etc/deerfield/job/
 - `metadata.namespace`; `metadata.labels` are kept (`app.kubernetes.io/instance` is part of how an agent finds its own);
 - one container, the first, whose command and args are those of `python -m services.client`; the agent appends
   `task --work FOLDER`;
-- in it the data, the base models and `--work` at the paths that they have in the agent (the policy names them), and no
-  state, certificate, or policy; it runs as the agent's user;
+- in it the data, the base models and `--work` at the paths that they have in the agent (the policy names the first two;
+  the agent needs the data too, to see that they are those that were registered), and no state, certificate or policy;
+  it runs as the agent's user;
+- `--work` (DEERFIELD_WORK) is this site's alone: what an agent that starts finds there is its own;
 - `spec.activeDeadlineSeconds`, `ttlSecondsAfterFinished` and everything about the pod are the chart's. The agent takes
   the run's own deadline where that is shorter.
 The agent sets: `metadata.name` (`deerfield-SITE-RUN-rN-pN-HASH`, at most 63 characters, no two alike), the labels
-`deerfield.io/site`, `run`, `round`, `phase` of Job and pod, `backoffLimit: 0`, `parallelism: 1`, `completions: 1`,
-`restartPolicy: Never`, `automountServiceAccountToken: false`.
+`deerfield.io/site`, `deerfield.io/run`, `deerfield.io/round`, `deerfield.io/phase` of Job and pod, `backoffLimit: 0`,
+`parallelism: 1`, `completions: 1`, `restartPolicy: Never`, `automountServiceAccountToken: false`.
 Its Role: jobs (batch) create, get, list, delete; pods get, list. It finds the API server as every pod does, or by
-KUBECONFIG. `--start-s` (DEERFIELD_JOB_START_S, 600): so long a Job may wait for a machine and its image.
+KUBECONFIG. `--job-start-s` (DEERFIELD_JOB_START_S, 600): so long a Job may wait for a machine and its image.
 """

@@ -1,11 +1,9 @@
 """The Job's side: one task, checked, waited for, trained and released, in a process that ends with it."""
 
-import signal
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from types import FrameType
 
 import structlog
 from structlog.contextvars import bound_contextvars
@@ -18,7 +16,6 @@ from services.client.site import OnStep, Workbench
 POLL_S = 0.1
 CHARGED_S = 300.0  # an agent that has not charged by then is gone; its next process deletes this Job
 PROGRESS_S = 1.0
-TERMINATED = 128 + signal.SIGTERM
 
 Build = Callable[[Request], Workbench]
 log = structlog.get_logger()
@@ -30,7 +27,6 @@ def work(path: Path, build: Build) -> None:
     Raises:
         DeerfieldError: what went wrong, for this Job's own log and exit code.
     """
-    signal.signal(signal.SIGTERM, _end)  # process 1 of a container ends by no signal that it does not take
     folder = Folder(path)
     try:
         folder.put(STARTED, b"")
@@ -82,7 +78,3 @@ def _reporting(folder: Folder) -> OnStep:
             folder.progress(done, steps)
 
     return on_step
-
-
-def _end(_number: int, _frame: FrameType | None) -> None:
-    raise SystemExit(TERMINATED)
