@@ -34,14 +34,14 @@ def add(commands: flags.Commands) -> None:
 
 def _agent(arguments: argparse.Namespace) -> None:
     from services.client.ondemand import bench, folder, manifest, restart
-    from services.client.ondemand.jobs import Jobs
+    from services.client.ondemand.jobs import Jobs, connect
 
     flags.need(arguments, "work")
     patience = bench.Patience(start_s=_seconds(arguments.job_start_s))
 
     def prepare(rules: Policy) -> taking_part.Begin:
         folder.folders(arguments.work)
-        jobs = Jobs(manifest.load(arguments.job or JOB, arguments.site))
+        jobs = Jobs(manifest.load(arguments.job or JOB, arguments.site), connect())
 
         def begin(custody: Custody) -> Callable[[RunSpec], Workbench]:
             restart.take_over(arguments.work, rules, custody.account, jobs)

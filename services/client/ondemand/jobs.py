@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import structlog
 
@@ -15,8 +15,10 @@ from services.client.ondemand.manifest import Template
 
 TIMEOUT_S = (5.0, 20.0)  # to connect, to answer
 GONE = 404
+if TYPE_CHECKING:
+    from kubernetes.client import ApiClient
+
 State: TypeAlias = Literal["unknown", "waits", "ended", "gone"]
-Answer = TypeVar("Answer")
 log = structlog.get_logger()
 
 
@@ -28,21 +30,36 @@ class Seen:
     words: str = ""
 
 
+def connect(environment: Mapping[str, str] = os.environ) -> "ApiClient":
+    """A client of the API server, which is found as every pod does, or by KUBECONFIG.
+
+    Raises:
+        InvalidInput: there is none.
+    """
+    from kubernetes import client, config  # over a second, and only an agent needs it
+
+    configuration = client.Configuration()
+    try:
+        if path := environment.get("KUBECONFIG"):
+            config.load_kube_config(path, client_configuration=configuration)
+        else:
+            config.load_incluster_config(configuration)
+    except config.ConfigException as error:
+        raise InvalidInput(
+            f"no Kubernetes API server is known here ({error}); an agent needs a service account with its token"
+        ) from error
+    return client.ApiClient(configuration)
+
+
 class Jobs:
     """What an agent may do with Jobs: its Role allows no more."""
 
-    def __init__(self, template: Template) -> None:
-        """Finds the API server as every pod does, or by KUBECONFIG; raises InvalidInput where there is none."""
-        from kubernetes import client, config  # over a second, and only an agent needs it
+    def __init__(self, template: Template, client: "ApiClient") -> None:
+        """Asks nothing yet."""
+        from kubernetes.client import BatchV1Api, CoreV1Api
 
-        try:
-            config.load_kube_config() if "KUBECONFIG" in os.environ else config.load_incluster_config()
-        except config.ConfigException as error:
-            raise InvalidInput(
-                f"no Kubernetes API server is known here ({error}); an agent needs a service account with its token"
-            ) from error
         self._template = template
-        self._batch, self._core = client.BatchV1Api(), client.CoreV1Api()
+        self._batch, self._core = BatchV1Api(client), CoreV1Api(client)
 
     def create(self, name: str, key: Key, folder: Path, deadline_s: float) -> None:
         """Makes a task's Job.
