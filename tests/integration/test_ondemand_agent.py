@@ -79,7 +79,7 @@ def test_an_agent_killed_in_the_middle_of_a_job_deletes_it_and_the_run_goes_on(t
 
 @pytest.mark.e2e
 def test_a_run_on_a_model_ends_in_the_hash_of_a_resident_sites(tmp_path):
-    file = federation.write(tmp_path, federation={"sites": ["north"]})
+    file = federation.write(tmp_path)
     resident, on_demand = (whole_run(command, file, tmp_path / command) for command in ("site", "agent"))
     assert resident == on_demand
 
@@ -106,7 +106,8 @@ def prepared(file, folder):
     known = prepare(whole, folder / "prepared", pooled=False)
     spec = resolved(whole, known)
     (folder / "policy.yaml").write_text(yaml.safe_dump(site_policy(whole, spec, known["sites"]["north"], known)))
-    return spec
+    alone = spec.federation.model_copy(update={"sites": ("north",)})
+    return spec.model_copy(update={"federation": alone})
 
 
 def assert_alive(process, log):
