@@ -60,18 +60,20 @@ class Agent:
     def site(self, link: Any, **how: Any) -> Iterator[Site]:
         """A site that has just started."""
         with Custody("north", self.rules, self.folder / "state") as custody:
-            jobs = self.jobs()
-            restart.take_over(self.work, self.rules, custody.account, jobs)
-            made = bench.JobWorkbench(
-                site="north",
-                policy=self.rules,
-                split_key=custody.split_key,
-                work=self.work,
-                jobs=jobs,
-                patience=self.patience,
-            )
+            made = self.workbench(custody)
+            restart.take_over(self.work, self.rules, custody.account, made.jobs)
             build = partial(bench.build, made)
             yield Site(name="north", link=link, account=custody.account, build=build, beats=False, **how)
+
+    def workbench(self, custody: Custody) -> bench.JobWorkbench:
+        return bench.JobWorkbench(
+            site="north",
+            policy=self.rules,
+            split_key=custody.split_key,
+            work=self.work,
+            jobs=self.jobs(),
+            patience=self.patience,
+        )
 
 
 @contextmanager

@@ -16,16 +16,16 @@ from deerfield.types import Task
 from pipelines.embedded.simulation import LocalLink
 from services.client.custody.custody import Custody
 from services.client.custody.operator import read_account
-from services.client.ondemand import bench
-from services.client.ondemand.folder import PROGRESS, Folder, folders
+from services.client.ondemand import job
+from services.client.ondemand.folder import PREFIX, PROGRESS, Folder, folders, try_out
 from services.client.policy import Policy
 from services.client.site import Site
 from tests.chaos import site as chaos
 from tests.fakes import Clock
+from tests.integration import tasked
 from tests.integration.aggregator.conftest import open_aggregator
 from tests.integration.federation import wait_for
 from tests.integration.ondemand import QUICK, Agent, clustered
-from tests.integration.tasked import target
 from tests.kubernetes_jobs import ROLE, UNSCHEDULABLE
 from tests.unit.client.sites import START, FakeLink, assigned, policy
 
@@ -84,7 +84,7 @@ def test_a_run_with_a_job_for_each_task_ends_as_that_of_a_site_that_holds_its_gp
     rules = mapped(chaos.policy(spec))
     on_demand = agent(tmp_path, cluster, rules=rules)
 
-    wanted = target("north", spec)
+    wanted = tasked.target("north", spec)
 
     @contextmanager
     def resident(link):
@@ -164,7 +164,7 @@ def test_a_job_that_dies_in_training_stays_spent_and_the_run_goes_on(tmp_path, c
 @pytest.mark.parametrize(
     ("where", "fault", "expected"),
     [
-        ("check", "EngineFault", ("ENGINE_FAULT", 0)),
+        pytest.param("check", "EngineFault", ("ENGINE_FAULT", 0), marks=E2E),
         pytest.param("check", "NotMapped", ("NOT_MAPPED", 0), marks=E2E),
         pytest.param("release", "BudgetExhausted", ("BUDGET_EXHAUSTED", 1), marks=E2E),
         ("release", "MemoryError", ("ENGINE_FAULT", 1)),
@@ -199,6 +199,7 @@ def test_a_phase_that_closes_ends_its_job(tmp_path, cluster):
     assert folders(on_demand.work) == []
 
 
+@E2E
 def test_a_job_whose_agent_has_taken_the_task_back_stops_by_itself(tmp_path, cluster):
     on_demand = agent(tmp_path, cluster, environment={"DOES": "check"})
     cluster.role = ROLE - {("jobs", "delete")}
@@ -215,48 +216,69 @@ class Gone(Exception):
     """The agent's process ends here."""
 
 
-@pytest.mark.parametrize("complete", [True, False])
-def test_an_agent_that_starts_again_commits_what_was_complete_and_gives_up_the_rest(tmp_path, cluster, complete):
-    on_demand = agent(tmp_path, cluster, environment={} if complete else {"DOES": "release"})
-    given = task()
+@pytest.mark.parametrize("left", ["complete", "damaged", "made under another policy"])
+def test_an_agent_that_starts_again_commits_a_release_that_is_complete_once(tmp_path, cluster, left):
+    on_demand, given = agent(tmp_path, cluster), task()
+    delta = released(on_demand, given)
+    if left == "damaged":
+        next(on_demand.work.glob("*/release.safetensors")).write_bytes(b"")
+    if left == "made under another policy":
+        on_demand.rules = on_demand.rules.model_copy(update={"threads": 2})
+    link = FakeLink([given, given])
+    with on_demand.site(link) as site:
+        assert folders(on_demand.work) == []
+        if left != "complete":
+            on_demand.cluster.quota = 0
+        site.serve()
+    assert len(account(tmp_path).reservations) == 1
+    assert [digest(update.delta) for update in link.sent] == ([digest(delta)] * 2 if left == "complete" else [])
+
+
+def released(on_demand, given):
+    """A release on the volume, whose agent died before it read it."""
+    folder = Folder(on_demand.work / f"{PREFIX}one")
+    with Custody("north", on_demand.rules, on_demand.folder / "state") as custody:
+        folder.begin("north", on_demand.rules, custody.split_key, given)
+        folder.reserve(custody.account("r", 0, given.spec).reserve(given))
+    job.work(folder.path, tasked.build)
+    return folder.released()[0]
+
+
+def test_an_agent_that_starts_again_gives_up_what_is_under_way_and_its_charge(tmp_path, cluster):
+    on_demand, given = agent(tmp_path, cluster, environment={"DOES": "release"}), task()
 
     def die(_done, _steps):
-        (folder,) = folders(on_demand.work)
-        if folder.has(PROGRESS):
+        if folders(on_demand.work)[0].has(PROGRESS):
             raise Gone
 
     with Custody("north", on_demand.rules, tmp_path / "state") as custody:
-        made = bench.JobWorkbench(
-            site="north",
-            policy=on_demand.rules,
-            split_key=custody.split_key,
-            work=on_demand.work,
-            jobs=on_demand.jobs(),
-            patience=QUICK,
-        )
+        made = on_demand.workbench(custody)
         made.check(given, print)
-        reservation = custody.account("r", 0, given.spec).reserve(given)
-        if complete:
-            delta = made.release(given, reservation, print)
-        else:
-            with pytest.raises(Gone):
-                made.release(given, reservation, die)
-    link = FakeLink([given, given])
+        with pytest.raises(Gone):
+            made.release(given, custody.account("r", 0, given.spec).reserve(given), die)
+    (lost,) = cluster.running
+    on_demand.environment = {}
+    link = FakeLink([given])
     with on_demand.site(link) as site:
+        assert (folders(on_demand.work), cluster.running) == ([], [])
         site.serve()
-    assert (folders(on_demand.work), cluster.running) == ([], [])
+    assert lost not in cluster.jobs
+    assert [reason for reason, _ in link.declined] == ["ALREADY_SEALED"]
     assert len(account(tmp_path).reservations) == 1
-    if complete:
-        assert [digest(update.delta) for update in link.sent] == [digest(delta)] * 2
-    else:
-        assert link.sent == []
-        assert {reason for reason, _ in link.declined} == {"ALREADY_SEALED"}
+
+
+def test_what_else_is_on_the_volume_is_left_alone_and_one_that_cannot_be_written_is_told_at_once(tmp_path):
+    for name in ("lost+found", "deerfield-north-r-r0-p0-1"):
+        (tmp_path / name).mkdir()
+    try_out(tmp_path)
+    assert [folder.path.name for folder in folders(tmp_path)] == ["deerfield-north-r-r0-p0-1"]
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InvalidInput, match="cannot be written \\(Not a directory\\); mount a volume there"):
+        try_out(tmp_path / "file" / "tasks")
 
 
 def test_nothing_of_the_raw_update_is_ever_on_the_shared_volume(tmp_path):
     """The Job's side in this process: what it holds is compared with every byte that it has written."""
-    from services.client.ondemand import job
-
     raw, given, folder = {}, task(), Folder(tmp_path / "tasks" / "one")
 
     class Noising(chaos.Bench):
@@ -267,7 +289,7 @@ def test_nothing_of_the_raw_update_is_ever_on_the_shared_volume(tmp_path):
     folder.begin("north", mapped(policy()), bytes(32), given)
     with Custody("north", mapped(policy()), tmp_path / "state") as custody:
         folder.reserve(custody.account("r", 0, given.spec).reserve(given))
-    job.work(folder.path, lambda request: Noising(target("north", request.spec)))
+    job.work(folder.path, lambda request: Noising(tasked.target("north", request.spec)))
     written = {path.name: path.read_bytes() for path in folder.path.iterdir()}
     assert set(written) == {
         "request.json", "start.safetensors", "started", "checked", "progress.json", "reservation.json",

@@ -40,7 +40,7 @@ def _agent(arguments: argparse.Namespace) -> None:
     patience = bench.Patience(start_s=_seconds(arguments.job_start_s))
 
     def prepare(rules: Policy) -> taking_part.Begin:
-        folder.folders(arguments.work)
+        folder.try_out(arguments.work)
         jobs = Jobs(manifest.load(arguments.job or JOB, arguments.site), connect())
 
         def begin(custody: Custody) -> Callable[[RunSpec], Workbench]:

@@ -32,6 +32,6 @@ What the agent needs of `--job FILE` (DEERFIELD_JOB, default /etc/deerfield/job/
 The agent sets: `metadata.name` (`deerfield-SITE-RUN-rN-pN-HASH`, at most 63 characters, no two alike), the labels
 `deerfield.io/site`, `deerfield.io/run`, `deerfield.io/round`, `deerfield.io/phase` of Job and pod, `backoffLimit: 0`,
 `parallelism: 1`, `completions: 1`, `restartPolicy: Never`, `automountServiceAccountToken: false`.
-Its Role: jobs (batch) create, get, list, delete; pods get, list. It finds the API server as every pod does, or by
+Its Role: jobs (batch) create, get, list, delete; pods list. It finds the API server as every pod does, or by
 KUBECONFIG. `--job-start-s` (DEERFIELD_JOB_START_S, 600): so long a Job may wait for a machine and its image.
 """

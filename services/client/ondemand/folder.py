@@ -27,6 +27,7 @@ REQUEST, START = "request.json", "start.safetensors"
 STARTED, CHECKED, PROGRESS = "started", "checked", "progress.json"
 RESERVATION = "reservation.json"
 RELEASE, RELEASED, FAULT = "release.safetensors", "released.json", "fault.json"
+PREFIX = "deerfield-"  # of the name of a task's folder, and of its Job
 INVALID_INPUT = "INVALID_INPUT"  # beside the reasons of refusals: what a person can mend
 
 
@@ -195,11 +196,16 @@ class Folder:
 
 
 def folders(work: Path) -> list[Folder]:
-    """The tasks on a volume, by name; raises InvalidInput if it is not there."""
+    """The tasks on a volume, by name: whatever else is there, such as `lost+found`, is not ours."""
+    return [Folder(path) for path in sorted(work.glob(f"{PREFIX}*"))]
+
+
+def try_out(work: Path) -> None:
+    """Writes a file as every other is written; raises InvalidInput if the volume does not take it."""
     try:
-        durable.make_folder(work)
-        return [Folder(path) for path in sorted(work.iterdir()) if path.is_dir()]
+        durable.replaced(work / "agent", b"")
     except OSError as error:
         raise InvalidInput(
-            f"--work {work} cannot be used ({error.strerror}); mount the volume that agent and Jobs share there"
+            f"--work {work} cannot be written ({error.strerror}); mount a volume there that the user of agent and Jobs "
+            "may write to, with room in it and hard links"
         ) from error

@@ -14,6 +14,7 @@ import yaml
 
 from deerfield.errors import InvalidInput
 from deerfield.exchange import Key
+from services.client.ondemand.folder import PREFIX
 
 LABEL = "deerfield.io/"
 SITE = f"{LABEL}site"
@@ -81,7 +82,7 @@ def load(path: Path, site: str) -> Template:
 def new_name(site: str, key: Key) -> str:
     """A name for a Job and its folder that no other has, of at most 63 characters that DNS takes."""
     unique = sha256(f"{site}\0{key}\0{uuid.uuid4()}".encode()).hexdigest()[:8]
-    return f"deerfield-{_dns(site, 16)}-{_dns(key.run, 12)}-r{key.round % 10**6}-p{key.phase % 100}-{unique}"
+    return f"{PREFIX}{_dns(site, 16)}-{_dns(key.run, 12)}-r{key.round % 10**6}-p{key.phase % 100}-{unique}"
 
 
 def value(text: str) -> str:

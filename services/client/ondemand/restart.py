@@ -45,7 +45,6 @@ def take_over(work: Path, policy: Policy, account: Callable[[str, int, RunSpec],
 
     Raises:
         LedgerFault: the ledger cannot be used.
-        InvalidInput: the volume cannot be used.
     """
     found = folders(work)
     for folder in found:
