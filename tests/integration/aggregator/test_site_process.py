@@ -18,6 +18,7 @@ from services.client.__main__ import main
 from services.client.commands.flags import variable
 from services.client.connection import open_channel, patience
 from tests import pki
+from tests.connect_proxy import connecting
 from tests.cut_link import CutLink
 from tests.fakes import TeachingSite, adapter, run_spec
 from tests.integration.aggregator.security import OLD, channel_of
@@ -204,6 +205,14 @@ def test_check_goes_on_behind_a_fault_and_ends_with_the_code_of_the_first(contai
         said, fault = capsys.readouterr()
         assert [line.split()[1] for line in said.splitlines()] == words
         assert json.loads(fault)["event"].startswith("error: none.yaml cannot be read")
+
+
+def test_check_takes_the_way_of_the_site_through_a_proxy(container, address, capsys):
+    container.environment["DEERFIELD_AGGREGATOR"] = address
+    with connecting({address: address}) as between:
+        assert container.main("check", "--proxy", between.url) == 0
+        assert f"aggregator {address}, through the proxy {between.address}" in capsys.readouterr().out
+    assert between.opened == [address]
 
 
 def test_check_says_that_the_aggregator_does_not_take_this_site(container, consortium, address):
