@@ -58,6 +58,7 @@ def serve(arguments: argparse.Namespace, prepare: Prepare) -> None:
     from services.client.lifetime import lifetime
     from services.client.reporting import site_report
     from services.client.site import Site
+    from services.client.sources import store
     from services.telemetry.exposition import exposed
 
     flags.need(arguments, "site", "aggregator", "policy", "state")
@@ -68,6 +69,8 @@ def serve(arguments: argparse.Namespace, prepare: Prepare) -> None:
         ready = stack.enter_context(lifetime(arguments.ready))
         egress.prove(egress.targets(arguments.egress_proof, way))
         rules = policy.load(arguments.policy)
+        for population in rules.populations.values():
+            store.check(population.source.path)
         begin = prepare(rules)
         trust = connection.trust(way.files)
         custody = stack.enter_context(Custody(arguments.site, rules, arguments.state, trust=trust))
