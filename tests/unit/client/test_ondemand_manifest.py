@@ -11,6 +11,7 @@ import yaml
 
 from deerfield.errors import InvalidInput
 from deerfield.exchange import Key
+from services.client.__main__ import main
 from services.client.ondemand.jobs import connect
 from services.client.ondemand.manifest import Template, load, new_name, value
 
@@ -98,6 +99,19 @@ def test_without_a_cluster_an_agent_says_so(tmp_path):
     for environment in ({}, {"KUBECONFIG": str(tmp_path / "gone")}):
         with pytest.raises(InvalidInput, match="no Kubernetes API server is known here"):
             connect(environment)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ((), "--work is missing; give it, or set DEERFIELD_WORK"),
+        (("--work", "tasks", "--job-start-s", "soon"), "--job-start-s 'soon' is no number of seconds above 0"),
+        (("--work", "tasks", "--job-start-s", "-1"), "--job-start-s '-1' is no number of seconds above 0"),
+    ],
+)
+def test_what_an_agent_cannot_start_with_is_one_sentence(capsys, given, words):
+    assert main(["--log", "console", "agent", *given]) == 2
+    assert words in capsys.readouterr().err
 
 
 def test_an_agent_imports_no_torch():
