@@ -39,6 +39,7 @@ class Job:
     body: dict[str, Any]
     process: subprocess.Popen[bytes] | None = None
     started: float = 0.0
+    no_image: str = ""  # that cannot be pulled
     pod_reason: str = ""  # of a pod that the cluster has ended
 
     @property
@@ -59,7 +60,10 @@ class Job:
 
     def pod(self) -> dict[str, Any]:
         status: dict[str, Any] = {"phase": "Pending"}
-        if self.process is None:
+        if self.process is None and self.no_image:
+            why = {"reason": "ImagePullBackOff", "message": f"Back-off pulling image {self.no_image}"}
+            status["containerStatuses"] = [{"state": {"waiting": why}}]
+        elif self.process is None:
             why = {"reason": "Unschedulable", "message": UNSCHEDULABLE}
             status["conditions"] = [{"type": "PodScheduled", "status": "False", **why}]
         elif (code := self.process.poll()) is None:
@@ -85,7 +89,7 @@ class Cluster:
     made: list[dict[str, Any]] = field(default_factory=list)  # every Job that there ever was
     role: frozenset[tuple[str, str]] = ROLE
     quota: int = 100
-    nodes: bool = True  # with room for one more pod
+    lacks: str = ""  # what a new Job waits for: a node, an image, or a queue that suspends it
     lock: threading.Lock = field(default_factory=threading.Lock)
     port: int = 0
 
@@ -117,9 +121,12 @@ class Cluster:
             kubernetes_validate.validate(body, "1.37", strict=True)
         except kubernetes_validate.ValidationError as error:
             raise Refused(422, f'Job.batch "{name}" is invalid: {error.message}') from error
-        self.jobs[name] = job = Job(body)
+        container = body["spec"]["template"]["spec"]["containers"][0]
+        self.jobs[name] = job = Job(body, no_image=container["image"] if self.lacks == "image" else "")
         self.made.append(body)
-        if self.nodes:
+        if self.lacks == "queue":
+            body["spec"]["suspend"] = True
+        if not self.lacks:
             self._start(job)
         return job.shown()
 
@@ -205,6 +212,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _list(self, resource: str, selector: str) -> dict[str, Any]:
         wanted = dict(each.split("=", 1) for each in selector.split(",") if each)
         found = [job for job in self.cluster.jobs.values() if wanted.items() <= job.labels.items()]
+        if resource == "pods":
+            found = [job for job in found if not job.body["spec"].get("suspend")]
         return {"items": [job.pod() if resource == "pods" else job.shown() for job in found]}
 
     def _send(self, status: int, answer: dict[str, Any]) -> None:

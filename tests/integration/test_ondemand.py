@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import structlog
 
-from deerfield.errors import InvalidInput, RunEnded
+from deerfield.errors import InvalidInput, NoMachine, RunEnded
 from deerfield.manifest import assemble
 from deerfield.runspec import RunSpec
 from deerfield.tensors import digest
@@ -126,16 +126,34 @@ def test_a_job_that_the_cluster_refuses_is_a_phase_missed_and_nothing_charged(tm
     assert words in next(each["error"] for each in cluster.said if each["event"] == "declined")
 
 
-def test_a_job_that_no_node_takes_in_time_is_a_phase_missed_and_deleted(tmp_path, cluster):
-    cluster.nodes = False
+@pytest.mark.parametrize(
+    ("lacks", "words"),
+    [
+        ("node", f"Unschedulable, {UNSCHEDULABLE}"),
+        ("image", "ImagePullBackOff, Back-off pulling image deerfield-client:test"),
+        ("queue", "it is suspended, as by a queue"),
+    ],
+)
+def test_a_job_that_does_not_start_in_time_is_a_phase_missed_and_deleted(tmp_path, cluster, lacks, words):
+    cluster.lacks = lacks
     link = FakeLink([task()])
     with agent(tmp_path, cluster, patience=replace(QUICK, start_s=0.3)).site(link) as site:
         site.serve()
     assert [reason for reason, _ in link.declined] == ["NO_MACHINE"]
     assert (account(tmp_path).reservations, cluster.jobs) == ({}, {})
     said = next(each["error"] for each in cluster.said if each["event"] == "declined")
-    assert "has not started within 0.3 s" in said
-    assert UNSCHEDULABLE in said
+    assert f"has not started within 0.3 s: {words}; see `kubectl describe job" in said
+
+
+def test_an_api_server_that_does_not_answer_says_nothing_about_a_job(tmp_path):
+    with clustered(tmp_path) as gone:
+        on_demand = agent(tmp_path, gone)
+        jobs = on_demand.jobs()
+    assert jobs.look("one").state == "unknown"
+    jobs.delete("one")
+    for call in (jobs.running, lambda: jobs.create("one", task().key, tmp_path, 60.0)):
+        with pytest.raises(NoMachine, match="the Kubernetes API server does not answer"):
+            call()
 
 
 @pytest.mark.parametrize(

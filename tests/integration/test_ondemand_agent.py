@@ -48,6 +48,7 @@ def process(command, folder, cluster, address, **environment):
                 started.kill()
 
 
+@pytest.mark.e2e
 def test_an_agent_killed_in_the_middle_of_a_job_deletes_it_and_the_run_goes_on(tmp_path):
     spec = asked(
         chaos.spec("north", rounds=1, noise=True, privacy={"unit": "record", "epsilon": 2.0, "spare_phases": 1})

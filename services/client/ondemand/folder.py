@@ -28,6 +28,7 @@ STARTED, CHECKED, PROGRESS = "started", "checked", "progress.json"
 RESERVATION = "reservation.json"
 RELEASE, RELEASED, FAULT = "release.safetensors", "released.json", "fault.json"
 PREFIX = "deerfield-"  # of the name of a task's folder, and of its Job
+TRIED = "tried-out"  # is there for a moment when an agent starts
 INVALID_INPUT = "INVALID_INPUT"  # beside the reasons of refusals: what a person can mend
 
 
@@ -203,7 +204,8 @@ def folders(work: Path) -> list[Folder]:
 def try_out(work: Path) -> None:
     """Writes a file as every other is written; raises InvalidInput if the volume does not take it."""
     try:
-        durable.replaced(work / "agent", b"")
+        durable.replaced(work / TRIED, b"")
+        (work / TRIED).unlink()
     except OSError as error:
         raise InvalidInput(
             f"--work {work} cannot be written ({error.strerror}); mount a volume there that the user of agent and Jobs "
