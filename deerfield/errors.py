@@ -16,7 +16,7 @@ DeerfieldError                 exit code 1
     ├── RoundClosed, StaleBase, AlreadySealed, ChunksMissing
     ├── UnknownTensor, WrongShape, WrongDtype, NotFinite, NormTooLarge, TooLarge, DigestMismatch
     ├── TooBusy                worth another try, as Unreachable is: `AGAIN`
-    ├── BudgetExhausted, NotMapped, EngineFault
+    ├── BudgetExhausted, NotMapped, EngineFault, NoMachine
     ├── LedgerBehind, PolicyRefused (NotRestored), BadAttestation
     └── ChampionMoved          exit code 2: look at the champion that there is now
 """
@@ -222,6 +222,12 @@ class EngineFault(Refusal):
     """A site's clipping engine would not train what the task says, so nothing is trained."""
 
     reason = "ENGINE_FAULT"
+
+
+class NoMachine(Refusal):
+    """A site got no machine to train on, or lost it before the task was done."""
+
+    reason = "NO_MACHINE"
 
 
 class LedgerBehind(Refusal):

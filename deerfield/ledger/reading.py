@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import load
+from safetensors.numpy import load, save
 
 from deerfield.ledger.chain import Finding, first_damage, lines_of
 from deerfield.ledger.entry import Entry
@@ -33,6 +33,11 @@ def reading(data: bytes) -> Reading:
     entries, damage = first_damage(lines)
     torn = damage is not None and len(entries) == len(lines) - 1 and not data.endswith(b"\n")
     return Reading(lines=tuple(lines), entries=tuple(entries), damage=damage, torn=torn)
+
+
+def bytes_of(update: Tensors) -> bytes:
+    """An update as the bytes of a safetensors file."""
+    return save({name: np.ascontiguousarray(array, dtype="<f4") for name, array in update.items()})
 
 
 def update_of(data: bytes, name: str) -> Tensors:

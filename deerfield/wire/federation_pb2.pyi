@@ -37,6 +37,7 @@ class Reason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     NOT_AUTHENTICATED: _ClassVar[Reason]
     NO_ROOM: _ClassVar[Reason]
     TOO_BUSY: _ClassVar[Reason]
+    NO_MACHINE: _ClassVar[Reason]
     CHAMPION_MOVED: _ClassVar[Reason]
 
 class Dtype(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
@@ -71,6 +72,7 @@ NORM_TOO_LARGE: Reason
 NOT_AUTHENTICATED: Reason
 NO_ROOM: Reason
 TOO_BUSY: Reason
+NO_MACHINE: Reason
 CHAMPION_MOVED: Reason
 DTYPE_UNSPECIFIED: Dtype
 FLOAT32: Dtype

@@ -39,6 +39,7 @@ TABLE: Mapping[type[errors.DeerfieldError], tuple[grpc.StatusCode, str]] = {  # 
     errors.EngineFault: (Code.FAILED_PRECONDITION, "see the site's log: nothing was trained"),
     errors.LedgerUnusable: (Code.FAILED_PRECONDITION, "the hospital looks at the site's log, and mends its ledger"),
     errors.LedgerBehind: (Code.FAILED_PRECONDITION, "the hospital reconciles its ledger: deerfield ledger reconcile"),
+    errors.NoMachine: (Code.FAILED_PRECONDITION, "the hospital looks at its cluster: quota, nodes, the Job's log"),
     errors.PolicyRefused: (Code.FAILED_PRECONDITION, "the hospital's policy decides; ask for what it allows"),
     errors.BadAttestation: (Code.FAILED_PRECONDITION, "compare the site's ledger and key with the aggregator's record"),
     errors.ChampionMoved: (Code.ABORTED, "compare with the champion that there is now, and ask again"),

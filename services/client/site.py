@@ -1,6 +1,6 @@
 """One hospital's side of a run: check, train, release, and only then let anything out.
 
-Knows no transport, model or file: it is given a link to the aggregator and a way to build a trainer.
+Knows no transport, model or file: it is given a link to the aggregator and a way to build a workbench.
 """
 
 import threading
@@ -30,10 +30,8 @@ from deerfield.errors import (
 from deerfield.ledger.account import Reservation
 from deerfield.link import Assignment, Link
 from deerfield.runspec import RunSpec
-from deerfield.strategies import make
-from deerfield.strategy import Strategy, Trainer
 from deerfield.tensors import Tensors
-from deerfield.types import Countersigned, Spend, Task, Update
+from deerfield.types import Countersigned, Update
 
 HEARTBEAT_S = 5.0
 log = structlog.get_logger()
@@ -46,6 +44,7 @@ DECLINED = {  # all that the aggregator learns: one fixed sentence for each reas
     "LEDGER_BEHIND": "this site's ledger lacks an entry that the aggregator has seen; its operator must reconcile it",
     "LEDGER_UNUSABLE": "this site's ledger cannot be read or written; its operator must look at the site's log",
     "NORM_TOO_LARGE": "the update is longer than the run allows",
+    "NO_MACHINE": "this site got no machine to train on, or lost it before the task was done",
     "NOT_FINITE": "training at this site gave numbers that are not finite; lower the learning rates",
     "NOT_MAPPED": "this site's policy, model or data do not fit what the run names; see the site's log",
     "POLICY_REFUSED": "this site's policy does not allow what the run asks for; see the site's log",
@@ -67,15 +66,19 @@ OnStep = Callable[[int, int], None]  # (steps done, steps of the task)
 class Workbench(Protocol):
     """A run's model and data at this site: built once, used for every phase.
 
-    Implementers read no example before `trainer` is called; a site calls `check`, charges, then calls `trainer`.
+    Implementers read no example before `release` is called; a site calls `check`, charges, then calls `release`, and
+    `done` whatever happened. While they work or wait they call `on_step`, which raises once the phase has closed.
     """
 
-    def check(self, task: Task) -> None:
-        """Raises EngineFault if the engine would not train what the task says."""
+    def check(self, assignment: Assignment, on_step: OnStep) -> None:
+        """Raises EngineFault if the engine would not train what the task says, NoMachine if there is none to do it."""
 
-    def trainer(self, task: Task, spend: Spend, on_step: OnStep) -> Trainer:
-        """A trainer whose every step goes through the mechanism `spend`."""
+    def release(self, assignment: Assignment, reservation: Reservation, on_step: OnStep) -> Tensors:
+        """What the strategy releases after training whose every step went through the mechanism that was reserved."""
         ...
+
+    def done(self) -> None:
+        """Gives up what `check` and `release` have taken for the task; its update, if there is one, is committed."""
 
     def metrics(self) -> Mapping[str, float]:
         """What the policy lets out about the last phase, beyond the release; what it costs is reserved with the run."""
@@ -175,19 +178,19 @@ class Site:
 
     def _answer(self, assignment: Assignment) -> Update:
         """The update of a task: the stored one if there is one, else reserved, trained, stored and committed."""
-        task = assignment.task
         with self._progress(assignment) as on_step:
             run = self._run(assignment)
             if (stored := run.account.stored(assignment)) is not None:
                 log.info("sends the stored update again", site=self.name)
                 return stored
             run.account.check_head(self.link.head(assignment.spec.population))
-            run.workbench.check(task)
-            reservation = run.account.reserve(assignment)
-            trainer = run.workbench.trainer(task, reservation.spend, on_step)
-            raw = run.strategy.train(trainer, task)
-            delta = run.strategy.release(raw, task)
-            return run.account.commit(reservation, assignment, delta, run.workbench.metrics())
+            try:
+                run.workbench.check(assignment, on_step)
+                reservation = run.account.reserve(assignment)
+                delta = run.workbench.release(assignment, reservation, on_step)
+                return run.account.commit(reservation, assignment, delta, run.workbench.metrics())
+            finally:
+                run.workbench.done()
 
     def _run(self, assignment: Assignment) -> "_Run":
         """What is kept of the task's run: opened once, and refused by the policy before a model is loaded."""
@@ -196,7 +199,7 @@ class Site:
             account = self.account(*name, assignment.spec)
             for before in [each for each in self._runs if each[0] == assignment.run]:
                 del self._runs[before]  # its model, before the same one is loaded for the next incarnation
-            self._runs[name] = _Run(make(assignment.spec), account, self.build(assignment.spec))
+            self._runs[name] = _Run(account, self.build(assignment.spec))
         return self._runs[name]
 
     def _decline(self, assignment: Assignment, reason: str, why: str, detail: str = "") -> None:
@@ -266,6 +269,5 @@ def _key(assignment: Assignment) -> _Key:
 class _Run:
     """What a site keeps of a run between its phases."""
 
-    strategy: Strategy
     account: Account
     workbench: Workbench

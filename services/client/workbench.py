@@ -10,10 +10,13 @@ import structlog
 
 from deerfield import partition
 from deerfield.errors import NotMapped
+from deerfield.ledger.account import Reservation
+from deerfield.link import Assignment
 from deerfield.randomness import Randomness, SeededRandomness, SystemRandomness
 from deerfield.runspec import RunSpec
 from deerfield.strategies import make
 from deerfield.strategy import Declaration, Scores, Trainer
+from deerfield.tensors import Tensors
 from deerfield.types import Spend, Task
 from services.client.policy import Policy, Population
 from services.client.site import OnStep
@@ -46,14 +49,22 @@ class TorchWorkbench:
     _last: TorchTrainer | None = None
     _scores: Mapping[str, float] = field(default_factory=dict)  # of the task's start tensors, noised
 
-    def check(self, task: Task) -> None:
+    def check(self, assignment: Assignment, on_step: OnStep) -> None:
         """Checks the engine on random examples; reads no data.
 
         Raises:
             EngineFault: the engine would not train what the task says.
         """
-        if task.epochs:
-            check_engine(self.classifier, self.spec, task.factors)
+        if assignment.task.epochs:
+            check_engine(self.classifier, self.spec, assignment.task.factors)
+
+    def release(self, assignment: Assignment, reservation: Reservation, on_step: OnStep) -> Tensors:
+        """Trains as the strategy says, and answers what it releases; raises as `trainer` does."""
+        strategy, task = make(self.spec), assignment.task
+        return strategy.release(strategy.train(self.trainer(task, reservation.spend, on_step), task), task)
+
+    def done(self) -> None:
+        """Keeps model and data for the next phase."""
 
     def trainer(self, task: Task, spend: Spend, on_step: OnStep) -> Trainer:
         """A trainer whose every step goes through the mechanism `spend`; reads the data the first time.

@@ -64,12 +64,16 @@ class Bench(PullTrainer):
     noise: float = 0.0
     slow_s: float = 0.0  # for each task
 
-    def check(self, task):
+    def check(self, assignment, on_step):
         pass
 
-    def trainer(self, task, spend, on_step):
+    def release(self, assignment, reservation, on_step):
         self.on_step = on_step
-        return self
+        strategy = make(assignment.spec)
+        return strategy.release(strategy.train(self, assignment.task), assignment.task)
+
+    def done(self):
+        pass
 
     def metrics(self):
         return {}

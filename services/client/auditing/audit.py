@@ -21,6 +21,7 @@ from services.client import workbench
 from services.client.auditing.canaries import Plant
 from services.client.custody.run_account import evaluations
 from services.client.policy import Policy
+from services.client.training.engine_check import check_engine
 from services.client.training.trainer import TorchTrainer
 
 SITE = "audit"  # in updates that go nowhere
@@ -139,7 +140,7 @@ def at_site(site: str, policy: Policy, spec: RunSpec, request: Request, *, noise
     claim = schedule(spec, declares, evaluations(spec, policy))
 
     def build(task: Task, spend: Spend) -> TorchTrainer:
-        bench.check(task)
+        check_engine(bench.classifier, spec, task.factors)
         trainer = bench.trainer(task, spend, lambda _done, _of: None)
         if not isinstance(trainer, TorchTrainer):
             raise TypeError(f"a site trains with TorchTrainer, not {type(trainer).__name__}")

@@ -3,12 +3,9 @@
 import re
 from pathlib import Path
 
-import numpy as np
-from safetensors.numpy import save
-
 from deerfield.durable import OnDurable, create, ignore, make_folder
 from deerfield.errors import LedgerDamaged, LedgerUnwritable
-from deerfield.ledger.reading import update_of
+from deerfield.ledger.reading import bytes_of, update_of
 from deerfield.tensors import Tensors, digest
 
 DIGEST = re.compile(r"[0-9a-f]{64}\Z")
@@ -40,9 +37,8 @@ class Vault:
         if self.has(name):
             self.get(name)
             return name
-        data = save({each: np.ascontiguousarray(array, dtype="<f4") for each, array in update.items()})
         try:
-            create(self._path(name), data, on_durable=self._on_durable, name="vault")
+            create(self._path(name), bytes_of(update), on_durable=self._on_durable, name="vault")
         except OSError as error:
             raise LedgerUnwritable(
                 f"the update cannot be written to {self._folder} ({error.strerror}), so nothing is sent; make room, or "

@@ -103,16 +103,20 @@ class Bench:
     check_fails: Exception | None = None
     reads: int = 0
 
-    def check(self, task):
+    def check(self, assignment, on_step):
         self.run.append("check")
         if self.check_fails is not None:
             raise self.check_fails
 
-    def trainer(self, task, spend, on_step):
+    def release(self, assignment, reservation, on_step):
         self.run.append("trainer")
         if self.fails is not None:
             raise self.fails
-        return self
+        strategy = make(assignment.spec)
+        return strategy.release(strategy.train(self, assignment.task), assignment.task)
+
+    def done(self):
+        pass
 
     def metrics(self):
         return {}

@@ -5,6 +5,7 @@ from math import inf
 import numpy as np
 import pytest
 
+from deerfield.link import Assignment
 from deerfield.randomness import SeededRandomness, SystemRandomness
 from deerfield.strategy import FitReport
 from deerfield.types import Spend, Task
@@ -88,7 +89,7 @@ def test_one_bad_record_does_not_decide_whether_a_site_answers(tmp_path, saved):
         classifier=classifier,
         split_key=b"secret",
     )
-    bench.check(TASK)
+    bench.check(Assignment(run="r", incarnation=1, spec=spec, task=TASK, base="0" * 64), print)
     spend = Spend(unit="record", noise_multiplier=1, sample_rate=0.5, steps=8, clip=1.0)
     trainer = bench.trainer(TASK, spend, lambda done, of: None)
     assert trainer.score(split="train").labels.tolist() == [1, 2]
