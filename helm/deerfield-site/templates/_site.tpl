@@ -1,0 +1,257 @@
+{{/* The name of one of the release's objects, NAME-SUFFIX. Takes a list: root, suffix. */}}
+{{- define "deerfield-site.named" -}}
+{{- include "deerfield-common.named" (dict "root" (index . 0) "suffix" (index . 1)) -}}
+{{- end -}}
+
+{{/* The component that has the ledger and talks to the aggregator, by the mode. Takes the root context. */}}
+{{- define "deerfield-site.main" -}}
+{{- eq .Values.mode "resident" | ternary "site" "agent" -}}
+{{- end -}}
+
+{{/* The policy of policy.inline, whole: with the federation, and the trial where it is wanted. Takes the root context. */}}
+{{- define "deerfield-site.policy" -}}
+{{- $policy := merge (dict "federation" .Values.federation) (deepCopy .Values.policy.inline) -}}
+{{- if .Values.trial.enabled -}}
+{{- $trial := .Files.Get "files/trial-policy.yaml" | fromYaml -}}
+{{- range $key := list "populations" "models" -}}
+{{- $_ := set $policy $key (merge (deepCopy (get $trial $key)) (get $policy $key | default dict)) -}}
+{{- end -}}
+{{- end -}}
+{{- range $key := list "populations" "models" -}}{{- $_ := set $policy $key (get $policy $key | default dict) -}}{{- end -}}
+{{- toYaml $policy -}}
+{{- end -}}
+
+{{/* Annotations of a pod that reads the policy: another inline policy makes another pod. Takes the root context. */}}
+{{- define "deerfield-site.policySum" -}}
+{{- if not (or .Values.policy.existingConfigMap .Values.policy.existingSecret) -}}
+deerfield/policy: {{ include "deerfield-site.policy" . | sha256sum }}
+{{- end -}}
+{{- end -}}
+
+{{/* The Secret of the site's certificate. Takes the root context. */}}
+{{- define "deerfield-site.tlsSecret" -}}
+{{- if eq .Values.tls.mode "certManager" -}}
+{{- include "deerfield-site.named" (list . "tls") -}}
+{{- else -}}
+{{- .Values.tls.existingSecret -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Variables of every container: how it logs, where its last sentence goes. Takes the root context. */}}
+{{- define "deerfield-site.commonEnv" -}}
+- {name: DEERFIELD_LOG, value: {{ .Values.log.format }}}
+- {name: DEERFIELD_TERMINATION_LOG, value: /dev/termination-log}
+{{- end -}}
+
+{{/* Variables of a container that reaches the aggregator by a certificate in /etc/deerfield/tls. Takes the root context. */}}
+{{- define "deerfield-site.aggregatorEnv" -}}
+- {name: DEERFIELD_AGGREGATOR, value: {{ .Values.aggregator.address | quote }}}
+- {name: DEERFIELD_TLS_CERTIFICATE, value: /etc/deerfield/tls/tls.crt}
+- {name: DEERFIELD_TLS_KEY, value: /etc/deerfield/tls/tls.key}
+- {name: DEERFIELD_TLS_CA, value: /etc/deerfield/tls/ca.crt}
+{{- if .Values.proxy.existingSecret }}
+- name: DEERFIELD_PROXY
+  valueFrom:
+    secretKeyRef: {name: {{ .Values.proxy.existingSecret }}, key: {{ .Values.proxy.key }}}
+{{- else if .Values.proxy.url }}
+- {name: DEERFIELD_PROXY, value: {{ .Values.proxy.url | quote }}}
+{{- end }}
+{{- end -}}
+
+{{/* Variables of a container that speaks for the site. Takes the root context. */}}
+{{- define "deerfield-site.siteEnv" -}}
+- {name: DEERFIELD_SITE, value: {{ .Values.site.name | quote }}}
+- {name: DEERFIELD_POLICY, value: /etc/deerfield/policy/policy.yaml}
+{{ include "deerfield-site.aggregatorEnv" . }}
+{{- end -}}
+
+{{/* Variables of a container that keeps the ledger. Takes the root context. */}}
+{{- define "deerfield-site.stateEnv" -}}
+- {name: DEERFIELD_STATE, value: /var/lib/deerfield}
+- {name: DEERFIELD_READY, value: /tmp/ready}
+{{- if .Values.metrics.enabled }}
+- {name: DEERFIELD_SITE_METRICS, value: "0.0.0.0:8603"}
+{{- end }}
+{{- if .Values.egressProof.enabled }}
+- {name: DEERFIELD_EGRESS_PROOF, value: {{ join "," .Values.egressProof.targets | quote }}}
+{{- end }}
+{{- end -}}
+
+{{/* Variables of a container that reads data and models: files alone, no model hub. Takes the root context. */}}
+{{- define "deerfield-site.dataEnv" -}}
+- {name: HF_HUB_OFFLINE, value: "1"}
+{{- with .Values.data.s3 }}
+{{- if .endpoint }}
+- {name: AWS_ACCESS_KEY_ID_FILE, value: /etc/deerfield/s3/{{ .accessKey }}}
+- {name: AWS_SECRET_ACCESS_KEY_FILE, value: /etc/deerfield/s3/{{ .secretKey }}}
+{{- if .caKey }}
+- {name: SSL_CERT_FILE, value: /etc/deerfield/s3/{{ .caKey }}}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{/*
+Several of the above and extra variables as one list, each name once. Takes a dict: root, parts (names of the
+templates), extra.
+*/}}
+{{- define "deerfield-site.env" -}}
+{{- $root := .root -}}
+{{- $lists := list -}}
+{{- range .parts -}}
+{{- $lists = append $lists (include (printf "deerfield-site.%sEnv" .) $root | fromYamlArray) -}}
+{{- end -}}
+{{- include "deerfield-common.env" (append $lists (.extra | default list)) -}}
+{{- end -}}
+
+{{/*
+A volume of a Secret or ConfigMap that the pod starts without, so that the program can say what is missing; it is there
+within a minute of its making. Takes a dict: name, kind (secret, configMap), from (its name), and where wanted items.
+*/}}
+{{- define "deerfield-site.optional" -}}
+- name: {{ .name }}
+  {{ .kind }}:
+    {{ eq .kind "secret" | ternary "secretName" "name" }}: {{ .from }}
+    optional: true
+    {{- with .items }}
+    items:
+      {{- toYaml . | nindent 6 }}
+    {{- end }}
+{{- end -}}
+
+{{/* The certificate's volume. Takes a dict: root, secret (its name), ca (existingSecret, key; empty: all from one). */}}
+{{- define "deerfield-site.tlsVolume" -}}
+{{- if (.ca | default dict).existingSecret -}}
+- name: tls
+  projected:
+    sources:
+      - secret:
+          name: {{ .secret }}
+          optional: true
+          items: [{key: tls.crt, path: tls.crt}, {key: tls.key, path: tls.key}]
+      - secret:
+          name: {{ .ca.existingSecret }}
+          optional: true
+          items: [{key: {{ .ca.key }}, path: ca.crt}]
+{{- else -}}
+{{- include "deerfield-site.optional" (dict "name" "tls" "kind" "secret" "from" .secret) -}}
+{{- end -}}
+{{- end -}}
+
+{{/* The volumes of a container that speaks for the site: certificate and policy. Takes the root context. */}}
+{{- define "deerfield-site.siteVolumes" -}}
+{{- include "deerfield-site.tlsVolume" (dict "secret" (include "deerfield-site.tlsSecret" .) "ca" .Values.tls.ca) }}
+{{- with .Values.policy }}
+{{- $items := list (dict "key" .key "path" "policy.yaml") }}
+{{- if .existingSecret }}
+{{ include "deerfield-site.optional" (dict "name" "policy" "kind" "secret" "from" .existingSecret "items" $items) }}
+{{- else if .existingConfigMap }}
+{{ include "deerfield-site.optional" (dict "name" "policy" "kind" "configMap" "from" .existingConfigMap "items" $items) }}
+{{- else }}
+- name: policy
+  configMap:
+    name: {{ include "deerfield-site.named" (list $ "policy") }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{/* Where they are mounted. Takes nothing. */}}
+{{- define "deerfield-site.siteMounts" -}}
+- {name: tls, mountPath: /etc/deerfield/tls, readOnly: true}
+- {name: policy, mountPath: /etc/deerfield/policy, readOnly: true}
+{{- end -}}
+
+{{/* The volume of ledgers, key and stored updates. Takes the root context. */}}
+{{- define "deerfield-site.stateVolume" -}}
+- name: state
+  persistentVolumeClaim:
+    claimName: {{ .Values.state.existingClaim | default (include "deerfield-site.named" (list . "state")) }}
+{{- end -}}
+
+{{/* The volumes of a container that reads data and models; maybe none. Takes the root context. */}}
+{{- define "deerfield-site.dataVolumes" -}}
+{{- with .Values.data.existingClaim }}
+- name: data
+  persistentVolumeClaim: {claimName: {{ . }}, readOnly: true}
+{{- end }}
+{{- with .Values.models.existingClaim }}
+- name: models
+  persistentVolumeClaim: {claimName: {{ . }}, readOnly: true}
+{{- end }}
+{{- with .Values.models.image }}
+{{- if .reference }}
+- name: models
+  image: {reference: {{ .reference | quote }}, pullPolicy: {{ .pullPolicy }}}
+{{- end }}
+{{- end }}
+{{- if .Values.data.s3.endpoint }}
+{{ include "deerfield-site.optional" (dict "name" "s3" "kind" "secret" "from" .Values.data.s3.existingSecret) }}
+{{- end }}
+{{- end -}}
+
+{{/* Where they are mounted. Takes the root context. */}}
+{{- define "deerfield-site.dataMounts" -}}
+{{- if .Values.data.existingClaim }}
+- {name: data, mountPath: /data, readOnly: true}
+{{- end }}
+{{- if or .Values.models.existingClaim .Values.models.image.reference }}
+- {name: models, mountPath: /models, readOnly: true}
+{{- end }}
+{{- if .Values.data.s3.endpoint }}
+- {name: s3, mountPath: /etc/deerfield/s3, readOnly: true}
+{{- end }}
+{{- end -}}
+
+{{/* /tmp, and for a container that trains /dev/shm and the volumes of values. Takes the root context. */}}
+{{- define "deerfield-site.trainerVolumes" -}}
+- name: tmp
+  emptyDir: {sizeLimit: {{ .Values.trainer.tmp.size }}}
+- name: shm
+  emptyDir: {medium: Memory, sizeLimit: {{ .Values.trainer.shm.size }}}
+{{- with .Values.trainer.extraVolumes }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{/* Where they are mounted. Takes the root context. */}}
+{{- define "deerfield-site.trainerMounts" -}}
+- {name: tmp, mountPath: /tmp}
+- {name: shm, mountPath: /dev/shm}
+{{- with .Values.trainer.extraVolumeMounts }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{/* A workload of values, with what is set for all pods. Takes a list: root, workload. */}}
+{{- define "deerfield-site.workload" -}}
+{{- $values := (index . 0).Values -}}
+{{- $all := dict "hostAliases" $values.hostAliases "dnsPolicy" $values.dnsPolicy "dnsConfig" $values.dnsConfig -}}
+{{- $_ := set $all "terminationGracePeriodSeconds" $values.terminationGracePeriodSeconds -}}
+{{- merge (deepCopy (index . 1)) $all | toYaml -}}
+{{- end -}}
+
+{{/* The workload that trains: trainer, with its GPUs among the limits. Takes the root context. */}}
+{{- define "deerfield-site.trainer" -}}
+{{- $workload := include "deerfield-site.workload" (list . .Values.trainer) | fromYaml -}}
+{{- with .Values.trainer.gpu -}}
+{{- if .count -}}
+{{- $name := .resource -}}
+{{- if .mig -}}{{- $name = printf "%s/mig-%s" (index (splitList "/" .resource) 0) .mig -}}{{- end -}}
+{{- $limits := merge (dict $name (int .count)) (get $workload.resources "limits" | default dict) -}}
+{{- $_ := set $workload.resources "limits" $limits -}}
+{{- end -}}
+{{- end -}}
+{{- toYaml $workload -}}
+{{- end -}}
+
+{{/* Variables of the trial: who it is to MLflow. Takes the root context. */}}
+{{- define "deerfield-site.trackingEnv" -}}
+{{- with .Values.test.federation.tracking.existingSecret }}
+- name: MLFLOW_TRACKING_USERNAME
+  valueFrom:
+    secretKeyRef: {name: {{ . }}, key: username}
+- name: MLFLOW_TRACKING_PASSWORD
+  valueFrom:
+    secretKeyRef: {name: {{ . }}, key: password}
+{{- end }}
+{{- end -}}
