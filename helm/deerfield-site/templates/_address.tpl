@@ -50,10 +50,14 @@ Takes a dict: address (HOST:PORT), place (cidrs, podLabels), key (where cidrs st
 
 {{/* The edge to the aggregator, or to the proxy on the way there. Takes the root context. */}}
 {{- define "deerfield-site.aggregatorEdge" -}}
-{{- if .Values.proxy.url -}}
-{{- include "deerfield-site.edge" (dict "address" (include "deerfield-site.proxyAddress" .) "place" .Values.proxy "key" "proxy.cidrs" "asked" "proxy.url") -}}
+{{- with .Values -}}
+{{- if .proxy.url -}}
+{{- include "deerfield-site.edge" (dict "address" (include "deerfield-site.proxyAddress" $) "place" .proxy "key" "proxy.cidrs" "asked" "proxy.url") -}}
 {{- else -}}
-{{- include "deerfield-site.edge" (dict "address" .Values.aggregator.address "place" .Values.aggregator "key" "aggregator.cidrs" "asked" "aggregator.address") -}}
+{{- $labels := .aggregator.podLabels | default (dict "app.kubernetes.io/name" "deerfield" "app.kubernetes.io/component" "aggregator") -}}
+{{- $place := dict "cidrs" .aggregator.cidrs "podLabels" $labels -}}
+{{- include "deerfield-site.edge" (dict "address" .aggregator.address "place" $place "key" "aggregator.cidrs" "asked" "aggregator.address") -}}
+{{- end -}}
 {{- end -}}
 {{- end -}}
 

@@ -41,9 +41,6 @@
 {{- if not (or .data.existingClaim .data.s3.endpoint .trial.enabled .trainer.extraVolumes) -}}
 {{- fail "data.existingClaim is empty, and so is data.s3.endpoint: say where the data are (or set trial.enabled, to try the installation)" -}}
 {{- end -}}
-{{- if and .models.existingClaim .models.image.reference -}}
-{{- fail "models.existingClaim and models.image.reference are both set, and both would be /models; keep one of them" -}}
-{{- end -}}
 {{- if and .trainer.gpu.mig (not .trainer.gpu.count) -}}
 {{- fail "trainer.gpu.mig is set, and trainer.gpu.count is 0: ask for 1, or take the profile out" -}}
 {{- end -}}

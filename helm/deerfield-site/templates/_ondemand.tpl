@@ -40,18 +40,16 @@ does not say of its node is then the trainer's. Takes the root context.
 {{- $_ := set $workload "affinity" $affinity -}}
 {{- end -}}
 {{- $pod := dict "root" . "component" "task" "name" $name "workload" $workload "serviceAccount" $name -}}
+{{- $labels := include "deerfield-common.labels" $pod | fromYaml -}}
+{{- $_ := unset $labels "helm.sh/chart" -}}{{/* a chart that changes nothing of the Job does not restart the agent */}}
+{{- with .Values.ondemand.queueName -}}{{- $_ := set $labels "kueue.x-k8s.io/queue-name" . -}}{{- end -}}
+{{- with .Values.ondemand.queuePriorityClass -}}{{- $_ := set $labels "kueue.x-k8s.io/priority-class" . -}}{{- end -}}
 apiVersion: batch/v1
 kind: Job
 metadata:
   namespace: {{ .Release.Namespace }}
   labels:
-    {{- include "deerfield-common.labels" $pod | nindent 4 }}
-    {{- with .Values.ondemand.queueName }}
-    kueue.x-k8s.io/queue-name: {{ . }}
-    {{- end }}
-    {{- with .Values.ondemand.queuePriorityClass }}
-    kueue.x-k8s.io/priority-class: {{ . }}
-    {{- end }}
+    {{- toYaml $labels | nindent 4 }}
 spec:
   activeDeadlineSeconds: {{ int .Values.ondemand.deadlineSeconds }}
   ttlSecondsAfterFinished: {{ int .Values.ondemand.ttlSeconds }}

@@ -18,7 +18,17 @@
 {{- end -}}
 {{- end -}}
 {{- range $key := list "populations" "models" -}}{{- $_ := set $policy $key (get $policy $key | default dict) -}}{{- end -}}
+{{- if and .Values.trainer.gpu.count (not $policy.device) -}}{{- $_ := set $policy "device" "cuda" -}}{{- end -}}
 {{- toYaml $policy -}}
+{{- end -}}
+
+{{/* The ServiceAccount of pods that may nothing: one that no role is bound to. Takes the root context. */}}
+{{- define "deerfield-site.quietAccount" -}}
+{{- if eq .Values.mode "ondemand" -}}
+{{- include "deerfield-site.named" (list . "task") -}}
+{{- else -}}
+{{- include "deerfield-common.serviceAccountName" (dict "workload" .Values "name" (include "deerfield-site.named" (list . "site"))) -}}
+{{- end -}}
 {{- end -}}
 
 {{/* Annotations of a pod that reads the policy: another inline policy makes another pod. Takes the root context. */}}
@@ -43,19 +53,26 @@ deerfield/policy: {{ include "deerfield-site.policy" . | sha256sum }}
 - {name: DEERFIELD_TERMINATION_LOG, value: /dev/termination-log}
 {{- end -}}
 
+{{/* The proxy's URL as one variable; nothing without a proxy. Takes a list: root, the variable's name. */}}
+{{- define "deerfield-site.proxyVariable" -}}
+{{- $name := index . 1 -}}
+{{- with (index . 0).Values.proxy -}}
+{{- if .existingSecret -}}
+- name: {{ $name }}
+  valueFrom:
+    secretKeyRef: {name: {{ .existingSecret }}, key: {{ .key }}}
+{{- else if .url -}}
+- {name: {{ $name }}, value: {{ .url | quote }}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
 {{/* Variables of a container that reaches the aggregator by a certificate in /etc/deerfield/tls. Takes the root context. */}}
 {{- define "deerfield-site.aggregatorEnv" -}}
 - {name: DEERFIELD_AGGREGATOR, value: {{ .Values.aggregator.address | quote }}}
 - {name: DEERFIELD_TLS_CERTIFICATE, value: /etc/deerfield/tls/tls.crt}
 - {name: DEERFIELD_TLS_KEY, value: /etc/deerfield/tls/tls.key}
 - {name: DEERFIELD_TLS_CA, value: /etc/deerfield/tls/ca.crt}
-{{- if .Values.proxy.existingSecret }}
-- name: DEERFIELD_PROXY
-  valueFrom:
-    secretKeyRef: {name: {{ .Values.proxy.existingSecret }}, key: {{ .Values.proxy.key }}}
-{{- else if .Values.proxy.url }}
-- {name: DEERFIELD_PROXY, value: {{ .Values.proxy.url | quote }}}
-{{- end }}
 {{- end -}}
 
 {{/* Variables of a container that speaks for the site. Takes the root context. */}}
@@ -63,6 +80,7 @@ deerfield/policy: {{ include "deerfield-site.policy" . | sha256sum }}
 - {name: DEERFIELD_SITE, value: {{ .Values.site.name | quote }}}
 - {name: DEERFIELD_POLICY, value: /etc/deerfield/policy/policy.yaml}
 {{ include "deerfield-site.aggregatorEnv" . }}
+{{ include "deerfield-site.proxyVariable" (list . "DEERFIELD_PROXY") }}
 {{- end -}}
 
 {{/* Variables of a container that keeps the ledger. Takes the root context. */}}
@@ -178,12 +196,6 @@ within a minute of its making. Takes a dict: name, kind (secret, configMap), fro
 - name: models
   persistentVolumeClaim: {claimName: {{ . }}, readOnly: true}
 {{- end }}
-{{- with .Values.models.image }}
-{{- if .reference }}
-- name: models
-  image: {reference: {{ .reference | quote }}, pullPolicy: {{ .pullPolicy }}}
-{{- end }}
-{{- end }}
 {{- if .Values.data.s3.endpoint }}
 {{ include "deerfield-site.optional" (dict "name" "s3" "kind" "secret" "from" .Values.data.s3.existingSecret) }}
 {{- end }}
@@ -194,7 +206,7 @@ within a minute of its making. Takes a dict: name, kind (secret, configMap), fro
 {{- if .Values.data.existingClaim }}
 - {name: data, mountPath: /data, readOnly: true}
 {{- end }}
-{{- if or .Values.models.existingClaim .Values.models.image.reference }}
+{{- if .Values.models.existingClaim }}
 - {name: models, mountPath: /models, readOnly: true}
 {{- end }}
 {{- if .Values.data.s3.endpoint }}
@@ -244,8 +256,9 @@ within a minute of its making. Takes a dict: name, kind (secret, configMap), fro
 {{- toYaml $workload -}}
 {{- end -}}
 
-{{/* Variables of the trial: who it is to MLflow. Takes the root context. */}}
-{{- define "deerfield-site.trackingEnv" -}}
+{{/* Variables of the trial: who it is to MLflow, and the proxy, which an operator's commands have from the environment. Takes the root context. */}}
+{{- define "deerfield-site.trialEnv" -}}
+{{ include "deerfield-site.proxyVariable" (list . "grpc_proxy") }}
 {{- with .Values.test.federation.tracking.existingSecret }}
 - name: MLFLOW_TRACKING_USERNAME
   valueFrom:
