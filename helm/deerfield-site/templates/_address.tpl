@@ -82,7 +82,9 @@ Takes a dict: address (HOST:PORT), place (cidrs, podLabels), key (where cidrs st
     - ipBlock: {cidr: {{ . | quote }}}
     {{- end }}
   ports:
-    - {port: {{ .Values.ondemand.apiServer.port }}, protocol: TCP}
+    {{- range .Values.ondemand.apiServer.ports }}
+    - {port: {{ . }}, protocol: TCP}
+    {{- end }}
 {{- end -}}
 
 {{/* The edge to the consortium's MLflow. Takes the root context. */}}

@@ -8,6 +8,11 @@
 {{- eq .Values.mode "resident" | ternary "site" "agent" -}}
 {{- end -}}
 
+{{/* Who the site's certificate says it is. Takes the root context. */}}
+{{- define "deerfield-site.identity" -}}
+{{- printf "deerfield://%s/site/%s" .Values.federation .Values.site.name | replace " " "%20" -}}
+{{- end -}}
+
 {{/* The policy of policy.inline, whole: with the federation, and the trial where it is wanted. Takes the root context. */}}
 {{- define "deerfield-site.policy" -}}
 {{- $policy := merge (dict "federation" .Values.federation) (deepCopy .Values.policy.inline) -}}
@@ -242,29 +247,35 @@ within a minute of its making. Takes a dict: name, kind (secret, configMap), fro
 {{- merge (deepCopy (index . 1)) $all | toYaml -}}
 {{- end -}}
 
+{{/* What the device plugin calls a GPU, or the part of one. Takes the root context. */}}
+{{- define "deerfield-site.gpuResource" -}}
+{{- with .Values.trainer.gpu -}}
+{{- .mig | empty | ternary .resource (printf "%s/mig-%s" (index (splitList "/" .resource) 0) .mig) -}}
+{{- end -}}
+{{- end -}}
+
 {{/* The workload that trains: trainer, with its GPUs among the limits. Takes the root context. */}}
 {{- define "deerfield-site.trainer" -}}
 {{- $workload := include "deerfield-site.workload" (list . .Values.trainer) | fromYaml -}}
-{{- with .Values.trainer.gpu -}}
-{{- if .count -}}
-{{- $name := .resource -}}
-{{- if .mig -}}{{- $name = printf "%s/mig-%s" (index (splitList "/" .resource) 0) .mig -}}{{- end -}}
-{{- $limits := merge (dict $name (int .count)) (get $workload.resources "limits" | default dict) -}}
-{{- $_ := set $workload.resources "limits" $limits -}}
-{{- end -}}
+{{- with .Values.trainer.gpu.count -}}
+{{- $gpus := dict (include "deerfield-site.gpuResource" $) (int .) -}}
+{{- $_ := set $workload.resources "limits" (merge $gpus (get $workload.resources "limits" | default dict)) -}}
 {{- end -}}
 {{- toYaml $workload -}}
 {{- end -}}
 
-{{/* Variables of the trial: who it is to MLflow, and the proxy, which an operator's commands have from the environment. Takes the root context. */}}
+{{/* Variables of the trial: MLflow, and the proxy, which an operator's commands know by this name. Takes the root context. */}}
 {{- define "deerfield-site.trialEnv" -}}
 {{ include "deerfield-site.proxyVariable" (list . "grpc_proxy") }}
-{{- with .Values.test.federation.tracking.existingSecret }}
+{{- with .Values.test.federation.tracking }}
+- {name: MLFLOW_TRACKING_URI, value: {{ .url | quote }}}
+{{- with .existingSecret }}
 - name: MLFLOW_TRACKING_USERNAME
   valueFrom:
     secretKeyRef: {name: {{ . }}, key: username}
 - name: MLFLOW_TRACKING_PASSWORD
   valueFrom:
     secretKeyRef: {name: {{ . }}, key: password}
+{{- end }}
 {{- end }}
 {{- end -}}
