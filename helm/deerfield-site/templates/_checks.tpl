@@ -1,9 +1,20 @@
 {{/* What values must not say together; each message names its key. Takes the root context. */}}
 {{- define "deerfield-site.checks" -}}
+{{- include "deerfield-site.checkImage" . -}}
 {{- include "deerfield-site.checkPolicy" . -}}
 {{- include "deerfield-site.checkData" . -}}
 {{- include "deerfield-site.checkReach" . -}}
 {{- include "deerfield-site.checkTest" . -}}
+{{- end -}}
+
+{{- define "deerfield-site.checkImage" -}}
+{{- with .Values.image -}}
+{{- range $key, $tag := dict "image.tag" .tag "image.client.tag" .client.tag "image.pipelines.tag" .pipelines.tag -}}
+{{- if eq $tag "latest" -}}
+{{- fail (printf "%s is latest, which is another image each day: name a version" $key) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
 {{- end -}}
 
 {{- define "deerfield-site.checkPolicy" -}}
