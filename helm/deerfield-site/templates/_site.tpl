@@ -136,6 +136,9 @@ within a minute of its making. Takes a dict: name, kind (secret, configMap), fro
   {{ .kind }}:
     {{ eq .kind "secret" | ternary "secretName" "name" }}: {{ .from }}
     optional: true
+    {{- if eq .kind "secret" }}
+    defaultMode: 0400
+    {{- end }}
     {{- with .items }}
     items:
       {{- toYaml . | nindent 6 }}
@@ -147,6 +150,7 @@ within a minute of its making. Takes a dict: name, kind (secret, configMap), fro
 {{- if (.ca | default dict).existingSecret -}}
 - name: tls
   projected:
+    defaultMode: 0400
     sources:
       - secret:
           name: {{ .secret }}
