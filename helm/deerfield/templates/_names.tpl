@@ -65,3 +65,11 @@
 {{- define "deerfield.seaweedfsAuth" -}}
 {{- .Values.objectStore.bundled.existingSecret | default (include "deerfield.named" (list . "seaweedfs-auth")) -}}
 {{- end -}}
+
+{{/* The port by which other networks reach the aggregator. */}}
+{{- define "deerfield.externalPort" -}}
+{{- $values := .Values.aggregator -}}
+{{- if has $values.expose (list "gatewayTLSRoute" "ingressPassthrough") -}}443
+{{- else if eq $values.expose "NodePort" -}}{{ $values.external.nodePort | default "NODEPORT" }}
+{{- else -}}8600{{- end -}}
+{{- end -}}

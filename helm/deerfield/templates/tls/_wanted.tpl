@@ -29,3 +29,10 @@ generated, and passwords that nobody has given. A JSON object; `secrets` is empt
 {{- $labels := dict "app.kubernetes.io/part-of" "deerfield" "app.kubernetes.io/instance" .Release.Name -}}
 {{- dict "federation" .Values.federation "days" .Values.tls.generated.days "labels" $labels "secrets" $secrets | toJson -}}
 {{- end -}}
+
+{{/* The annotations of what the Job before install needs: it goes again when the Job is done. */}}
+{{- define "deerfield.secretsHook" -}}
+helm.sh/hook: pre-install,pre-upgrade
+helm.sh/hook-weight: "-10"
+helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
+{{- end -}}
