@@ -35,6 +35,11 @@ What the schema cannot say: rules over several keys. Each sentence begins with t
 {{- define "deerfield.validateStores" -}}
 {{- $external := .Values.database.external -}}
 {{- if eq .Values.database.mode "external" -}}
+{{- range $key := list "aggregatorUrl" "trackingUrl" -}}
+{{- if regexMatch "^[^/]*//[^/]*:[^/]*@" (get $external $key) -}}
+{{- fail (printf "database.external.%s has a password; leave it out, and name the Secret that has it in existingSecret" $key) -}}
+{{- end -}}
+{{- end -}}
 {{- if and .Values.tracking.enabled (not $external.trackingUrl) -}}
 {{- fail "database.external.trackingUrl is empty; name MLflow's database, or set tracking.enabled: false" -}}
 {{- end -}}

@@ -30,7 +30,7 @@
 {{ . }}
 {{- end }}
 {{- range $name, $value := .Values.aggregator.settings }}
-{{- if and (ne (toString $value) "") (ne $name "migrate") }}
+{{- if not (or (kindIs "invalid" $value) (eq (toString $value) "") (eq $name "migrate")) }}
 - name: DEERFIELD_{{ snakecase $name | upper }}
   value: {{ kindIs "string" $value | ternary $value (toJson $value) | quote }}
 {{- end }}
