@@ -9,11 +9,10 @@ from collections.abc import Sequence
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from deerfield.endpoint import read_target
+from deerfield.endpoint import seen_from_here
 from deerfield.errors import DeerfieldError, InvalidInput, Unreachable
 
 TIMEOUT_S = 5.0
-EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # what one listens at, and where that answers on this machine
 
 
 def main(argv: Sequence[str]) -> int:
@@ -30,9 +29,7 @@ def main(argv: Sequence[str]) -> int:
 
 def ask(address: str) -> None:
     """Raises Unreachable unless the aggregator that listens at `address` says that it serves."""
-    end = read_target("health", address)
-    host = EVERYWHERE.get(end.host, end.host)
-    target = f"[{host}]:{end.port}" if ":" in host else f"{host}:{end.port}"
+    target = seen_from_here("health", address)
     with grpc.insecure_channel(target, options=[("grpc.enable_http_proxy", 0)]) as channel:
         try:
             answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=TIMEOUT_S)
