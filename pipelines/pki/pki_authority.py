@@ -37,13 +37,9 @@ class Authority:
     """A CA that can sign."""
 
     folder: Path
+    federation: str
     signer: Signer
     warnings: tuple[str, ...] = ()  # sentences about its key's file
-
-    @property
-    def federation(self) -> str:
-        """Whom it signs for."""
-        return self.signer.federation
 
 
 def make(folder: Path, federation: str, now: datetime) -> x509.Certificate:
@@ -68,8 +64,8 @@ def make(folder: Path, federation: str, now: datetime) -> x509.Certificate:
 def load(folder: Path, now: datetime) -> Authority:
     """The CA in `folder`; raises InvalidInput where there is none that can sign at `now`."""
     certificate, key = folder / CERTIFICATE, folder / KEY
-    signer = pki_signer.parse(_certificate(folder), read(key), (certificate, key), now)
-    return Authority(folder=folder, signer=signer, warnings=open_to_others(key))
+    signer, federation = pki_signer.parse(_certificate(folder), read(key), (certificate, key), now)
+    return Authority(folder=folder, federation=federation, signer=signer, warnings=open_to_others(key))
 
 
 def load_public(folder: Path) -> tuple[x509.Certificate, str]:

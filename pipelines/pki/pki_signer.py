@@ -33,7 +33,6 @@ USES = (
 class Signer:
     """A CA's certificate and its key."""
 
-    federation: str
     certificate: x509.Certificate
     key: CertificateIssuerPrivateKeyTypes = field(repr=False)
 
@@ -52,8 +51,8 @@ def generate(federation: str, now: datetime) -> tuple[x509.Certificate, ec.Ellip
     return builder.sign(key, SHA256()), key
 
 
-def parse(certificate: bytes, key: bytes, places: tuple[Path, Path], now: datetime) -> Signer:
-    """The CA of two PEM texts; `places` name them in errors.
+def parse(certificate: bytes, key: bytes, places: tuple[Path, Path], now: datetime) -> tuple[Signer, str]:
+    """The CA of two PEM texts, and its federation; `places` name them in errors.
 
     Raises:
         InvalidInput: they are none that can sign at `now`.
@@ -63,7 +62,7 @@ def parse(certificate: bytes, key: bytes, places: tuple[Path, Path], now: dateti
     signing = parse_key(key, places[1])
     if spki(signing.public_key()) != spki(public_key(found, str(places[0]))):
         raise InvalidInput(f"{places[1]} is not the key of {places[0]}; restore both from one copy")
-    return Signer(federation=federation, certificate=found, key=signing)
+    return Signer(certificate=found, key=signing), federation
 
 
 def parse_public(certificate: bytes, place: Path) -> tuple[x509.Certificate, str]:
