@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from deerfield.errors import AGAIN, DeerfieldError, TooBusy, Unreachable
+from deerfield.errors import AGAIN, DeerfieldError, TooBusy
 
 Answer = TypeVar("Answer")
 
@@ -21,11 +21,13 @@ class Backoff:
     sleep: Callable[[float], object] = time.sleep
     uniform: Callable[[float, float], float] = random.uniform
     clock: Callable[[], float] = time.monotonic
-    explain: Callable[[Unreachable], DeerfieldError] = lambda error: error  # whoever knows more about the cause
+    again: tuple[type[DeerfieldError], ...] = AGAIN  # what is tried again
+    explain: Callable[[DeerfieldError], DeerfieldError] = lambda error: error  # whoever knows more about the cause
     tell: Callable[[DeerfieldError, float], object] = lambda cause, wait_s: None  # before each pause
+    answered: Callable[[], object] = lambda: None  # after each answer
 
     def retry(self, attempt: Callable[[], Answer]) -> Answer:
-        """Calls `attempt` until it answers, or raises anything that is not in `AGAIN`, or patience is at its end.
+        """Calls `attempt` until it answers, or raises anything that is not in `again`, or patience is at its end.
 
         Where the cause is one that only a person can mend, patience is at its end at once; whoever tries for ever tries
         again after `last_s`.
@@ -33,16 +35,19 @@ class Backoff:
         pauses = self.pauses()
         while True:
             try:
-                return attempt()
-            except AGAIN as error:
+                answer = attempt()
+            except self.again as error:
                 pauses(error)
+            else:
+                self.answered()
+                return answer
 
-    def pauses(self) -> Callable[[Unreachable | TooBusy], None]:
+    def pauses(self) -> Callable[[DeerfieldError], None]:
         """A function that sleeps through the next pause, or raises what it is given once patience is at its end."""
         began = self.clock()
         longest = self.first_s
 
-        def pause(error: Unreachable | TooBusy) -> None:
+        def pause(error: DeerfieldError) -> None:
             nonlocal longest
             cause = error if isinstance(error, TooBusy) else self.explain(error)
             hopeless = not isinstance(cause, AGAIN)

@@ -10,7 +10,7 @@ import grpc
 
 import deerfield
 from deerfield.attestation import check_receipt, verify_head
-from deerfield.errors import AGAIN, TooBusy, Unreachable
+from deerfield.errors import AGAIN, DeerfieldError
 from deerfield.exchange import Announcement, Event, Key, RunView, announce
 from deerfield.link import Assignment
 from deerfield.manifest import Manifest, pieces
@@ -135,12 +135,12 @@ class SiteClient:
         self._call(self._stub.Leave, pb.LeaveRequest(run=run, detail=detail), limits.HELLO_S)
 
     def _delivered(
-        self, key: Key, announcement: Announcement, delta: Tensors, pause: Callable[[Unreachable | TooBusy], None]
+        self, key: Key, announcement: Announcement, delta: Tensors, pause: Callable[[DeerfieldError], None]
     ) -> Countersigned | None:
         """The countersigned head of a delivered update, or None if its answer was lost and it had not arrived."""
         try:
             return self._deliver(key, announcement, delta)
-        except AGAIN as error:
+        except self._backoff.again as error:
             pause(error)
             return self._sealed(key, announcement)
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import grpc
 
 from deerfield.certificates import Credentials, utc_now
-from deerfield.errors import DeerfieldError, InvalidInput, Unreachable
+from deerfield.errors import DeerfieldError, InvalidInput
 from deerfield.renewal import Held
 from deerfield.wire.backoff import ONE_MINUTE, Backoff
 from deerfield.wire.channel import connect, connect_tls
@@ -31,10 +31,10 @@ def secure(way: Way, check: Callable[[Credentials], None], told: Told) -> grpc.C
     return Renewing(held, lambda own: connect_tls(way.address, own, way.proxy), told)
 
 
-def explaining(way: Way, say: Say = lambda sentence: None) -> Callable[[Unreachable], DeerfieldError]:
+def explaining(way: Way, say: Say = lambda sentence: None) -> Callable[[DeerfieldError], DeerfieldError]:
     """For a `Backoff`: the cause of a failure to connect, found by a handshake, and said."""
 
-    def explained(error: Unreachable) -> DeerfieldError:
+    def explained(error: DeerfieldError) -> DeerfieldError:
         found = cause(way) or error
         say(str(found))
         return found

@@ -5,6 +5,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from pipelines.processes.children import error_in
+
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 BEGINS = re.compile(r"Executing task '([^']+)'")
 STREAMS = "Streamed logs:"
@@ -13,7 +15,6 @@ SKIPS = re.compile(r"Skipping (?:conditional )?task ([\w-]+)")
 INDENT = "    "  # of what a task says
 EXECUTOR = "[KFP Executor"  # begins the lines of KFP's own program in the task's process
 DUMPS, DUMPED = "Got executor_input:", "}"  # the first and last lines of its input
-ERROR = "error: "
 
 
 @dataclass
@@ -63,7 +64,7 @@ class Told:
             return
         self.say(f"  failed after {spent}")
         if not self.failed:
-            self.failed, self.error = self._task, self._last.removeprefix(ERROR)
+            self.failed, self.error = self._task, error_in(self._last) or self._last
 
     def _skip(self, task: str) -> None:
         if task not in self._skipped:

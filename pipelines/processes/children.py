@@ -17,6 +17,7 @@ from typing import IO, Any, cast
 
 from deerfield.errors import DeerfieldError, InvalidInput, RunFailed
 
+ERROR = "error: "
 START_S = 180.0  # a cold disk reads torch slowly
 STOP_S = 30.0  # the aggregator finishes what it is writing to MLflow
 
@@ -24,8 +25,16 @@ STOP_S = 30.0  # the aggregator finishes what it is writing to MLflow
 def sentence(log: Path) -> str:
     """The last thing that a process said was wrong, or where to look."""
     lines = log.read_text("utf-8", errors="replace").splitlines() if log.exists() else []
-    said = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+    said = [sentence for sentence in map(error_in, lines) if sentence]
     return said[-1] if said else f"{lines[-1] if lines else 'it said nothing'} (whole log: {log})"
+
+
+def error_in(line: str) -> str:
+    """What a line of a log, in either form, says that its process has ended of; empty where it says no such thing."""
+    if line.startswith("{"):
+        with suppress(ValueError):
+            line = str(json.loads(line).get("event", ""))
+    return line.removeprefix(ERROR) if line.startswith(ERROR) else ""
 
 
 def failure(code: int, log: Path) -> DeerfieldError:
@@ -148,6 +157,7 @@ class Child:
 def _process(module: Sequence[str], log: Path, more: Mapping[str, str] | None = None) -> Iterator[Child]:
     """`python -m module`, in a session of its own so that Ctrl-C reaches it through us alone."""
     environment = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    environment |= dict.fromkeys(("DEERFIELD_PROXY", "DEERFIELD_READY", "DEERFIELD_EGRESS_PROOF"), "")  # a hospital's
     environment["PYTHONSAFEPATH"] = "1"  # a kfp.py of the current folder is not KFP, there or in what it starts
     with log.open("ab") as errors:
         process = subprocess.Popen(

@@ -28,12 +28,13 @@ from services.aggregator.rounds.recorder import Tracking, Untracked
 from services.aggregator.rpc.gate import Gate
 from services.aggregator.rpc.identity import from_metadata
 from services.aggregator.server import Ports, serving
-from services.aggregator.settings import Settings, read_settings
+from services.aggregator.settings import Settings, read_form, read_settings
 from services.aggregator.sql.database import open_database
 from services.aggregator.sql.schema import create, upgrade
 from services.aggregator.sql.store import Store
 from services.aggregator.tracking import MlflowTracking
 from services.telemetry import logs
+from services.telemetry.ending import ended
 
 STOP = (signal.SIGTERM, signal.SIGINT)
 SIGNALLED = 128  # and the signal's number: the exit code of what a signal has ended
@@ -43,31 +44,27 @@ log = structlog.get_logger()
 
 def main(argv: Sequence[str], reached: OnDurable = ignore) -> int:
     """Runs the aggregator; answers the exit code. `reached` is told every point at which a crash is told apart."""
+    form = read_form(argv)
     try:
+        logs.configure(form, "aggregator", sys.stderr)
         settings = read_settings(argv)
-        logs.configure(settings.log, "aggregator", sys.stderr)
         log.info("settings", values=settings.as_json())
         for number in STOP:  # while it waits for another aggregator to end
             signal.signal(number, _end)
         gate = Gate(settings.tls, settings.revoked, utc_now) if settings.tls else None  # refuses before a file is made
         asyncio.run(_run(settings, build(settings, reached), gate))
     except DeerfieldError as error:
-        return _failed(error)
+        return ended(error, form)
     except BaseExceptionGroup as group:  # of the server's tasks: the first one that failed has ended the others
         ours, others = group.split(DeerfieldError)
         if ours is None or others is not None:
             raise
-        return _failed(_first(ours))
+        return ended(_first(ours), form)
     return 0
 
 
 def _end(number: int, frame: object) -> None:
     sys.exit(SIGNALLED + number)
-
-
-def _failed(error: DeerfieldError) -> int:
-    print(f"error: {error}", file=sys.stderr)
-    return error.exit_code
 
 
 def _first(group: BaseExceptionGroup[DeerfieldError]) -> DeerfieldError:

@@ -37,7 +37,6 @@ class Settings:
     retention: Retention
     key: Path  # the aggregator's own signing key; made when it is first needed
     metrics: str  # host:port of the metrics, plain HTTP; empty: none are served
-    log: str  # json or console; empty: console on a terminal
     bounds: Bounds
     tracking: str  # MLflow tracking URI; empty: nothing is tracked
     artifacts: str  # where MLflow keeps models of new experiments; empty: the tracking server's default
@@ -57,6 +56,11 @@ class Settings:
             name: without_password(value) if isinstance(value, str) else value for name, value in asdict(self).items()
         }
         return json.dumps(shown, default=str)
+
+
+def read_form(argv: Sequence[str], environment: Mapping[str, str] = os.environ) -> str:
+    """The form of the log, before anything else is checked: whatever is wrong with the rest is said in it."""
+    return str(parser(environment).parse_args(argv).log)
 
 
 def read_settings(argv: Sequence[str], environment: Mapping[str, str] = os.environ) -> Settings:
@@ -82,7 +86,6 @@ def read_settings(argv: Sequence[str], environment: Mapping[str, str] = os.envir
         retention=read_retention(flags.gc_grace, flags.keep_updates, flags.keep_states),
         key=Path(flags.key) if flags.key else _key_beside(flags.database, blobs),
         metrics=flags.metrics,
-        log=flags.log,
         bounds=_bounds(flags),
         tracking=flags.tracking,
         artifacts=flags.artifacts,

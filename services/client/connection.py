@@ -1,6 +1,7 @@
 """How a site reaches its aggregator: by its certificate, or in plaintext where none is given."""
 
 import argparse
+import time
 from collections.abc import Callable
 from datetime import datetime
 
@@ -9,7 +10,7 @@ import structlog
 
 from deerfield.certificates import Credentials, Files, given_files, load, utc_now
 from deerfield.endpoint import read_target
-from deerfield.errors import InvalidInput
+from deerfield.errors import AGAIN, DeerfieldError, InvalidInput, NotAuthenticated
 from deerfield.restoration import Trust
 from deerfield.wire import proxy
 from deerfield.wire.backoff import Backoff
@@ -17,6 +18,8 @@ from deerfield.wire.channel import connect
 from deerfield.wire.connection import explaining, secure
 from deerfield.wire.handshake import Way
 from deerfield.wire.renewing import Told
+
+SAY_S = 60.0  # between two lines about the same cause
 
 log = structlog.get_logger()
 
@@ -57,17 +60,44 @@ def open_channel(way: Way, site: str) -> grpc.Channel:
     if way.files is None:
         return connect(way.address, role="site", site=site)
     files = way.files
-
-    def check(own: Credentials) -> None:
-        if (own.peer.role, own.peer.name) != ("site", site):
-            raise InvalidInput(f"{files.certificate} is of {own.peer.uri}, not of site {site}; give the site's own")
-
-    return secure(way, check, Told(renewed=_say_renewed, warned=warn))
+    return secure(way, lambda own: check_owner(own, files, site), Told(renewed=_say_renewed, warned=warn))
 
 
-def patience(way: Way) -> Backoff:
-    """For ever; what keeps the site from its aggregator is a line in its log each time."""
-    return Backoff(explain=explaining(way, lambda sentence: log.error("no connection", sentence=sentence)))
+def check_owner(own: Credentials, files: Files, site: str) -> None:
+    """Raises InvalidInput for a certificate of anybody but `site`."""
+    if (own.peer.role, own.peer.name) != ("site", site):
+        raise InvalidInput(f"{files.certificate} is of {own.peer.uri}, not of site {site}; give the site's own")
+
+
+def patience(way: Way, clock: Callable[[], float] = time.monotonic) -> Backoff:
+    """For ever, also where the certificate is refused, which another one in its files mends; `Waiting` tells of it."""
+    waiting = Waiting(clock)
+    again = (*AGAIN, NotAuthenticated)
+    return Backoff(again=again, explain=explaining(way), tell=waiting.tell, answered=waiting.answered)
+
+
+class Waiting:
+    """Says what keeps a site from its aggregator: when it begins, when it changes, and once a minute."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._since: float | None = None
+        self._said, self._said_at = "", 0.0
+
+    def tell(self, cause: DeerfieldError, wait_s: float) -> None:
+        """There will be another attempt in `wait_s`."""
+        now = self._clock()
+        since = self._since = now if self._since is None else self._since
+        if str(cause) == self._said and now - self._said_at < SAY_S:
+            return
+        self._said, self._said_at = str(cause), now
+        log.error("no connection", sentence=self._said, tried_s=round(now - since), again_s=round(wait_s))
+
+    def answered(self) -> None:
+        """The aggregator has answered."""
+        if self._since is not None:
+            log.info("connected again", after_s=round(self._clock() - self._since))
+            self._since, self._said = None, ""
 
 
 def warn(sentence: str) -> None:

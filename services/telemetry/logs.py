@@ -1,7 +1,6 @@
 """One configuration of the log for both services: JSON for machines, or a line for people; always on stderr.
 
-A service's last sentence, `error: ...`, is printed beside it and is plain text in either form: whoever started the
-process reads it, and it may come before there is a log.
+A service's last sentence, `error: ...`, is one of its lines only where JSON was asked for: see `ending`.
 """
 
 import logging

@@ -24,6 +24,7 @@ BUCKETS = (
     16_384  # callers times kinds of calls to remember; whoever was silent longest is forgotten, with a full bucket
 )
 WATCH = "/deerfield.wire.v1.Runs/Watch"
+HEALTH = "/grpc.health.v1.Health/"  # whoever tries a site's certificate is not the site at work
 Caller: TypeAlias = tuple[str, str]  # role, and name or host
 
 
@@ -89,7 +90,7 @@ class Throttle(grpc.aio.ServerInterceptor):
         """Counts the call while the block runs, and hands it the name of the site; raises TooBusy without room."""
         caller = self._caller(context)
         site = _site(caller)
-        if site:
+        if site and not call.startswith(HEALTH):
             self._heard(site)
         self._check(self._calls.total(), self._bounds.calls, "calls are under way")
         self._check(self._calls[caller], self._bounds.calls_each, "calls of yours are under way")

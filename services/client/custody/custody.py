@@ -26,6 +26,8 @@ from services.client.custody.run_account import RunAccount, run_plan
 from services.client.custody.vault import Vault
 from services.client.policy import Policy, Population
 
+TRIAL_BYTES = 64 << 10  # more than an entry of a ledger
+
 
 @dataclass
 class Custody:
@@ -53,6 +55,7 @@ class Custody:
         return self
 
     def _prepare(self) -> None:
+        _check_room(self.folder)
         self.key = keyfile.load(self.folder / keyfile.SITE)
         self.vault = Vault(self.folder / "vault", on_durable=self.on_durable)
         self.salt = salt(self.folder)
@@ -115,15 +118,29 @@ class Custody:
         return self._open[name]
 
 
+def _check_room(folder: Path) -> None:
+    """Writes and removes a small file: a full disk should be told of before anybody waits for this site."""
+    trial = folder / "trial"
+    try:
+        durable.create(trial, bytes(TRIAL_BYTES))
+        trial.unlink()
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+
+
+def _unwritable(folder: Path, error: OSError) -> LedgerUnwritable:
+    return LedgerUnwritable(
+        f"{folder} cannot be used ({error.strerror}); give the site a folder that it may write to, with room in it"
+    )
+
+
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     try:
         durable.make_folder(folder)
         handle = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise LedgerUnwritable(
-            f"{folder} cannot be used ({error.strerror}); give the site a folder that it may write to"
-        ) from error
+        raise _unwritable(folder, error) from error
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield

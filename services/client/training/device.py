@@ -45,7 +45,10 @@ def choose(
     """
     present = torch.cuda.is_available()
     if device == "cuda" and not present:
-        raise InvalidInput("device: cuda, but torch sees no GPU on this machine; write device: auto or cpu")
+        raise InvalidInput(
+            "device: cuda, but torch sees no GPU on this machine; give this process one (a pod asks for it in its "
+            "resources), or write device: auto or cpu"
+        )
     kind: Kind = "cpu" if device == "cpu" or not present else "cuda"
     if precision == "auto":
         fast = kind == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
