@@ -5,12 +5,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deerfield.errors import DeerfieldError
+from deerfield.errors import DeerfieldError, InvalidInput
+from pipelines.commands.operator_options import INTERRUPTED, Address, Tls
+from pipelines.commands.option_groups import grouped
 
 if TYPE_CHECKING:
     from pipelines.cluster.kubernetes_secrets import Secrets
 
 PATIENCE_S = 30.0  # for an API that is busy or away; the Job that calls tries again later
+SHARE = Path("/opt/deerfield/share/trial")  # where images have examples/trial
 app = typer.Typer(
     help="Makes the Secrets of an installation on Kubernetes, and tries the installation out.", no_args_is_help=True
 )
@@ -56,6 +59,38 @@ def ca(
         f"wrote {out}: the CA of Secret {name}, and a list of the {count} certificates that {namespace} holds of it"
     )
     typer.echo(f"the aggregator's list of revoked certificates, if it has one, goes to {out / 'revoked.json'}")
+
+
+@app.command()
+@grouped
+def trial(
+    aggregator: Address,
+    tracking: Annotated[
+        str, typer.Option(metavar="URI", envvar="MLFLOW_TRACKING_URI", help="The aggregator's MLflow.")
+    ],
+    *,
+    sites: Annotated[str, typer.Option(metavar="A,B", help="Sites that are connected, with the trial's policy.")] = "",
+    own_sites: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Or: NAME.crt, NAME.key and ca.crt of sites to bring along.")
+    ] = None,
+    share: Annotated[Path, typer.Option(metavar="DIR", help="The trial's run, policy, notes and model.")] = SHARE,
+    timeout: Annotated[float, typer.Option(min=1, help="Seconds until it must have finished.")] = 600.0,
+    tls: Tls,
+) -> None:
+    """Runs two small rounds on an installation, and looks at what came of them. Exit code 0 if all is well, else 1."""
+    from pipelines.cluster.trial import Request, conduct
+
+    named = tuple(name.strip() for name in sites.split(",") if name.strip())
+    if bool(named) == (own_sites is not None):
+        raise InvalidInput("a trial needs sites: give either --sites, of those that are connected, or --own-sites")
+    request = Request(
+        way=tls.way(aggregator), tracking=tracking, share=share, sites=named, own=own_sites, timeout_s=timeout
+    )
+    try:
+        conduct(request, typer.echo)
+    except KeyboardInterrupt:
+        typer.echo("interrupted: the run was aborted, and everything that was started has been stopped", err=True)
+        raise typer.Exit(INTERRUPTED) from None
 
 
 def _secrets(namespace: str, kubeconfig: str | None, context: str | None) -> "Secrets":
