@@ -5,6 +5,8 @@ from collections.abc import Iterator
 
 from deerfield import selftest
 from deerfield.runfile import load_spec
+from deerfield.strategies import make
+from deerfield.strategy import completed
 
 
 def own() -> Iterator[str]:
@@ -20,7 +22,8 @@ def own() -> Iterator[str]:
     versions = {each.__name__: each.__version__ for each in (torch, transformers, peft, opacus)}
     yield ", ".join(f"{name} {version}" for name, version in versions.items())
     yield f"trains on {torch.cuda.get_device_name() if torch.cuda.is_available() else 'the CPU'}"
-    spec = load_spec(selftest.TRIAL / "run.yaml")
+    run = load_spec(selftest.TRIAL / "run.yaml")
+    spec = completed(run, make(run).declares)
     check_engine(load(selftest.TRIAL / "model", spec), spec, "AB")
     yield f"gradients of {spec.model.base} are clipped one by one"
 

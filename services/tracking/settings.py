@@ -1,8 +1,11 @@
 """What the MLflow server is told by its environment, read once and checked."""
 
 import json
+import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from ipaddress import IPv6Address
 from pathlib import Path
 
 from deerfield.endpoint import Endpoint, read_listening, without_password
@@ -79,14 +82,19 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
 
 
 def _hosts(text: str, port: int) -> tuple[str, ...]:
-    """Every name alone and with the port, as callers write either; its own machine's names first."""
-    names = ["localhost", "127.0.0.1", "[::1]", *(each.strip() for each in text.split(",") if each.strip())]
-    for name in names:
-        if "/" in name or any(each.isspace() for each in name):
-            raise InvalidInput(f"{PREFIX}ALLOWED_HOSTS: {name[:80]!r} is no name of a host; write NAME[:PORT],NAME...")
-    # MLflow compares with the header Host as it stands
-    ported = [name if name[name.rfind("]") + 1 :].count(":") else f"{name}:{port}" for name in names]
+    """Every name alone and with the port, as callers may write it; its own machine's come first."""
+    names = ["localhost", "127.0.0.1", "[::1]", *(_host(each.strip()) for each in text.split(",") if each.strip())]
+    # MLflow compares the header Host as it stands
+    ported = [name if re.search(r":\d+$", name) else f"{name}:{port}" for name in names]
     return tuple(dict.fromkeys([*names, *ported]))
+
+
+def _host(name: str) -> str:
+    if "/" in name or any(each.isspace() for each in name):
+        raise InvalidInput(f"{PREFIX}ALLOWED_HOSTS: {name[:80]!r} is no name of a host; write NAME[:PORT],NAME...")
+    with suppress(ValueError):  # of a pod, perhaps
+        return f"[{IPv6Address(name)}]"
+    return name
 
 
 def _account(environment: Mapping[str, str], is_open: bool) -> Account | None:
