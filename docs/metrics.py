@@ -23,8 +23,9 @@ newest one. What is on runs is read from the database at each fetch: it is right
 LOGS = """
 ## Logs
 Both services log to stderr: `--log json` or `--log console` (`DEERFIELD_LOG`); left out, it is JSON unless stderr is a
-terminal. What libraries say through `logging` has the same form. The last sentence of a process that cannot go on is
-printed beside the log, in plain text: `error: ...`; `deerfield run` reads it from there.
+terminal. What libraries say through `logging` has the same form. A process that cannot go on says so in one last line,
+`error: ...`: an event of the log where `json` was asked for, and else plain text, for whoever started the process
+([exit-codes.md](exit-codes.md)).
 
 Every line has `event`, `level`, `timestamp` (UTC) and `service`. Lines that are written while a call is answered have
 `call` and, as far as the call names them, `site`, `run`, `round` and `phase`; lines about a phase that is aggregated

@@ -19,7 +19,7 @@ from deerfield.wire.connection import explaining, secure
 from deerfield.wire.handshake import Way
 from deerfield.wire.renewing import Told
 
-SAY_S = 60.0  # between two lines about the same cause
+SAY_S = 60.0  # between two lines of one kind of cause
 
 log = structlog.get_logger()
 
@@ -77,27 +77,28 @@ def patience(way: Way, clock: Callable[[], float] = time.monotonic) -> Backoff:
 
 
 class Waiting:
-    """Says what keeps a site from its aggregator: when it begins, when it changes, and once a minute."""
+    """Says what keeps a site from its aggregator: when it begins, when its kind changes, and once a minute."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._since: float | None = None
-        self._said, self._said_at = "", 0.0
+        self._kind: type[DeerfieldError] | None = None
+        self._said_at = 0.0
 
     def tell(self, cause: DeerfieldError, wait_s: float) -> None:
         """There will be another attempt in `wait_s`."""
         now = self._clock()
         since = self._since = now if self._since is None else self._since
-        if str(cause) == self._said and now - self._said_at < SAY_S:
+        if type(cause) is self._kind and now - self._said_at < SAY_S:
             return
-        self._said, self._said_at = str(cause), now
-        log.error("no connection", sentence=self._said, tried_s=round(now - since), again_s=round(wait_s))
+        self._kind, self._said_at = type(cause), now
+        log.error("no connection", sentence=str(cause), tried_s=round(now - since), again_s=round(wait_s))
 
     def answered(self) -> None:
         """The aggregator has answered."""
         if self._since is not None:
             log.info("connected again", after_s=round(self._clock() - self._since))
-            self._since, self._said = None, ""
+            self._since = self._kind = None
 
 
 def warn(sentence: str) -> None:

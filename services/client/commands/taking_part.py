@@ -26,6 +26,7 @@ def _site(arguments: argparse.Namespace) -> None:
     from services.client.lifetime import lifetime
     from services.client.reporting import site_report
     from services.client.site import Site
+    from services.client.sources import store
     from services.telemetry.exposition import exposed
 
     flags.need(arguments, "site", "aggregator", "policy", "state")
@@ -36,6 +37,8 @@ def _site(arguments: argparse.Namespace) -> None:
         ready = stack.enter_context(lifetime(arguments.ready))
         egress.prove(egress.targets(arguments.egress_proof, way))
         rules = policy.load(arguments.policy)
+        for population in rules.populations.values():
+            store.check(population.source.path)
         if rules.device == "cuda":  # before anybody waits for this site; torch takes seconds
             from services.client.training.device import choose
 

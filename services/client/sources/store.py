@@ -61,22 +61,40 @@ def local(path: str) -> Path:
     return _fetched(path) if is_object(path) else Path(path)
 
 
+def check(path: str, environment: Mapping[str, str] = os.environ) -> None:
+    """Raises InvalidInput, as `local` does, for an object that cannot be had; fetches nothing, and looks at no file."""
+    if is_object(path):
+        server, key = _object(path, environment)
+        _there(server, key, server.begun(key))
+
+
 @cache
 def _fetched(url: str) -> Path:
-    bucket = objects.read_bucket(url, "source")
-    key = bucket.prefix.rstrip("/")
-    if not key:
-        raise InvalidInput(f"source: {url} names a bucket and no object in it; write s3://BUCKET/KEY?endpoint=...")
-    data = S3(bucket, "source").get(key)
-    if data is None:
-        raise InvalidInput(
-            f"source: {bucket.name} at {bucket.endpoint} holds no object {key!r}; name one that is there"
-        )
+    server, key = _object(url)
+    data = _there(server, key, server.get(key))
     folder = Path(tempfile.mkdtemp(prefix="deerfield-object-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     path = folder / Path(key).name
     path.write_bytes(data)
     return path
+
+
+def _object(url: str, environment: Mapping[str, str] = os.environ) -> tuple["S3", str]:
+    """The server and the key of an object by its URL."""
+    bucket = objects.read_bucket(url, "source")
+    key = bucket.prefix.rstrip("/")
+    if not key:
+        raise InvalidInput(f"source: {url} names a bucket and no object in it; write s3://BUCKET/KEY?endpoint=...")
+    return S3(bucket, "source", environment), key
+
+
+def _there(server: "S3", key: str, found: Answer | None) -> Answer:
+    if found is None:
+        bucket = server.bucket
+        raise InvalidInput(
+            f"source: {bucket.name} at {bucket.endpoint} holds no object {key!r}; name one that is there"
+        )
+    return found
 
 
 class FolderStore:
@@ -137,6 +155,15 @@ class S3:
                 response.release_conn()
 
         return self._ask("get objects", whole)
+
+    def begun(self, key: str) -> bool | None:
+        """True once the server has begun to send an object; None where there is none. A HEAD would not say why not."""
+
+        def begin() -> bool:
+            self._client.get_object(self.bucket.name, key).close()
+            return True
+
+        return self._ask("get objects", begin)
 
     def size(self, key: str) -> int | None:
         """An object's bytes, counted; None where there is none."""

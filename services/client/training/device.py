@@ -46,7 +46,7 @@ def choose(
     present = torch.cuda.is_available()
     if device == "cuda" and not present:
         raise InvalidInput(
-            "device: cuda, but torch sees no GPU on this machine; give this process one (a pod asks for it in its "
+            "device: cuda, but torch sees no GPU on this machine; give it one (a pod asks for it in its "
             "resources), or write device: auto or cpu"
         )
     kind: Kind = "cpu" if device == "cpu" or not present else "cuda"

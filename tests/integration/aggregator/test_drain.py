@@ -1,6 +1,8 @@
 """The end of an aggregator that is told to stop while sites are in the middle of something."""
 
+import json
 import signal
+import socket
 import subprocess
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -170,6 +172,26 @@ def test_told_to_stop_while_it_waits_for_another_aggregator_it_ends_at_once(star
             assert "Traceback" not in "".join(said) + waiting.stderr.read()
         finally:
             waiting.kill()
+
+
+def test_probes_hear_nothing_before_it_can_serve_and_then_that_it_does(started, tmp_path):
+    first, _ = started()
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = f"127.0.0.1:{free.getsockname()[1]}"
+    flags = command(tmp_path, "--takeover", "60", "--health", port)  # the last of two --health counts
+    with subprocess.Popen(flags, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as second:
+        try:
+            assert any("waits for another aggregator to end" in line for line in second.stderr)
+            with grpc.insecure_channel(port) as channel, pytest.raises(grpc.RpcError) as refused:
+                health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=S)
+            assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
+            first.process.terminate()
+            assert json.loads(second.stdout.readline())["health"] == port
+            with grpc.insecure_channel(port) as channel:
+                reply = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=S)
+            assert reply.status == SERVING
+        finally:
+            second.kill()
 
 
 @pytest.mark.parametrize("in_time", [True, False])

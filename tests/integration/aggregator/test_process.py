@@ -1,6 +1,7 @@
 """`python -m services.aggregator` as a process: how it starts, what it says, how it ends."""
 
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -110,6 +111,30 @@ def test_a_certificate_that_cannot_be_used_is_one_sentence_and_nothing_is_made(t
     found = subprocess.run(command(here, *tls(north)), check=False, capture_output=True, text=True, timeout=30)
     assert (found.returncode, list(here.iterdir())) == (2, [])
     assert "the data port needs an aggregator's" in found.stderr.strip().splitlines()[-1]
+
+
+def test_a_fault_is_one_line_of_a_log_of_json_and_the_termination_message(tmp_path):
+    (tmp_path / "blobs").write_text("")
+    place = tmp_path / "message"
+    found = subprocess.run(
+        command(tmp_path),
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=os.environ | {"DEERFIELD_LOG": "json", "DEERFIELD_TERMINATION_LOG": str(place)},
+    )
+    settings, fault = map(json.loads, found.stderr.splitlines())
+    assert (settings["event"], fault["exit_code"], found.returncode) == ("settings", 2, 2)
+    assert fault["event"] == place.read_text()
+    assert fault["event"].startswith(f"error: blobs: {tmp_path / 'blobs'}/uploads cannot be written to (")
+
+
+def test_what_is_wrong_with_a_setting_is_said_in_the_form_of_the_log(tmp_path):
+    flags = command(tmp_path, "--log", "json", "--drain", "soon")
+    found = subprocess.run(flags, check=False, capture_output=True, text=True, timeout=60)
+    (fault,) = map(json.loads, found.stderr.splitlines())
+    assert fault["event"] == "error: drain: 'soon' is no number of seconds above 0"
 
 
 @pytest.fixture

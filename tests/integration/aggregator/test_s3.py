@@ -20,6 +20,7 @@ from deerfield.wire.client import RunsClient, SiteClient
 from services.aggregator.blobstore.bucket import open_blobs, open_marks, read_place
 from services.aggregator.blobstore.s3_blobs import PART_BYTES
 from services.aggregator.settings import read_settings
+from services.client.sources import store
 from services.objects import Bucket, EnvironmentProvider
 from tests import s3
 from tests.fakes import TeachingSite, adapter, run_spec
@@ -202,6 +203,19 @@ def test_wrong_credentials_are_refused_at_the_start_and_not_repeated(s3_server, 
             with pytest.raises(InvalidInput, match=r"check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY") as found:
                 opened(s3_server.url(bucket), environment | wrong)
             assert "hidden" not in str(found.value).lower()
+
+
+def test_a_sites_data_are_asked_for_at_its_start_and_wrong_credentials_named(s3_server, bucket, tmp_path):
+    data = store.open_store(s3_server.url(bucket), s3.ENVIRONMENT).keep("north.csv", b"text,label")
+    with rights(s3_server, policy(*ALL)) as environment:
+        store.check(data, environment)
+        store.check(str(tmp_path / "none.csv"), environment)  # a file is looked at when it is read
+        for wrong in ({"AWS_ACCESS_KEY_ID": "AKIAHIDDEN"}, {"AWS_SECRET_ACCESS_KEY": "hidden"}):
+            with pytest.raises(InvalidInput, match=r"^source: s3://.*check AWS_ACCESS_KEY_ID and") as found:
+                store.check(data, environment | wrong)
+            assert "hidden" not in str(found.value).lower()
+        with pytest.raises(InvalidInput, match=r"holds no object 'south\.csv'; name one that is there"):
+            store.check(data.replace("north", "south"), environment)
 
 
 def start(tmp_path, blobs, environment=s3.ENVIRONMENT):

@@ -4,12 +4,14 @@ import argparse
 from dataclasses import replace
 
 import pytest
+import structlog
 
-from deerfield.errors import InvalidInput
+from deerfield.errors import HandshakeFailed, InvalidInput, Unreachable
 from deerfield.identity import Peer
 from deerfield.wire.handshake import Way
-from services.client.connection import given, open_channel, way
+from services.client.connection import Waiting, given, open_channel, way
 from tests import pki
+from tests.fakes import Clock
 
 
 @pytest.fixture
@@ -61,3 +63,27 @@ def test_a_proxy_is_for_tls_and_is_a_url(files):
         way(flags(proxy="http://proxy.example:3128"))
     with pytest.raises(InvalidInput, match=r"'proxy\.example:3128' is no proxy; write http"):
         way(flags(*paths, proxy="proxy.example:3128"))
+
+
+def test_what_keeps_a_site_waiting_is_a_line_at_first_once_a_minute_and_when_a_person_must_mend_it():
+    clock, away = Clock(), Unreachable("nobody answers")
+    waiting = Waiting(clock)
+    with structlog.testing.capture_logs() as lines:
+        for wait_s in (1.0, 2.0, 4.0, 8.0, 16.0, 32.0):  # 63 s
+            waiting.tell(away, wait_s)
+            clock.advance(wait_s)
+        waiting.tell(Unreachable("nobody, still"), 60.0)
+        clock.advance(60.0)
+        waiting.tell(HandshakeFailed("another CA"), 60.0)
+        clock.advance(60.0)
+        waiting.answered()
+        waiting.answered()
+        waiting.tell(away, 1.0)
+    assert [(line["event"], line.get("sentence"), line.get("tried_s")) for line in lines] == [
+        ("no connection", "nobody answers", 0),
+        ("no connection", "nobody, still", 63),
+        ("no connection", "another CA", 123),
+        ("connected again", None, None),
+        ("no connection", "nobody answers", 0),
+    ]
+    assert lines[3]["after_s"] == 183
