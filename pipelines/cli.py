@@ -8,7 +8,7 @@ import typer
 
 from deerfield import __version__
 from deerfield.errors import DeerfieldError
-from pipelines.commands import aggregator, audit_log, ledger, pipelines, pki, register, registry, report, runs
+from pipelines.commands import aggregator, audit_log, cluster, ledger, pipelines, pki, register, registry, report, runs
 from pipelines.commands.operator_options import INTERRUPTED
 
 app = typer.Typer(
@@ -23,6 +23,7 @@ app.add_typer(runs.app, name="runs")
 app.add_typer(aggregator.app, name="aggregator")
 app.add_typer(audit_log.app, name="audit-log")
 app.add_typer(pipelines.app, name="pipelines")
+app.add_typer(cluster.app, name="cluster")
 app.add_typer(registry.models, name="models")
 app.command("promote")(registry.promote)
 app.command("rollback")(registry.rollback)

@@ -65,7 +65,7 @@ def sign(
     for warning in authority.warnings:
         typer.echo(f"warning: {warning}", err=True)
     wish = pki_signing.read_wish(csr, authority.federation)
-    pki_signing.check_days(authority, days, utc_now())
+    pki_signing.check_days(authority.signer, days, utc_now())
     pki_signing.check_out(out)
     for line in pki_signing.describe(wish, days):
         typer.echo(line)

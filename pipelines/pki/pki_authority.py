@@ -5,48 +5,31 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes
-from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
-from cryptography.x509.oid import NameOID
 
 from deerfield import durable
 from deerfield.certificates import (
-    check_valid,
-    is_authority,
+    hosts_of,
+    key_fingerprint,
     open_to_others,
     parse_certificates,
-    parse_key,
+    peer_of,
     public_key,
     read,
-    spki,
 )
 from deerfield.errors import InvalidInput
-from deerfield.identity import check_name
 from deerfield.revocation import parse_serial, read_revoked, serial_text
+from pipelines.pki import pki_signer
 from pipelines.pki.pki_request import key_pem, write_new
+from pipelines.pki.pki_signer import Signer
 
 CERTIFICATE, KEY, ISSUED, REVOKED = "ca.crt", "ca.key", "issued.jsonl", "revoked.json"
-YEARS = 10  # of a consortium; its members' certificates are renewed under it
-BACKDATED = timedelta(minutes=10)  # for clocks that are behind
-USES = (
-    "digital_signature",
-    "content_commitment",
-    "key_encipherment",
-    "data_encipherment",
-    "key_agreement",
-    "key_cert_sign",
-    "crl_sign",
-    "encipher_only",
-    "decipher_only",
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,8 +38,7 @@ class Authority:
 
     folder: Path
     federation: str
-    certificate: x509.Certificate
-    key: CertificateIssuerPrivateKeyTypes = field(repr=False)
+    signer: Signer
     warnings: tuple[str, ...] = ()  # sentences about its key's file
 
 
@@ -66,16 +48,7 @@ def make(folder: Path, federation: str, now: datetime) -> x509.Certificate:
     Raises:
         InvalidInput: the name breaks the rule, or there is a CA already, or the folder cannot be used.
     """
-    check_name("federation", federation)
-    key = ec.generate_private_key(ec.SECP256R1())
-    named = ((NameOID.ORGANIZATION_NAME, federation), (NameOID.COMMON_NAME, "deerfield CA"))
-    subject = x509.Name([x509.NameAttribute(oid, text) for oid, text in named])
-    builder = x509.CertificateBuilder(subject, subject, key.public_key(), x509.random_serial_number())
-    builder = builder.not_valid_before(now - BACKDATED).not_valid_after(now + timedelta(days=365 * YEARS))
-    builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-    builder = builder.add_extension(usage("key_cert_sign", "crl_sign"), critical=True)
-    builder = builder.add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-    certificate = builder.sign(key, SHA256())
+    certificate, key = pki_signer.generate(federation, now)
     write_new(
         folder,
         {
@@ -88,35 +61,36 @@ def make(folder: Path, federation: str, now: datetime) -> x509.Certificate:
     return certificate
 
 
-def usage(*uses: str) -> x509.KeyUsage:
-    """What a key may be used for, and nothing else."""
-    return x509.KeyUsage(**{use: use in uses for use in USES})
-
-
 def load(folder: Path, now: datetime) -> Authority:
     """The CA in `folder`; raises InvalidInput where there is none that can sign at `now`."""
-    certificate, federation = load_public(folder)
-    check_valid(certificate, str(folder / CERTIFICATE), now)
-    key = parse_key(read(folder / KEY), folder / KEY)
-    if spki(key.public_key()) != spki(public_key(certificate, str(folder / CERTIFICATE))):
-        raise InvalidInput(f"{folder / KEY} is not the key of {folder / CERTIFICATE}; restore both from one copy")
-    warnings = open_to_others(folder / KEY)
-    return Authority(folder=folder, federation=federation, certificate=certificate, key=key, warnings=warnings)
+    certificate, key = folder / CERTIFICATE, folder / KEY
+    signer, federation = pki_signer.parse(_certificate(folder), read(key), (certificate, key), now)
+    return Authority(folder=folder, federation=federation, signer=signer, warnings=open_to_others(key))
 
 
 def load_public(folder: Path) -> tuple[x509.Certificate, str]:
     """The CA's certificate and its federation; raises InvalidInput where `pki init` made none."""
+    return pki_signer.parse_public(_certificate(folder), folder / CERTIFICATE)
+
+
+def _certificate(folder: Path) -> bytes:
     if not (folder / CERTIFICATE).is_file():
         raise InvalidInput(f"{folder} holds no CA ({CERTIFICATE} is missing); make one with deerfield pki init")
-    certificate = parse_certificates(read(folder / CERTIFICATE), folder / CERTIFICATE)[0]
-    named = certificate.subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)
-    if not is_authority(certificate) or len(named) != 1:
-        raise InvalidInput(
-            f"{folder / CERTIFICATE} is no CA certificate of deerfield pki init; use your PKI's own tools"
-        )
-    federation = str(named[0].value)
-    check_name("federation", federation)
-    return certificate, federation
+    return read(folder / CERTIFICATE)
+
+
+def entry(certificate: x509.Certificate, now: datetime) -> dict[str, object]:
+    """What is noted of a certificate that the CA has signed."""
+    peer = peer_of(certificate, "the certificate")
+    return {
+        "serial": serial_text(certificate.serial_number),
+        "identity": peer.uri,
+        "hosts": hosts_of(certificate),
+        "not_before": certificate.not_valid_before_utc.isoformat(),
+        "not_after": certificate.not_valid_after_utc.isoformat(),
+        "public_key": key_fingerprint(public_key(certificate, peer.uri)),
+        "time": now.isoformat(),
+    }
 
 
 def record_issued(folder: Path, entry: dict[str, object]) -> None:

@@ -16,9 +16,9 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from deerfield.certificates import alternative_names, key_fingerprint, parse_request, public_key, read
 from deerfield.errors import InvalidInput
 from deerfield.identity import Address, Peer, parse_host, parse_peer
-from deerfield.revocation import serial_text
-from pipelines.pki.pki_authority import BACKDATED, Authority, record_issued, usage
+from pipelines.pki.pki_authority import Authority, entry, record_issued
 from pipelines.pki.pki_request import check_hosts, names, subject, write_new
+from pipelines.pki.pki_signer import BACKDATED, Signer, usage
 
 RSA_BITS = 2048  # at least: what TLS libraries still accept
 
@@ -75,9 +75,9 @@ def _checked_key(request: x509.CertificateSigningRequest, path: Path) -> Certifi
     )
 
 
-def check_days(authority: Authority, days: int, now: datetime) -> None:
+def check_days(signer: Signer, days: int, now: datetime) -> None:
     """Raises InvalidInput unless a certificate of so many days ends before its CA."""
-    left = (authority.certificate.not_valid_after_utc - now).days
+    left = (signer.certificate.not_valid_after_utc - now).days
     if not 1 <= days <= left:
         raise InvalidInput(f"--days {days} is outside 1 to {left}; the CA itself ends then")
 
@@ -99,19 +99,9 @@ def sign(authority: Authority, wish: Wish, out: Path, days: int, now: datetime) 
     Raises:
         InvalidInput: `out` is there already or cannot be written, or `days` is out of range.
     """
-    check_days(authority, days, now)
     check_out(out)
-    certificate = _certificate(authority, wish, days, now)
-    note: dict[str, object] = {
-        "serial": serial_text(certificate.serial_number),
-        "identity": wish.peer.uri,
-        "hosts": [str(host) for host in wish.hosts],
-        "not_before": certificate.not_valid_before_utc.isoformat(),
-        "not_after": certificate.not_valid_after_utc.isoformat(),
-        "public_key": key_fingerprint(wish.key),
-        "time": now.isoformat(),
-    }
-    record_issued(authority.folder, note)
+    certificate = issue(authority.signer, wish, days, now)
+    record_issued(authority.folder, entry(certificate, now))
     write_new(out.parent, {out: certificate.public_bytes(Encoding.PEM)})
     return certificate
 
@@ -124,10 +114,12 @@ def check_out(out: Path) -> None:
         raise InvalidInput(f"{out.parent} is no folder; make it first")
 
 
-def _certificate(authority: Authority, wish: Wish, days: int, now: datetime) -> x509.Certificate:
+def issue(signer: Signer, wish: Wish, days: int, now: datetime) -> x509.Certificate:
+    """The certificate, which nobody has noted yet; raises InvalidInput where `days` is out of range."""
+    check_days(signer, days, now)
     server = wish.peer.role == "aggregator"
     purpose = ExtendedKeyUsageOID.SERVER_AUTH if server else ExtendedKeyUsageOID.CLIENT_AUTH
-    issuer = authority.certificate
+    issuer = signer.certificate
     builder = x509.CertificateBuilder(issuer.subject, subject(wish.peer), wish.key, x509.random_serial_number())
     builder = builder.not_valid_before(max(now - BACKDATED, issuer.not_valid_before_utc))
     builder = builder.not_valid_after(now + timedelta(days=days))
@@ -138,4 +130,4 @@ def _certificate(authority: Authority, wish: Wish, days: int, now: datetime) -> 
     builder = builder.add_extension(x509.SubjectKeyIdentifier.from_public_key(wish.key), critical=False)
     own = issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
     known = x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(own)
-    return builder.add_extension(known, critical=False).sign(authority.key, SHA256())
+    return builder.add_extension(known, critical=False).sign(signer.key, SHA256())

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from socket import AF_INET6
 from socketserver import ThreadingMixIn
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
@@ -25,6 +26,10 @@ class _Server(ThreadingMixIn, WSGIServer):
         log.warning("metrics not fetched", exc_info=True)
 
 
+class _Server6(_Server):
+    address_family = AF_INET6
+
+
 class _Handler(WSGIRequestHandler):
     timeout = SILENCE_S
 
@@ -42,8 +47,9 @@ def exposed(registry: CollectorRegistry, address: str) -> Iterator[str]:
         yield ""
         return
     asked = read_listening("metrics", address, "127.0.0.1:8602")
+    kind = _Server6 if ":" in asked.host else _Server
     try:
-        server = make_server(asked.host, asked.port, make_wsgi_app(registry), _Server, handler_class=_Handler)
+        server = make_server(asked.host, asked.port, make_wsgi_app(registry), kind, handler_class=_Handler)
     except OSError as error:
         raise InvalidInput(
             f"metrics: {address} is in use or cannot be bound ({error.strerror}); choose another port, or 0 for a "

@@ -29,7 +29,7 @@ Takes a dict: root, component.
 */}}
 {{- define "deerfield-common.selectorLabels" -}}
 app.kubernetes.io/name: {{ .root.Chart.Name }}
-app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/instance: {{ .root.Release.Name | quote }}
 app.kubernetes.io/component: {{ .component }}
 {{- end -}}
 
@@ -52,7 +52,7 @@ Takes a dict: root, component, name, and where wanted annotations.
 */}}
 {{- define "deerfield-common.metadata" -}}
 name: {{ .name }}
-namespace: {{ .root.Release.Namespace }}
+namespace: {{ .root.Release.Namespace | quote }}
 labels:
   {{- include "deerfield-common.labels" . | nindent 2 }}
 {{- $annotations := merge (deepCopy (.annotations | default dict)) (.root.Values.commonAnnotations | default dict) }}

@@ -164,6 +164,11 @@ def test_a_database_that_is_gone_is_told_and_the_rest_is_still_there(server):
     assert "deerfield_uploads_admitted 0.0" in text
 
 
+def test_an_address_of_ipv6_is_served():
+    with exposed(CollectorRegistry(), "[::1]:0") as address:
+        assert fetched(address) == ""
+
+
 @pytest.mark.parametrize("address", ["nowhere", "127.0.0.1:99999", "127.0.0.1:x"])
 def test_an_address_that_is_none_is_one_sentence(address):
     with pytest.raises(InvalidInput, match="no host:port"), exposed(CollectorRegistry(), address):
