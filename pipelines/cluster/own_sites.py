@@ -111,9 +111,9 @@ class Running:
             pid = self.processes.start(["site", "--site", site.name, *state, *where], site.log)
             self._sites[pid] = site
 
-    def check(self) -> None:
-        """Raises RunFailed for one that has ended with an error."""
-        for pid, code in self.processes.ended(0).items():
+    def check(self, wait_s: float = 0.0) -> None:
+        """Raises RunFailed for one that has ended with an error, or does so within `wait_s`."""
+        for pid, code in self.processes.ended(wait_s).items():
             if code and (site := self._sites.pop(pid, None)) is not None:
                 raise RunFailed(f"site {site.name} ended with code {code}: {failure(code, site.log)}")
 

@@ -5,9 +5,10 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from deerfield.errors import DeerfieldError, NotRegistered, RunFailed
 from deerfield.exchange import Event
@@ -26,6 +27,9 @@ from pipelines.runs.result import Result
 from pipelines.steps.rounds import SAID
 
 TICK_S = 0.5  # how late a dead process or the end of patience may be noticed
+ENDING_S = (
+    5.0  # from a site's decline to the end of its process, which says more about the cause than it may tell others
+)
 ABORT_S = 10.0  # an aggregator that is gone must not hold up the answer
 FATES = {"WAITING": "has not taken its task", "TAKEN": "has taken its task and not answered", "LOST": "is silent"}
 
@@ -54,7 +58,7 @@ def conduct(request: Request, tell: Callable[[str], object]) -> None:
     registry = open_registry(request.tracking)
     registry.models()  # refuses an address or a password before anything is started
     with ExitStack() as stack:
-        folder = stack.enter_context(scratch("trial"))
+        folder = stack.enter_context(scratch("trial") if request.own else _passing())
         own = own_sites.certified(request.own, folder) if request.own else ()
         population = f"{own_sites.POPULATION}-{uuid.uuid4().hex[:12]}" if own else own_sites.POPULATION
         spec = planned(request.share, tuple(site.name for site in own) or request.sites, population)
@@ -71,6 +75,13 @@ def conduct(request: Request, tell: Callable[[str], object]) -> None:
         result = trial.follow(spec)
         for line in judged(result, registry, folder):
             tell(line)
+
+
+@contextmanager
+def _passing() -> Iterator[Path]:
+    """A folder that goes away in any case."""
+    with TemporaryDirectory(prefix="deerfield-trial-") as folder:
+        yield Path(folder)
 
 
 def planned(share: Path, sites: tuple[str, ...], population: str) -> RunSpec:
@@ -106,8 +117,7 @@ class Trial:
                 if event.kind in SAID:
                     self.tell(runs_report.line(event))
                 if event.kind in ("declined", "left"):
-                    why = ": ".join(str(event.detail[key]) for key in ("reason", "detail") if event.detail.get(key))
-                    raise RunFailed(f"site {event.detail['site']} {event.kind} run {self.run}: {why}")
+                    self._gone(event)
         except (DeerfieldError, KeyboardInterrupt) as error:
             with suppress(DeerfieldError), runs_of(self.request.way, Backoff(patience_s=ABORT_S)) as runs:
                 runs.abort(self.run, str(error) or "interrupted by its operator")
@@ -115,6 +125,13 @@ class Trial:
         if result.state != "finished":
             raise RunFailed(f"run {self.run} {result.state}: {result.reason}")
         return result
+
+    def _gone(self, event: Event) -> None:
+        """Raises RunFailed for a site that declined or left: as the site itself says it, where that is known here."""
+        if self.processes is not None:
+            self.processes.check(ENDING_S)
+        why = ": ".join(str(event.detail[key]) for key in ("reason", "detail") if event.detail.get(key))
+        raise RunFailed(f"site {event.detail['site']} {event.kind} run {self.run}: {why}")
 
     def _events(self) -> Iterator[Event]:
         """Everything that happens, until the run has ended; looks after the processes and the time meanwhile."""

@@ -1,5 +1,7 @@
 """`deerfield cluster trial` as `helm test` runs it: Secrets as the hook makes them, real sites, a real MLflow."""
 
+import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -65,5 +67,12 @@ def test_a_trial_brings_its_sites_along_and_can_be_run_again(mounted):
                 assert "ok: 2 rounds, 4 exchanges, each with trial-a, trial-b" in done.stdout
                 assert "ok: epsilon trial-a 0.9" in done.stdout
                 assert f"ok: version {version} of deerfield-trial, digest " in done.stdout
+            shutil.copytree(SHARE, mounted / "share")
+            (mounted / "share/notes.csv").unlink()
+            done = federation.deerfield(*ask, "--share", mounted / "share")
+            assert done.returncode == 1
+            assert re.search(r"error: site trial-[ab] ended with code 2: \S+/notes.csv is no file", done.stderr), (
+                done.stderr
+            )
             client = mlflow_server.client(tracking)
             assert [each.name for each in client.search_registered_models()] == ["deerfield-trial"]
