@@ -11,7 +11,7 @@ from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = sorted([*ROOT.glob("services/*/Dockerfile"), ROOT / "pipelines/Dockerfile"])
-DEPENDENCIES = re.compile(r"^RUN sh image.sh dependencies (\S+)", re.MULTILINE)
+WANTED = re.compile(r"^RUN sh image.sh wanted (\S+)", re.MULTILINE)
 
 
 def wanted(extras: str, torch: str) -> subprocess.CompletedProcess[str]:
@@ -31,7 +31,8 @@ def test_all_stand_on_one_base_of_one_patch_level():
 @pytest.mark.parametrize("file", FILES, ids=lambda each: each.parent.name)
 def test_each_is_built_in_stages_and_ends_as_nobody_special(file):
     stages = file.read_text().split("FROM ")[1:]
-    assert [each.splitlines()[0].split(" AS ")[-1] for each in stages] == ["dependencies", "bom", "package", "${BASE}"]
+    names = [each.splitlines()[0].split(" AS ")[-1] for each in stages]
+    assert names == ["wanted", "dependencies", "bom", "package", "${BASE}"]
     assert re.search(r"^USER 10001:10001$", stages[-1], re.MULTILINE)
     assert re.search(r"^HEALTHCHECK ", stages[-1], re.MULTILINE)
     assert not re.search(r"https?://|pip install|COPY \. ", file.read_text())
@@ -39,7 +40,7 @@ def test_each_is_built_in_stages_and_ends_as_nobody_special(file):
 
 @pytest.mark.parametrize("file", FILES, ids=lambda each: each.parent.name)
 def test_each_is_of_extras_that_there_are(file):
-    done = wanted(DEPENDENCIES.search(file.read_text())[1], "cpu")
+    done = wanted(WANTED.search(file.read_text())[1], "cpu")
     assert done.returncode == 0, done.stderr
     names = {Requirement(line.split("#")[0]).name for line in done.stdout.splitlines()}
     assert "numpy" in names
