@@ -5,7 +5,7 @@ VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' deerfield/__init__.py
 BASE ?= $(shell sed -n 's/^ARG BASE=//p' pipelines/Dockerfile)
 TORCH ?= cpu
 IMAGES := aggregator client pipelines tracking
-$(foreach each,$(IMAGES),$(eval TAG_$(each) := deerfield-$(each):$(VERSION)))
+$(foreach each,$(IMAGES),$(eval TAG_$(each) := $(REGISTRY:%=%/)deerfield-$(each):$(VERSION)))
 TAG_client := $(TAG_client)$(if $(filter-out cpu,$(TORCH)),-$(TORCH))
 OPTIONS_client := --build-arg TORCH=$(TORCH)
 PROTO := protos/deerfield/wire/federation.proto

@@ -2,9 +2,10 @@
 # What the Dockerfiles of the four images share: each step of a build, in a stage of its own. The base has Python 3.11
 # and pip, and needs no more.
 #
-#   image.sh dependencies EXTRA[,EXTRA] [cpu|cuda]   what others wrote, to /opt/deerfield
-#   image.sh bom                                     the program that lists what is in an environment, to /bom
-#   image.sh package                                 deerfield itself, and the list of all, to /made/opt/deerfield
+#   image.sh wanted EXTRA[,EXTRA] [cpu|cuda]   prints what is required of others
+#   image.sh dependencies                      installs that, of requirements.txt, to /opt/deerfield
+#   image.sh bom                               installs the program that lists what is in an environment, to /bom
+#   image.sh package                           deerfield itself, and the list of all, to /made/opt/deerfield
 set -eu
 AT=/opt/deerfield
 MADE=/made$AT
@@ -18,10 +19,11 @@ install() { # PYTHON, then pip's arguments
 # The requirements of the extras, out of pyproject.toml. PyTorch's builds differ in their local version alone, and pip
 # must fail where the wanted one is missing: what it would take in its place has gigabytes more, or no CUDA.
 wanted() { # EXTRAS, cpu or cuda
-    case $2 in
+    torch=${2:-cpu}
+    case $torch in
         cpu) build='{}+cpu' ;;
         cuda) build='{0},!={0}+cpu' ;;
-        *) echo "error: TORCH is $2; choose cpu or cuda" >&2 && exit 2 ;;
+        *) echo "error: TORCH is $torch; choose cpu or cuda" >&2 && exit 2 ;;
     esac
     EXTRAS=$1 BUILD=$build python -c "
 import os, tomllib
@@ -35,7 +37,6 @@ for line in sum(extras, project['dependencies']):
 }
 
 dependencies() {
-    wanted "$1" "${2:-cpu}" > requirements.txt
     python -m venv --without-pip $AT
     install $AT/bin/python --constraint constraints.txt --requirement requirements.txt
     # headers, and what tests the packages themselves: nothing compiles or tests here

@@ -26,7 +26,6 @@ EXPERIMENTS = "/api/2.0/mlflow/experiments/search?max_results=1"
 def own() -> Iterator[str]:
     """A server on SQLite that starts, asks for its password, refuses foreign names, measures itself, and ends."""
     import boto3
-    import prometheus_flask_exporter  # noqa: F401  # nothing else shows that it is there before the server asks for it
     import psycopg
 
     yield f"boto3 {boto3.__version__}, psycopg {psycopg.__version__} with {psycopg.pq.__impl__} libpq"
