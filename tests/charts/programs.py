@@ -1,0 +1,112 @@
+"""The programs that containers start: the flags and variables that they know, by what their own `--help` says."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
+from typing import Any
+
+from services.telemetry.ending import VARIABLE
+from tests.charts.pods import containers, pods
+from tests.charts.rendering import ROOT, Object
+
+OWN = {
+    "deerfield-aggregator": ("services.aggregator",),
+    "deerfield-client": ("services.client",),
+    "deerfield-pipelines": ("pipelines.cli",),
+    "deerfield-tracking": ("services.tracking",),
+}
+FLAG = re.compile(r"--[a-z][-a-z0-9]*")
+NAME = re.compile(r"\b(?:DEERFIELD|MLFLOW)_[A-Z0-9_]+\b")
+# Variables that others read than our programs, each with who does.
+OTHERS = {
+    "AWS_ACCESS_KEY_ID": "services.objects, boto3",
+    "AWS_ACCESS_KEY_ID_FILE": "services.objects",
+    "AWS_SECRET_ACCESS_KEY": "services.objects, boto3",
+    "AWS_SECRET_ACCESS_KEY_FILE": "services.objects",
+    "AWS_SESSION_TOKEN": "services.objects, boto3",
+    "AWS_SESSION_TOKEN_FILE": "services.objects",
+    "AWS_DEFAULT_REGION": "boto3",
+    "AWS_REGION": "boto3",
+    "AWS_CA_BUNDLE": "boto3",
+    "SSL_CERT_FILE": "OpenSSL, services.objects",
+    "REQUESTS_CA_BUNDLE": "requests",
+    "HF_HUB_OFFLINE": "huggingface_hub",
+    "PGPASSWORD": "libpq",
+    "PGPASSFILE": "libpq",
+    "POSTGRES_USER": "the image of PostgreSQL",
+    "POSTGRES_PASSWORD": "the image of PostgreSQL",
+    "POSTGRES_PASSWORD_FILE": "the image of PostgreSQL",
+    "POSTGRES_DB": "the image of PostgreSQL",
+    "POSTGRES_INITDB_ARGS": "the image of PostgreSQL",
+    "PGDATA": "the image of PostgreSQL",
+    "MLFLOW_TRACKING_URI": "mlflow",
+    "MLFLOW_TRACKING_USERNAME": "mlflow",
+    "MLFLOW_TRACKING_PASSWORD": "mlflow",
+    "MLFLOW_S3_ENDPOINT_URL": "mlflow",
+    "OMP_NUM_THREADS": "torch",
+    VARIABLE: "services.telemetry.ending",
+}
+
+
+def unknown(objects: Iterable[Object]) -> Iterator[str]:
+    """Flags and variables of containers that the program which runs there does not know."""
+    for pod in pods(objects):
+        for where, box in containers(pod):
+            program = started(box)
+            if program is None:
+                continue
+            told = manual(program)
+            given = {word.partition("=")[0] for word in _arguments(box) if word.startswith("--")}
+            for flag in sorted(given - set(FLAG.findall(told))):
+                yield f"{where}: {' '.join(program)} has no flag {flag}"
+            names = {each["name"] for each in box.get("env", [])}
+            for name in sorted(names - set(NAME.findall(told)) - OTHERS.keys()):
+                yield f"{where}: {' '.join(program)} reads no variable {name}"
+
+
+def strangers(objects: Iterable[Object]) -> Iterator[str]:
+    """Variables of containers with programs of others that nobody there is known to read."""
+    for pod in pods(objects):
+        for where, box in containers(pod):
+            if started(box) is None:
+                for each in box.get("env", []):
+                    if each["name"] not in OTHERS:
+                        yield f"{where}: variable {each['name']} is unknown"
+
+
+def started(box: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """Module and subcommands that a container starts; None for a program of others."""
+    image = box["image"].partition("@")[0].rpartition("/")[2].partition(":")[0]
+    if image not in OWN:
+        return None
+    words = _arguments(box)
+    module: tuple[str, ...] = OWN[image]
+    match words:
+        case ["python", "-m", name, *rest]:
+            module, words = (name,), rest
+        case ["deerfield", *rest]:
+            module, words = ("pipelines.cli",), rest
+    verbs = []
+    for word in words:
+        if word.startswith("-") or not word.isidentifier():
+            break
+        verbs.append(word)
+    return (*module, *verbs)
+
+
+@cache
+def manual(program: tuple[str, ...]) -> str:
+    """What `--help` of a program says; raises CalledProcessError for one that there is not."""
+    module, *verbs = program
+    start = ["-m", module] if module != "pipelines.cli" else ["-c", "from pipelines.cli import main; main()"]
+    # wide, so that no name is broken in two
+    environment = os.environ | {"COLUMNS": "1000", "NO_COLOR": "1", "TERM": "dumb", "_TYPER_STANDARD_TRACEBACK": "1"}
+    command = [sys.executable, *start, *verbs, "--help"]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True).stdout
+
+
+def _arguments(box: Mapping[str, Any]) -> list[str]:
+    return [*box.get("command", []), *box.get("args", [])]
