@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Iterator
 
-from tests.charts.pods import containers, of_kind, pods, title
+from tests.charts.pods import containers, pods, title
 from tests.charts.rendering import Object
 
 # What Kubernetes makes of a name has to fit as well: a StatefulSet's and the hash of a revision are a label together,
@@ -55,8 +55,3 @@ def _refused(where: str, there: dict[str, str]) -> Iterator[str]:
     for key, value in there.items():
         if not KEY.fullmatch(key) or not isinstance(value, str) or not VALUE.fullmatch(value):
             yield f"{where}: {key}={value} is no label"
-
-
-def services_named(objects: Iterable[Object]) -> set[str]:
-    """The names of the Services, which certificates and other charts depend on."""
-    return {each["metadata"]["name"] for each in of_kind(objects, "Service")}

@@ -124,5 +124,7 @@ def _peer(peer: Mapping[str, Any], every: list[Pod]) -> str:
 def _words(selector: Mapping[str, Any]) -> str:
     """The values of a selector, which say enough; `any` for one that takes all."""
     exact = [str(value) for _, value in sorted(selector.get("matchLabels", {}).items())]
-    rules = [f"{each['key']} {each['operator']} {each.get('values', [])}" for each in selector.get("matchExpressions", [])]
+    rules = [
+        f"{each['key']} {each['operator']} {each.get('values', [])}" for each in selector.get("matchExpressions", [])
+    ]
     return ",".join(exact + rules) or "any"

@@ -1,4 +1,4 @@
-"""The pods among rendered objects: of workloads, of hooks, and of Jobs that lie in a ConfigMap until they are needed."""
+"""The pods among rendered objects: of workloads, of hooks, and of Jobs that lie in a ConfigMap until they are made."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass

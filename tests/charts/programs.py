@@ -99,13 +99,15 @@ def started(box: Mapping[str, Any]) -> tuple[str, ...] | None:
 
 @cache
 def manual(program: tuple[str, ...]) -> str:
-    """What `--help` of a program says; raises CalledProcessError for one that there is not."""
+    """What `--help` says of a program and of what it is part of; raises CalledProcessError where there is none."""
     module, *verbs = program
+    above = manual(program[:-1]) if verbs else ""
     start = ["-m", module] if module != "pipelines.cli" else ["-c", "from pipelines.cli import main; main()"]
     # wide, so that no name is broken in two
-    environment = os.environ | {"COLUMNS": "1000", "NO_COLOR": "1", "TERM": "dumb", "_TYPER_STANDARD_TRACEBACK": "1"}
+    environment = os.environ | {"COLUMNS": "1000", "NO_COLOR": "1", "TERM": "dumb"}
     command = [sys.executable, *start, *verbs, "--help"]
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True).stdout
+    asked = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    return above + asked.stdout
 
 
 def _arguments(box: Mapping[str, Any]) -> list[str]:

@@ -1,7 +1,8 @@
 """The Pod Security Standard "restricted", with "baseline" below it, as rules over a pod's spec.
 
 https://kubernetes.io/docs/concepts/security/pod-security-standards/ names the fields; the API server's own check is not
-here, and a cluster with other rules of its own may refuse more.
+here, and a cluster with other rules of its own may refuse more. Volumes of kind `image` are taken from 1.33 on, before
+they were on by default.
 """
 
 from collections.abc import Iterator, Mapping
@@ -10,7 +11,8 @@ from typing import Any
 from tests.charts.pods import Pod, containers
 
 VOLUMES = {
-    "configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret",
+    "configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "image", "persistentVolumeClaim", "projected",
+    "secret",
 }  # fmt: skip
 PROFILES = ("RuntimeDefault", "Localhost")
 APPARMOR = ("runtime/default", "localhost/")

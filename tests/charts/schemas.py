@@ -1,4 +1,4 @@
-"""The schemas that an object is held against: the Kubernetes API's own, and those of custom resources that are at hand."""
+"""The schemas that objects are held against: the Kubernetes API's own, and those of custom resources at hand."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -30,7 +30,7 @@ def group(thing: Object) -> str:
 
 def builtin(thing: Object) -> bool:
     """Whether Kubernetes itself knows the object."""
-    return "." not in group(thing) or group(thing).endswith(".k8s.io") and group(thing) not in NOT_AT_HAND
+    return "." not in group(thing) or (group(thing).endswith(".k8s.io") and group(thing) not in NOT_AT_HAND)
 
 
 def refusals(thing: Object, version: str) -> Iterator[str]:

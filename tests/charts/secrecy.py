@@ -30,8 +30,9 @@ def secrets(objects: Iterable[Object]) -> Iterator[str]:
 
 
 def tokens(objects: Iterable[Object]) -> Iterator[str]:
-    """A pod has its ServiceAccount's token only where that has a role, and an account of its own then."""
+    """A pod has its account's token only where that has a role; one that is not made here may have it elsewhere."""
     objects = list(objects)
+    made = {each["metadata"]["name"] for each in of_kind(objects, "ServiceAccount")}
     bound = {
         subject["name"]
         for each in of_kind(objects, "RoleBinding", "ClusterRoleBinding")
@@ -44,16 +45,18 @@ def tokens(objects: Iterable[Object]) -> Iterator[str]:
         account, token = pod.spec.get("serviceAccountName", "default"), pod.spec.get("automountServiceAccountToken")
         if token is None or token not in (True, False):
             yield f"{pod.where}: does not say whether it has a token"
-        elif token and account not in bound:
+        elif token and account in made - bound:
             yield f"{pod.where}: has the token of {account}, which has no role"
-        elif account in bound and not token:
+        elif account in bound & made and not token:
             yield f"{pod.where}: runs as {account}, which has a role, and has no token to use it"
 
 
 def roles(objects: Iterable[Object]) -> set[tuple[str, str, str, str]]:
     """Who may do what: component, kind of role, verb, GROUP/RESOURCE and names where they are limited."""
     objects = list(objects)
-    rules = {(each["kind"], each["metadata"]["name"]): each["rules"] for each in of_kind(objects, "Role", "ClusterRole")}
+    rules = {
+        (each["kind"], each["metadata"]["name"]): each["rules"] for each in of_kind(objects, "Role", "ClusterRole")
+    }
     found = set()
     for binding in of_kind(objects, "RoleBinding", "ClusterRoleBinding"):
         ref = binding["roleRef"]

@@ -27,12 +27,13 @@ def test_law(law, render):
 @pytest.mark.parametrize("release", [LONG, "9-begins-with-a-digit", "has.dots"])
 def test_names_fit_and_everything_finds_itself_under_any_name_of_a_release(cell, release):
     found = rendering.of(*cell, release)
-    names = [law for law in LAWS if law not in ("programs_know_their_flags_and_variables",)]
-    assert [each for law in names for each in LAWS[law](found.objects)] == []
+    assert [each for law in LAWS.values() for each in law(found.objects)] == []
 
 
 def test_two_long_names_that_begin_alike_share_nothing(cell):
-    one, other = (rendering.of(*cell, release) for release in (LONG, LONG[:-1] + "y"))
+    if cell[1] and "fullnameOverride" in rendering.read(cell[1]):
+        pytest.skip("these values give all releases one name, on purpose")
+    one, other = (rendering.of(*cell, release) for release in (LONG, LONG[:-1] + "2"))
     named = [{(each["kind"], each["metadata"]["name"]) for each in found.objects} for found in (one, other)]
     assert not named[0] & named[1]
 

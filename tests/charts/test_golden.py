@@ -1,0 +1,63 @@
+"""What releases must not change, who may call whom and who may do what: as reviewed, in tests/golden/charts."""
+
+import pytest
+
+from tests.charts import golden, network, rendering, secrecy
+from tests.charts.pods import pods
+
+# The architecture's arrows between pods of one release. Nobody else calls anybody: sites call the aggregator alone, and
+# the aggregator alone writes MLflow; `helm test` looks at both.
+ARROWS = {
+    "aggregator -> tracking:5000",
+    "simulation -> aggregator:8600",
+    "trial -> aggregator:8600",
+    "trial -> tracking:5000",
+    "aggregator -> postgresql:5432",
+    "tracking -> postgresql:5432",
+    "aggregator -> seaweedfs:8333",
+    "tracking -> seaweedfs:8333",
+}
+# Who may ask the Kubernetes API for what.
+ROLES = {
+    ("secrets", "RoleBinding", "create", "/secrets"),
+    ("secrets", "RoleBinding", "get", "/secrets"),
+    ("agent", "RoleBinding", "create", "batch/jobs"),
+    ("agent", "RoleBinding", "get", "batch/jobs"),
+    ("agent", "RoleBinding", "list", "batch/jobs"),
+    ("agent", "RoleBinding", "delete", "batch/jobs"),
+    ("agent", "RoleBinding", "get", "/pods"),
+    ("agent", "RoleBinding", "list", "/pods"),
+}
+
+
+@pytest.fixture(params=rendering.matrix(), ids=lambda cell: f"{cell[0]}-{cell[1].stem if cell[1] else 'defaults'}")
+def render(request):
+    return rendering.of(*request.param)
+
+
+@pytest.mark.parametrize("name", golden.PAGES)
+def test_golden_files_are_what_the_charts_render(name):
+    kept = golden.FOLDER / f"{name}.yaml"
+    assert kept.read_text() == golden.page(name), "read the difference, then run python -m tests.charts.golden"
+
+
+def test_pods_of_a_release_call_each_other_along_the_architecture_s_arrows_and_no_others(render):
+    there = {pod.component for pod in pods(render.objects)}
+    found = network.edges(render.objects)
+    if f"aggregator -> {network.ANYBODY}:any" in found or f"site -> {network.ANYBODY}:any" in found:
+        pytest.skip("these values have no NetworkPolicies")
+    ends = {edge: (edge.partition(" -> ")[0], edge.partition(" -> ")[2].rpartition(":")[0]) for edge in found}
+    inside = {edge for edge, pair in ends.items() if {*pair} <= there}
+    wanted = {
+        each for each in ARROWS if {each.partition(" -> ")[0], each.partition(" -> ")[2].partition(":")[0]} <= there
+    }
+    assert inside == wanted
+
+
+def test_nobody_is_let_out_to_everywhere(render):
+    found = network.edges(render.objects)
+    assert [edge for edge in found if f" -> {network.ANYBODY}:" in edge] == []
+
+
+def test_roles_are_the_listed_ones(render):
+    assert secrecy.roles(render.objects) <= ROLES
