@@ -13,7 +13,7 @@ Path = tuple[str, ...]
 USED = re.compile(r"\.Values((?:\.[A-Za-z]\w*)+)")
 # Fields of Kubernetes that are handed on as they are, under their own names: its documentation is theirs.
 HANDED_ON = {
-    "nodeSelector", "tolerations", "affinity", "topologySpreadConstraints", "priorityClassName", "runtimeClassName",
+    "nodeSelector", "tolerations", "extraVolumes", "extraVolumeMounts", "affinity", "topologySpreadConstraints", "priorityClassName", "runtimeClassName",
     "schedulerName", "resources", "annotations", "podLabels", "podAnnotations", "extraEnv", "hostAliases", "dnsPolicy",
     "dnsConfig", "pullPolicy", "storageClass", "accessMode", "runAsUser", "runAsGroup", "fsGroup",
     "fsGroupChangePolicy", "terminationGracePeriodSeconds",
@@ -68,14 +68,18 @@ def merged(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def undocumented(chart: str) -> list[str]:
-    """The values that no comment speaks of: over or beside them, or over the map that they are in."""
+    """The values that no comment speaks of: over or beside them, or over the map that they are in.
+
+    A map that comes again, such as `image`, need be explained once.
+    """
     text = (HELM / chart / "values.yaml").read_text()
-    lines = text.splitlines()
-    missing = []
-    for path, line, spoken in _keys(yaml.compose(text), lines, (), False):
-        if not spoken and path[-1] not in HANDED_ON:
-            missing.append(f"{chart} {'.'.join(path)} (line {line})")
-    return missing
+    every = list(_keys(yaml.compose(text), text.splitlines(), (), False))
+    explained = {path[-2:] for path, _, spoken in every if spoken}
+    return [
+        f"{chart} {'.'.join(path)} (line {line})"
+        for path, line, spoken in every
+        if not spoken and path[-1] not in HANDED_ON and path[-2:] not in explained
+    ]
 
 
 def _keys(node: Any, lines: list[str], path: Path, spoken: bool) -> Iterator[tuple[Path, int, bool]]:
