@@ -42,7 +42,7 @@ def test_namespaces_enforce_restricted_and_the_one_of_kubeflow_s_tasks_baseline(
     }
     assert {name for name, said in level.items() if said == "baseline"} == {"deerfield-tasks"}
     assert {said for name, said in level.items() if name != "deerfield-tasks"} == {"restricted"}
-    named = {each["metadata"]["namespace"] for each in OBJECTS if "namespace" in each["metadata"]}
+    named = {each["metadata"]["namespace"] for each in OBJECTS if "namespace" in each.get("metadata", {})}
     assert named <= level.keys()
 
 
