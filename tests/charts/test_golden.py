@@ -20,7 +20,7 @@ ARROWS = {
 # Who may ask the Kubernetes API for what.
 ROLES = {
     ("secrets", "RoleBinding", "create", "/secrets"),
-    ("secrets", "RoleBinding", "get", "/secrets"),
+    ("secrets", "RoleBinding", "get", "/secrets by name"),
     ("agent", "RoleBinding", "create", "batch/jobs"),
     ("agent", "RoleBinding", "get", "batch/jobs"),
     ("agent", "RoleBinding", "list", "batch/jobs"),

@@ -93,7 +93,7 @@ def without_schema(tmp_path_factory):
     folder = tmp_path_factory.mktemp("charts")
     for name in CHARTS:
         rendering.chart(name).save_dir(folder)
-        (folder / name / "values.schema.json").unlink()
+        (folder / name / "values.schema.json").unlink(missing_ok=True)
     return {name: h.Chart.load(folder / name) for name in CHARTS}
 
 
