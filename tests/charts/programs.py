@@ -62,8 +62,10 @@ def unknown(objects: Iterable[Object]) -> Iterator[str]:
             given = {word.partition("=")[0] for word in _arguments(box) if word.startswith("--")}
             for flag in sorted(given - set(FLAG.findall(told))):
                 yield f"{where}: {' '.join(program)} has no flag {flag}"
+            known = set(NAME.findall(told))
+            known |= {f"{name}_FILE" for name in known if re.search(rf"{name}\b.*\.\.\._FILE", told)}
             names = {each["name"] for each in box.get("env", [])}
-            for name in sorted(names - set(NAME.findall(told)) - OTHERS.keys()):
+            for name in sorted(names - known - OTHERS.keys()):
                 yield f"{where}: {' '.join(program)} reads no variable {name}"
 
 
