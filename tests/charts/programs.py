@@ -9,8 +9,8 @@ from functools import cache
 from typing import Any
 
 from services.telemetry.ending import VARIABLE
-from tests.charts.pods import containers, pods
-from tests.charts.rendering import ROOT, Object
+from tests.charts.pods import containers, of_kind, pods
+from tests.charts.rendering import ROOT, Object, strings
 
 OWN = {
     "deerfield-aggregator": ("services.aggregator",),
@@ -46,6 +46,8 @@ OTHERS = {
     "MLFLOW_TRACKING_USERNAME": "mlflow",
     "MLFLOW_TRACKING_PASSWORD": "mlflow",
     "MLFLOW_S3_ENDPOINT_URL": "mlflow",
+    "KF_PIPELINES_ENDPOINT": "kfp",
+    "KF_PIPELINES_SA_TOKEN_PATH": "kfp",
     "OMP_NUM_THREADS": "torch",
     VARIABLE: "services.telemetry.ending",
 }
@@ -70,12 +72,16 @@ def unknown(objects: Iterable[Object]) -> Iterator[str]:
 
 
 def strangers(objects: Iterable[Object]) -> Iterator[str]:
-    """Variables of containers with programs of others that nobody there is known to read."""
+    """Variables in containers with programs of others that neither these nor their scripts are known to read."""
+    objects = list(objects)
+    maps = {each["metadata"]["name"]: each for each in of_kind(objects, "ConfigMap")}
     for pod in pods(objects):
+        mounted = [maps.get(each.get("configMap", {}).get("name"), {}) for each in pod.spec.get("volumes", [])]
         for where, box in containers(pod):
             if started(box) is None:
+                script = " ".join([*_arguments(box), *strings([each.get("data", {}) for each in mounted])])
                 for each in box.get("env", []):
-                    if each["name"] not in OTHERS:
+                    if each["name"] not in OTHERS and not re.search(rf"\$[{{(]?{each['name']}\b", script):
                         yield f"{where}: variable {each['name']} is unknown"
 
 

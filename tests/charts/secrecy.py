@@ -25,7 +25,7 @@ def secrets(objects: Iterable[Object]) -> Iterator[str]:
         for where, box in containers(pod):
             for each in box.get("env", []):
                 said = each.get("value", "")
-                if SECRET.search(each["name"]) and said and not each["name"].endswith("_FILE"):
+                if SECRET.search(each["name"]) and said and not each["name"].endswith(("_FILE", "_PATH")):
                     yield f"{where}: {each['name']} has its value in plain"
 
 

@@ -137,9 +137,11 @@ def _properties(root: Mapping[str, Any], schema: Mapping[str, Any], tree: Any, p
             target = target[key]
         schema = {**target, **{key: value for key, value in schema.items() if key != "$ref"}}
     where = ".".join(path) or "the top"
-    if not isinstance(tree, Mapping) or not tree:
-        return
+    if not isinstance(tree, Mapping) or not tree or path[-1:] == ("podSecurityContext",):
+        return  # whose fields are Kubernetes' own: more of them may be set than have a default here
     known = schema.get("properties", {})
+    if not known and isinstance(schema.get("additionalProperties"), Mapping):
+        return  # names that people choose, such as those of annotations
     if schema.get("additionalProperties") is not False:
         yield f"schema at {where}: additionalProperties is not false"
     for key in known.keys() - tree.keys() - {"global", "deerfield-common"}:
