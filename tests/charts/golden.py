@@ -24,14 +24,14 @@ FIXED = {
 def immutable(render: Render) -> dict[str, Any]:
     """The fields of a release's objects that Kubernetes lets nobody change, or that state hangs on."""
     return {
-        title(each): {field: each["spec"].get(field) for field in FIXED[each["kind"]]}
+        title(each): {field: each["spec"][field] for field in FIXED[each["kind"]] if field in each["spec"]}
         for each in of_kind(render.objects, *FIXED)
     }
 
 
 def edges(render: Render) -> list[str]:
-    """Who may call whom."""
-    return sorted(network.edges(render.objects))
+    """Who may call whom; nothing where there are no NetworkPolicies."""
+    return sorted(network.edges(render.objects)) if of_kind(render.objects, "NetworkPolicy") else []
 
 
 def permitted(render: Render) -> list[str]:
@@ -46,7 +46,9 @@ def page(name: str) -> str:
     """One golden file: by chart and values file what `name` says of the render."""
     every = [rendering.of(*cell) for cell in rendering.matrix()]
     found = {str(render): PAGES[name](render) for render in every}
-    return f"# python -m tests.charts.golden; {PAGES[name].__doc__}\n" + yaml.safe_dump(found, width=120)
+    return f"# python -m tests.charts.golden; {PAGES[name].__doc__}\n" + yaml.safe_dump(
+        found, width=120, default_flow_style=None
+    )
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import yaml
@@ -114,6 +115,7 @@ def _template(thing: Object) -> Mapping[str, Any] | None:
     return None
 
 
+@cache
 def _kept(name: str, text: str) -> list[Object]:
     if not name.endswith((".yaml", ".yml", ".json")):
         return []

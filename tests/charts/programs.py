@@ -49,6 +49,7 @@ OTHERS = {
     "KF_PIPELINES_ENDPOINT": "kfp",
     "KF_PIPELINES_SA_TOKEN_PATH": "kfp",
     "OMP_NUM_THREADS": "torch",
+    "OTEL_SDK_DISABLED": "opentelemetry",
     VARIABLE: "services.telemetry.ending",
 }
 
@@ -60,14 +61,18 @@ def unknown(objects: Iterable[Object]) -> Iterator[str]:
             program = started(box)
             if program is None:
                 continue
-            told = manual(program)
+            try:
+                told = manual(program)
+            except subprocess.CalledProcessError:
+                yield f"{where}: there is no {' '.join(program)}"
+                continue
             given = {word.partition("=")[0] for word in _arguments(box) if word.startswith("--")}
             for flag in sorted(given - set(FLAG.findall(told))):
                 yield f"{where}: {' '.join(program)} has no flag {flag}"
             known = set(NAME.findall(told))
             known |= {f"{name}_FILE" for name in known if re.search(rf"{name}\b.*\.\.\._FILE", told)}
             names = {each["name"] for each in box.get("env", [])}
-            for name in sorted(names - known - OTHERS.keys()):
+            for name in sorted(names - known - OTHERS.keys() - _put_together(box)):
                 yield f"{where}: {' '.join(program)} reads no variable {name}"
 
 
@@ -116,6 +121,12 @@ def manual(program: tuple[str, ...]) -> str:
     command = [sys.executable, *start, *verbs, "--help"]
     asked = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
     return above + asked.stdout
+
+
+def _put_together(box: Mapping[str, Any]) -> set[str]:
+    """Variables of a container that its other variables and its arguments are made of, as $(NAME)."""
+    texts = [*_arguments(box), *(each.get("value", "") for each in box.get("env", []))]
+    return {name for text in texts for name in re.findall(r"\$\((\w+)\)", text)}
 
 
 def _arguments(box: Mapping[str, Any]) -> list[str]:
