@@ -13,10 +13,10 @@ Path = tuple[str, ...]
 USED = re.compile(r"\.Values((?:\.[A-Za-z]\w*)+)")
 # Fields of Kubernetes that are handed on as they are, under their own names: its documentation is theirs.
 HANDED_ON = {
-    "nodeSelector", "tolerations", "extraVolumes", "extraVolumeMounts", "affinity", "topologySpreadConstraints", "priorityClassName", "runtimeClassName",
-    "schedulerName", "resources", "annotations", "podLabels", "podAnnotations", "extraEnv", "hostAliases", "dnsPolicy",
-    "dnsConfig", "pullPolicy", "storageClass", "accessMode", "runAsUser", "runAsGroup", "fsGroup",
-    "fsGroupChangePolicy", "terminationGracePeriodSeconds",
+    "accessMode", "affinity", "annotations", "dnsConfig", "dnsPolicy", "extraEnv", "extraVolumeMounts",
+    "extraVolumes", "fsGroup", "fsGroupChangePolicy", "hostAliases", "nodeSelector", "podAnnotations", "podLabels",
+    "priorityClassName", "pullPolicy", "resources", "runAsGroup", "runAsUser", "runtimeClassName", "schedulerName",
+    "storageClass", "terminationGracePeriodSeconds", "tolerations", "topologySpreadConstraints",
 }  # fmt: skip
 # Anything else differs between installations, or between two renders of one: Secrets would change with every upgrade.
 FORBIDDEN = re.compile(
