@@ -46,9 +46,8 @@ def page(name: str) -> str:
     """One golden file: by chart and values file what `name` says of the render."""
     every = [rendering.of(*cell) for cell in rendering.matrix()]
     found = {str(render): PAGES[name](render) for render in every}
-    return f"# python -m tests.charts.golden; {PAGES[name].__doc__}\n" + yaml.safe_dump(
-        found, width=120, default_flow_style=None
-    )
+    said = yaml.safe_dump(found, width=120, default_flow_style=None if name == "immutable" else False)
+    return f"# python -m tests.charts.golden; {PAGES[name].__doc__}\n{said}"
 
 
 if __name__ == "__main__":

@@ -50,7 +50,6 @@ OTHERS = {
     "KF_PIPELINES_SA_TOKEN_PATH": "kfp",
     "OMP_NUM_THREADS": "torch",
     "OTEL_SDK_DISABLED": "opentelemetry",
-    VARIABLE: "services.telemetry.ending",
 }
 
 
@@ -69,7 +68,7 @@ def unknown(objects: Iterable[Object]) -> Iterator[str]:
             given = {word.partition("=")[0] for word in _arguments(box) if word.startswith("--")}
             for flag in sorted(given - set(FLAG.findall(told))):
                 yield f"{where}: {' '.join(program)} has no flag {flag}"
-            known = set(NAME.findall(told))
+            known = set(NAME.findall(told)) | ({VARIABLE} if program[0].startswith("services.") else set())
             known |= {f"{name}_FILE" for name in known if re.search(rf"{name}\b.*\.\.\._FILE", told)}
             names = {each["name"] for each in box.get("env", [])}
             for name in sorted(names - known - OTHERS.keys() - _put_together(box)):

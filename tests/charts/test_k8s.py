@@ -6,14 +6,13 @@ import subprocess
 
 import pytest
 
-from tests.charts import rendering, restricted, schemas
+from tests.charts import rendering, restricted, schemas, values
 from tests.charts.pods import containers, of_kind, pods
 from tests.charts.rendering import ROOT
 
 FOLDER = ROOT / "k8s"
 FILES = sorted(FOLDER.glob("*.yaml"))
 EVERY = {path.name: rendering.documents(path.read_text()) for path in FILES}
-FROM_ELSEWHERE = {"registry", "tag", "digest", "repository"}
 OBJECTS = [each for objects in EVERY.values() for each in objects]
 
 
@@ -96,9 +95,16 @@ def test_a_served_champion_is_a_restricted_pod():
 
 def images() -> set[str]:
     """All images that the charts name where the values name no registry and no digest."""
-    cells = [cell for cell in rendering.matrix() if not (cell[1] and FROM_ELSEWHERE & keys(rendering.read(cell[1])))]
-    every = [pod for cell in cells for pod in pods(rendering.of(*cell).objects)]
-    return {box["image"] for pod in every for _, box in containers(pod)}
+    found = set()
+    for name, path in rendering.matrix():
+        tree = rendering.read(path) if path else {}
+        if {"tag", "repository"} & keys(tree):
+            continue
+        for block in values.blocks(values.defaults(name), "repository"):
+            tree = values.merged(tree, values.at(block, {"registry": "", "digest": ""}))
+        plain = rendering.rendered(name, values.merged(tree, {"image": {"registry": ""}}))
+        found |= {box["image"] for pod in pods(plain.objects) for _, box in containers(pod)}
+    return found
 
 
 def keys(tree: object) -> set[str]:
