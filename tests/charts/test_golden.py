@@ -1,8 +1,12 @@
 """What releases must not change, who may call whom and who may do what: as reviewed, in tests/golden/charts."""
 
-import pytest
+from dataclasses import replace
 
-from tests.charts import golden, network, rendering, secrecy
+import helm_python as h
+import pytest
+import yaml
+
+from tests.charts import golden, network, rendering, secrecy, values
 from tests.charts.network import ANYBODY
 from tests.charts.pods import of_kind, pods
 
@@ -67,3 +71,32 @@ def test_nobody_is_let_out_to_everywhere_but_the_job_that_asks_the_api_server(re
 
 def test_roles_are_the_listed_ones(render):
     assert secrecy.roles(render.objects) <= ROLES
+
+
+def test_an_upgrade_renders_what_an_installation_does(render):
+    """No template looks at the revision, so a rollback brings back what there was."""
+    cell = next(cell for cell in rendering.matrix() if str(rendering.of(*cell)) == str(render))
+    tree = rendering.read(cell[1]) if cell[1] else {}
+    chart = rendering.chart(render.chart)
+    again = chart.render(tree, name=render.release, namespace=rendering.NAMESPACE, revision=7, is_upgrade=True)
+    assert again == render.texts
+
+
+@pytest.fixture(scope="module")
+def newer(tmp_path_factory):
+    """The charts as a later release would bring them: another version, and nothing else."""
+    folder = tmp_path_factory.mktemp("newer")
+    for name in rendering.CHARTS:
+        rendering.chart(name).save_dir(folder)
+        file = folder / name / "Chart.yaml"
+        said = rendering.documents(file.read_text())[0] | {"version": "9.8.7", "appVersion": "9.8.7"}
+        file.write_text(yaml.safe_dump(said))
+    return {name: h.Chart.load(folder / name) for name in rendering.CHARTS}
+
+
+def test_a_newer_version_and_other_labels_leave_alone_what_cannot_be_changed(render, newer):
+    cell = next(cell for cell in rendering.matrix() if str(rendering.of(*cell)) == str(render))
+    tree = values.merged(rendering.read(cell[1]) if cell[1] else {}, {"commonLabels": {"team": "oncology"}})
+    texts = newer[render.chart].render(tree, name=render.release, namespace=rendering.NAMESPACE)
+    objects = [each for path, text in texts.items() if path.endswith(".yaml") for each in rendering.documents(text)]
+    assert golden.immutable(replace(render, objects=tuple(objects))) == golden.immutable(render)
