@@ -15,7 +15,7 @@ PROTO := protos/deerfield/wire/federation.proto
 help:
 	@echo "make quickstart   three hospitals train together on this machine, about a minute after installation"
 	@echo "make test         unit, contract, integration and golden tests (10 minutes on 2 cores at most)"
-	@echo "make check        format, lint, types, imports, protocol and documentation drift"
+	@echo "make check        format, lint, types, imports, protocol and documentation drift, both charts and k8s/"
 	@echo "make e2e          the tests on real data and whole federations; says what it cannot run here"
 	@echo "make images       the images of a cluster, by podman; on another BASE=, with more IMAGE_FLAGS= (docs/images.md)"
 	@echo "make stores       the aggregator's tests over every combination of database and blob store"
@@ -77,7 +77,7 @@ check: .venv/.installed
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/buf lint protos
-	$(BIN)/python -m pytest -q tests/golden/test_drift.py
+	$(BIN)/python -m pytest -q tests/golden/test_drift.py tests/charts
 
 e2e: .venv/.installed podman
 	$(BIN)/python -m pytest tests/e2e
