@@ -27,9 +27,7 @@ from pipelines.runs.result import Result
 from pipelines.steps.rounds import SAID
 
 TICK_S = 0.5  # how late a dead process or the end of patience may be noticed
-ENDING_S = (
-    5.0  # from a site's decline to the end of its process, which says more about the cause than it may tell others
-)
+ENDING_S = 5.0  # from a site's decline to the end of its process, which says here what it keeps from the aggregator
 ABORT_S = 10.0  # an aggregator that is gone must not hold up the answer
 FATES = {"WAITING": "has not taken its task", "TAKEN": "has taken its task and not answered", "LOST": "is silent"}
 
@@ -70,9 +68,10 @@ def conduct(request: Request, tell: Callable[[str], object]) -> None:
             f"run {run}: {spec.rounds} rounds over {', '.join(spec.federation.sites)}, {request.timeout_s:g} s at most"
         )
         trial = Trial(request=request, run=run, runs=runs, processes=processes, until=until, tell=tell)
-        if processes is not None:
-            processes.start(own, run, request.way.address)
-        result = trial.follow(spec)
+        with trial.going():
+            if processes is not None:
+                processes.start(own, run, request.way.address)
+            result = trial.follow(spec)
         for line in judged(result, registry, folder):
             tell(line)
 
@@ -104,24 +103,29 @@ class Trial:
     until: float  # time.monotonic() at which patience ends
     tell: Callable[[str], object]
 
+    @contextmanager
+    def going(self) -> Iterator[None]:
+        """Aborts the run if the block is left by an error or a person: nobody would end it otherwise."""
+        try:
+            yield
+        except (DeerfieldError, KeyboardInterrupt) as error:
+            with suppress(DeerfieldError), runs_of(self.request.way, Backoff(patience_s=ABORT_S)) as runs:
+                runs.abort(self.run, str(error) or "interrupted by its operator")
+            raise
+
     def follow(self, spec: RunSpec) -> Result:
-        """What its events tell, once it has finished; a run that is given up is aborted.
+        """What its events tell, once it has finished.
 
         Raises:
             RunFailed: it ended otherwise or not in time, or a site declined or left it.
         """
         result = Result(spec, self.run)
-        try:
-            for event in self._events():
-                result.seen(event)
-                if event.kind in SAID:
-                    self.tell(runs_report.line(event))
-                if event.kind in ("declined", "left"):
-                    self._gone(event)
-        except (DeerfieldError, KeyboardInterrupt) as error:
-            with suppress(DeerfieldError), runs_of(self.request.way, Backoff(patience_s=ABORT_S)) as runs:
-                runs.abort(self.run, str(error) or "interrupted by its operator")
-            raise
+        for event in self._events():
+            result.seen(event)
+            if event.kind in SAID:
+                self.tell(runs_report.line(event))
+            if event.kind in ("declined", "left"):
+                self._gone(event)
         if result.state != "finished":
             raise RunFailed(f"run {self.run} {result.state}: {result.reason}")
         return result

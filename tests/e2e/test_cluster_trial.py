@@ -2,6 +2,8 @@
 
 import re
 import shutil
+import signal
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -71,8 +73,31 @@ def test_a_trial_brings_its_sites_along_and_can_be_run_again(mounted):
             (mounted / "share/notes.csv").unlink()
             done = federation.deerfield(*ask, "--share", mounted / "share")
             assert done.returncode == 1
-            assert re.search(r"error: site trial-[ab] ended with code 2: \S+/notes.csv is no file", done.stderr), (
-                done.stderr
-            )
+            why = r"error: site trial-[ab] ended with code 2: \S+notes.csv is no file"
+            assert re.search(why, done.stderr), done.stderr
             client = mlflow_server.client(tracking)
             assert [each.name for each in client.search_registered_models()] == ["deerfield-trial"]
+
+
+def test_a_trial_that_is_stopped_aborts_its_run_and_leaves_no_process(mounted):
+    uri, here = mlflow_server.database(mounted), federation.environment()
+    with running(mounted, *tls(mounted / "r-aggregator-tls")) as aggregator:
+        operator = ["--aggregator", aggregator.listening, *tls(mounted / "r-operator-tls")]
+        ask = [
+            "cluster",
+            "trial",
+            "--tracking",
+            uri,
+            "--share",
+            SHARE,
+            "--own-sites",
+            mounted / "r-trial-tls",
+            *operator,
+        ]
+        with subprocess.Popen(federation.command(*ask), env=here, stdout=subprocess.PIPE, text=True) as trial:
+            run = trial.stdout.readline().split()[1].removesuffix(":")
+            trial.send_signal(signal.SIGTERM)
+            assert trial.wait(60) == 130
+        federation.assert_none_left(here)
+        shown = federation.deerfield("runs", "show", run, *operator).stdout
+    assert "ABORTED: interrupted by its operator" in shown
