@@ -40,7 +40,7 @@ def start(environment: Mapping[str, str]) -> None:
     server.check_artifacts(settings.artifacts, environment)
     database.prepare(address, settings.account)
     log.info("database is up to date", where=address.where)
-    folder = Path(tempfile.mkdtemp(prefix=f"{PROGRAM}-"))
+    folder = Path(tempfile.mkdtemp(prefix=f"{PROGRAM.name}-"))
     line, told = server.command(settings), server.environment_of(settings, address, folder, environment)
     os.execve(line[0], line, told)
 

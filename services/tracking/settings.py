@@ -10,11 +10,11 @@ from pathlib import Path
 
 from deerfield.endpoint import Endpoint, read_listening, without_password
 from deerfield.errors import InvalidInput
-from services.databases import FORMS, read_address
+from services.databases import FORMS, Program, read_address
 from services.objects import ACCESS, FORM, SECRET, Bucket, read_bucket, read_secret
 
 PREFIX = "DEERFIELD_TRACKING_"
-PROGRAM = "deerfield-tracking"
+PROGRAM = Program(name="deerfield-tracking", setting=f"{PREFIX}DATABASE")
 PASSWORD_LENGTH = 12  # MLflow takes no shorter one
 MOST_WORKERS = 64
 VARIABLES = {  # name without the prefix: default, and what --help says of it
