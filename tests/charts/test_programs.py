@@ -130,23 +130,16 @@ def test_the_registrar_reads_options_and_schedules(cell, tmp_path):
 
 
 @pytest.mark.parametrize("cell", MATRIX, ids=lambda cell: f"{cell[0]}-{cell[1].stem if cell[1] else 'defaults'}")
-def test_sites_read_their_policy_and_their_job(cell, tmp_path):
-    from services.client.ondemand import manifest
+def test_sites_read_their_policy(cell, tmp_path):
     from services.client.policy import load
 
-    render, read = rendering.of(*cell), 0
+    render = rendering.of(*cell)
     for number, (pod, box) in enumerate(every(render, "services.client")):
-        folder = tmp_path / str(number)
-        environment = laid_out(render, pod, box, folder)
-        for file in folder.rglob("policy.yaml"):
-            assert load(file).populations
-            read += 1
-        for file in folder.rglob("job.yaml"):
-            job = manifest.load(file, environment["DEERFIELD_SITE"])
-            assert job.namespace == rendering.NAMESPACE
-            read += 1
-    if not read:
+        laid_out(render, pod, box, tmp_path / str(number))
+    found = list(tmp_path.rglob("policy.yaml"))
+    if not found:
         pytest.skip("the policy of these values is the hospital's own")
+    assert all(load(file).populations for file in found)
 
 
 @pytest.mark.parametrize("cell", MATRIX, ids=lambda cell: f"{cell[0]}-{cell[1].stem if cell[1] else 'defaults'}")
