@@ -23,6 +23,7 @@ ATTACHMENTS = 64  # of one run, by name
 PROMOTIONS = 1000  # of one model in an answer: the newest ones
 POPULATIONS = 64  # in what one site says of itself
 LIST_BYTES = 4 << 20  # of the runs in one answer of List, or one run; the rest is asked for after the last one
+RUNS_PER_CALL = 64  # of List; each is several looks at the database
 SITES_PER_CALL = 64  # of Sites, whatever each of them says; the rest is asked for after the last one
 DETAIL_CHARS = 2000  # of a reason that a person reads
 

@@ -80,12 +80,11 @@ class Runs:
             row = edge.run(run)
             return _view(edge, row, _published(edge, row, *published) if published else _newest(edge, row))
 
-    def list(self, after: str = "") -> Iterator[RunView]:
-        """Every run behind the run `after`, oldest first, each as it is when it is its turn; raises UnknownRun."""
+    def list(self, after: str, count: int) -> Iterator[RunView]:
+        """The `count` oldest runs, or the next ones behind `after`, each as it is at its turn; raises UnknownRun."""
         with self._desk.store.edge() as edge:
-            names = [row.run for row in edge.runs()]
-            first = names.index(edge.run(after).run) + 1 if after else 0
-        for name in names[first:]:
+            names = edge.runs_after(after, count)
+        for name in names:
             yield self.get(name)
 
     def abort(self, run: str, reason: str) -> RunView:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, replace
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, case, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Row, and_, case, func, insert, or_, select, tuple_, update
 from sqlalchemy.exc import DBAPIError
 
 from deerfield.errors import UnknownRun
@@ -128,6 +128,13 @@ class Edge:
         query = select(runs).order_by(runs.c.started_at, runs.c.run)
         found = self._connection.execute(query.where(runs.c.state.in_(states)) if states else query)
         return [_run(row) for row in found]
+
+    def runs_after(self, run: str, count: int) -> Sequence[str]:
+        """The names of the `count` oldest runs, or of the next ones behind `run`; raises UnknownRun."""
+        query = select(runs.c.run).order_by(*(place := (runs.c.started_at, runs.c.run))).limit(count)
+        if run:
+            query = query.where(tuple_(*place) > (self.run(run).started_at, run))
+        return self._connection.execute(query).scalars().all()
 
     def finished_with(self, digest: str) -> RunRow | None:
         """The first finished run whose shared model has this digest."""

@@ -80,3 +80,17 @@ def test_more_runs_than_fit_into_a_message_are_listed_page_by_page(bounded):
         assert not unary(RunsStub(channel).List, pb.ListRequest(after=server.runs.list()[-1].run), 5).runs
         with pytest.raises(UnknownRun):
             unary(RunsStub(channel).List, pb.ListRequest(after="nobody"), 5)
+
+
+def test_more_runs_than_an_answer_has_time_for_are_listed_page_by_page(bounded):
+    server = bounded(runs=limits.RUNS_PER_CALL + 1)
+    started = {server.runs.start(run_spec("north"), f"{number}") for number in range(limits.RUNS_PER_CALL + 1)}
+    listed = [view.run for view in server.runs.list()]
+    assert set(listed) == started
+    with connect(server.ports.listening, role="operator") as channel:
+        first = unary(RunsStub(channel).List, pb.ListRequest(), 5)
+        assert [run.run for run in first.runs] == listed[:-1]
+        assert first.more
+        last = unary(RunsStub(channel).List, pb.ListRequest(after=first.runs[-1].run), 5)
+        assert [run.run for run in last.runs] == listed[-1:]
+        assert not last.more
