@@ -79,3 +79,13 @@ spec:
 {{ include "deerfield.rule" (dict "root" . "way" "to" "ports" (list 8333) "components" (list "seaweedfs")) }}
 {{- end }}
 {{- end -}}
+
+{{/* The edge to MLflow, of who calls it; nothing where nothing is tracked. Takes the root context. */}}
+{{- define "deerfield.trackingEdge" -}}
+{{- $outside := .Values.networkPolicy.externalTracking -}}
+{{- if .Values.tracking.enabled -}}
+{{- include "deerfield.rule" (dict "root" . "way" "to" "ports" (list 5000) "components" (list "tracking")) -}}
+{{- else if .Values.tracking.externalUri -}}
+{{- include "deerfield.rule" (dict "root" . "way" "to" "ports" (list $outside.port) "edges" (list $outside)) -}}
+{{- end -}}
+{{- end -}}

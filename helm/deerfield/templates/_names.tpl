@@ -46,7 +46,7 @@
 {{- $own := .Values.tls.existingSecret -}}
 {{- $sites := or (ne .Values.tls.mode "existingSecret") $own.trial .Values.simulation.sites -}}
 {{- $operator := or (ne .Values.tls.mode "existingSecret") $own.operator -}}
-{{- if and .Values.trial.enabled .Values.tracking.enabled $sites $operator .Values.aggregator.replicas -}}true{{- end -}}
+{{- if and .Values.trial.enabled (include "deerfield.trackingUri" .) $sites $operator .Values.aggregator.replicas -}}true{{- end -}}
 {{- end -}}
 
 {{/* Where MLflow is; empty: nothing is tracked. */}}

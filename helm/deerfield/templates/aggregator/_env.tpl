@@ -46,9 +46,9 @@
 {{- else -}}{{ include "deerfield.bucket" (list . .Values.objectStore.s3.aggregatorPrefix) }}{{- end -}}
 {{- end -}}
 
-{{/* User and password of MLflow, for who calls it; nothing where it asks for none, or is somebody else's. */}}
+{{/* User and password of MLflow, for who calls it; nothing where it asks for none. */}}
 {{- define "deerfield.trackingUser" -}}
-{{- if and .Values.tracking.enabled .Values.tracking.auth.enabled }}
+{{- if and .Values.tracking.auth.enabled (or .Values.tracking.enabled .Values.tracking.auth.existingSecret) }}
 - name: MLFLOW_TRACKING_USERNAME
   valueFrom:
     secretKeyRef: {name: {{ include "deerfield.trackingAuth" . }}, key: username}
