@@ -46,6 +46,7 @@ OTHERS = {
     "MLFLOW_TRACKING_USERNAME": "mlflow",
     "MLFLOW_TRACKING_PASSWORD": "mlflow",
     "MLFLOW_TRACKING_TOKEN": "mlflow",
+    "MLFLOW_FLASK_SERVER_SECRET_KEY": "mlflow",
     "MLFLOW_S3_ENDPOINT_URL": "mlflow",
     "KF_PIPELINES_ENDPOINT": "kfp",
     "KF_PIPELINES_SA_TOKEN_PATH": "kfp",

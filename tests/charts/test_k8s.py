@@ -5,10 +5,11 @@ import shutil
 import subprocess
 
 import pytest
+import yaml
 
 from tests.charts import rendering, restricted, schemas, values
 from tests.charts.pods import containers, of_kind, pods
-from tests.charts.rendering import ROOT
+from tests.charts.rendering import ROOT, Render
 
 FOLDER = ROOT / "k8s"
 FILES = sorted(FOLDER.glob("*.yaml"))
@@ -135,6 +136,58 @@ def test_the_script_names_files_and_values_that_there_are():
     for page in (FOLDER / "README.md", FOLDER / "kind.sh"):
         for path in re.findall(r"\bk8s/([-\w]+\.\w+)", page.read_text()):
             assert (FOLDER / path).exists(), f"{page.name}: {path}"
+
+
+def installed() -> dict[str, Render]:
+    """The releases that the script installs, with the values that it sets."""
+    text = (FOLDER / "kind.sh").read_text().replace("\\\n", " ")
+    found = {}
+    for line in re.findall(r"^h upgrade --install (.*)$", text, re.MULTILINE):
+        release, folder, *words = line.split()
+        said = [yaml.safe_load(word.partition("=")[2]) for word in words if "=" in word]
+        paths = [tuple(word.partition("=")[0].split(".")) for word in words if "=" in word]
+        tree: dict = {}
+        for path, value in zip(paths, said, strict=True):
+            tree = values.merged(tree, values.at(path, value))
+        found[release] = rendering.rendered(folder.removeprefix("helm/"), tree, release=release)
+    return found
+
+
+def test_the_script_installs_charts_by_values_that_they_take():
+    releases = installed()
+    assert {render.chart for render in releases.values()} == set(rendering.CHARTS)
+    text = (FOLDER / "kind.sh").read_text()
+    (site,) = [pod for pod in pods(releases["north"].objects) if pod.selector]
+    asked = {each["name"]: each.get("value") for _, box in containers(site) for each in box["env"]}
+    host, port = asked["DEERFIELD_AGGREGATOR"].split(":")
+    ((service, served),) = [
+        (each["metadata"]["name"], each["spec"]["ports"])
+        for each in of_kind(releases["deerfield"].objects, "Service")
+        if each["metadata"]["name"] == host.partition(".")[0]
+    ]
+    assert host == f"{service}.deerfield.svc"
+    assert int(port) in {each["port"] for each in served}
+    for thing in re.findall(r"get secret (\S+)", text):
+        assert thing in {"north-tls", f"{releases['deerfield'].release}-ca"}
+
+
+def test_a_served_champion_is_found_in_the_release_that_the_script_installs():
+    (service,) = of_kind(OBJECTS, "InferenceService")
+    (box,) = service["spec"]["predictor"]["containers"]
+    uri = next(each["value"] for each in box["env"] if each["name"] == "MLFLOW_TRACKING_URI")
+    release = installed()["deerfield"]
+    hosts = [
+        each["value"].split(",")
+        for pod in pods(release.objects)
+        for _, other in containers(pod)
+        for each in other.get("env", [])
+        if each["name"] == "DEERFIELD_TRACKING_ALLOWED_HOSTS"
+    ]
+    host, _, port = uri.removeprefix("http://").partition(":")
+    # the release of these tests is in another namespace than the script's
+    assert [host.replace(".deerfield", f".{rendering.NAMESPACE}") in names for names in hosts] == [True]
+    assert port == "5000"
+    assert box["image"] in {each for pod in pods(release.objects) for _, b in containers(pod) for each in [b["image"]]}
 
 
 def test_the_readme_speaks_of_every_file():

@@ -4,6 +4,7 @@ import pytest
 
 from tests.charts import rendering, wiring
 from tests.charts.laws import LAWS
+from tests.charts.pods import containers, of_kind, pods
 from tests.charts.rendering import LONG, RELEASE, Render
 
 MATRIX = rendering.matrix()
@@ -54,3 +55,40 @@ def test_everything_lies_in_the_namespace_of_the_release(render):
         rendering.NAMESPACE
     }
     assert render.release == RELEASE
+
+
+def test_no_service_leads_to_the_port_of_probes(render):
+    """It is plaintext, for the kubelet alone."""
+    exposed = [port["port"] for each in of_kind(render.objects, "Service") for port in each["spec"].get("ports", [])]
+    assert 8601 not in exposed
+
+
+def test_no_budget_keeps_a_node_from_being_drained_of_the_only_pod(render):
+    assert of_kind(render.objects, "PodDisruptionBudget") == []
+
+
+def test_an_uninstallation_leaves_state_where_it_is(render):
+    """Ledgers and the aggregator's database: claims of StatefulSets, or claims that Helm is told to keep."""
+    for each in of_kind(render.objects, "PersistentVolumeClaim"):
+        if each["metadata"]["name"].endswith("-state"):
+            assert each["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"
+    for each in of_kind(render.objects, "StatefulSet"):
+        kept = each["spec"].get("persistentVolumeClaimRetentionPolicy", {})
+        assert {"Delete"} & set(kept.values()) == set()
+    assert [each for each in of_kind(render.objects, "Deployment") if "persistentVolumeClaim" in str(each)] == []
+
+
+def test_a_gpu_is_asked_for_where_a_value_asks_for_it_and_nowhere_else(cell, render):
+    """A GPU is a limit of one container of a component that trains; helpers, hooks and tests take none."""
+    tree = rendering.read(cell[1]) if cell[1] else {}
+    count = tree.get("trainer", {}).get("gpu", {}).get("count", 0)
+    found = {
+        pod.component: {
+            name: amount for name, amount in box.get("resources", {}).get("limits", {}).items() if "/" in name
+        }
+        for pod in pods(render.objects)
+        for _, box in containers(pod)
+    }
+    asking = {component: limits for component, limits in found.items() if limits}
+    assert [list(limits.values()) for limits in asking.values()] == ([[count]] if count else [])
+    assert asking.keys() <= {"site", "task"}
