@@ -10,10 +10,10 @@ set -eu
 AT=/opt/deerfield
 MADE=/made$AT
 
-install() { # PYTHON, then pip's arguments
+install() { # PYTHON, then pip's arguments; the base's pip stays as it is, what pip installs is compiled all the same
     python=$1
     shift
-    python -m pip --python "$python" install --no-cache-dir --quiet "$@"
+    PYTHONDONTWRITEBYTECODE=1 python -m pip --python "$python" install --no-cache-dir --quiet "$@"
 }
 
 # The requirements of the extras, out of pyproject.toml. PyTorch's builds differ in their local version alone, and pip

@@ -9,6 +9,7 @@ from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from http.client import HTTPConnection
+from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import monotonic
@@ -25,10 +26,7 @@ EXPERIMENTS = "/api/2.0/mlflow/experiments/search?max_results=1"
 
 def own() -> Iterator[str]:
     """A server on SQLite that starts, asks for its password, refuses foreign names, measures itself, and ends."""
-    import boto3
-    import psycopg
-
-    yield f"boto3 {boto3.__version__}, psycopg {psycopg.__version__} with {psycopg.pq.__impl__} libpq"
+    yield ", ".join(f"{name} {import_module(name).__version__}" for name in ("boto3", "psycopg"))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"

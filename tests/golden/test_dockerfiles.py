@@ -32,7 +32,7 @@ def test_all_stand_on_one_base_of_one_patch_level():
 def test_each_is_built_in_stages_and_ends_as_nobody_special(file):
     stages = file.read_text().split("FROM ")[1:]
     names = [each.splitlines()[0].split(" AS ")[-1] for each in stages]
-    assert names == ["wanted", "dependencies", "bom", "package", "${BASE}"]
+    assert names == ["wanted", "dependencies", "bom", "package", "dependencies"]
     assert re.search(r"^USER 10001:10001$", stages[-1], re.MULTILINE)
     assert re.search(r"^HEALTHCHECK ", stages[-1], re.MULTILINE)
     assert not re.search(r"https?://|pip install|COPY \. ", file.read_text())
