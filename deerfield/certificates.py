@@ -209,7 +209,9 @@ def read(path: Path) -> bytes:
         with open(path, "rb") as file:
             data = file.read(FILE_BYTES + 1)
     except OSError as error:
-        raise InvalidInput(f"{path} cannot be read ({error.strerror})") from None
+        raise InvalidInput(
+            f"{path} cannot be read ({error.strerror}); see that it is there and that this user may read it"
+        ) from None
     if len(data) > FILE_BYTES:
         raise InvalidInput(f"{path} is over {FILE_BYTES >> 20} MiB; no file of a PKI is")
     return data

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -142,7 +143,8 @@ def test_each_fault_of_its_settings_is_one_sentence(container, consortium, capsy
         "--aggregator: 'https://agg' is no host:port"
     )
     missing = container.folder / "tls.key"
-    assert container.fault(capsys, "--tls-key", missing) == f"{missing} cannot be read (No such file or directory)"
+    absent = container.fault(capsys, "--tls-key", missing)
+    assert absent.startswith(f"{missing} cannot be read (No such file or directory); see that it is there")
     expired = container.fault(capsys, "--tls-certificate", old.certificate, "--tls-key", old.key)
     assert expired.startswith(f"{old.certificate} has expired, on ")
     theirs = container.fault(capsys, "--tls-certificate", south.certificate, "--tls-key", south.key)
@@ -223,8 +225,11 @@ def test_check_says_that_the_aggregator_does_not_take_this_site(container, conso
     assert "is revoked" in container.message.read_text()
 
 
-def test_a_site_that_is_refused_waits_a_minute_at_a_time_until_it_has_another_certificate(address, runs, consortium):
-    north, waits = consortium.files("site", "north"), []
+@pytest.mark.parametrize("why", ["is revoked", "has expired"])
+def test_a_site_that_is_refused_waits_a_minute_at_a_time_until_it_has_another_certificate(
+    address, runs, consortium, why
+):
+    north, waits = consortium.files("site", "north", days=30), []
     new = pki.files(consortium.ca, consortium.folder / "new")
     run = runs.start(run_spec("north", rounds=1), "once")
     way = Way(address=address, files=north)
@@ -239,8 +244,12 @@ def test_a_site_that_is_refused_waits_a_minute_at_a_time_until_it_has_another_ce
         link = SiteClient(channel, run=run, backoff=replace(patience(way), sleep=renewed_at_last))
         site = TeachingSite("north", link, adapter(1))
         assert site.step()
-        consortium.revoke(north)
+        if why == "is revoked":
+            consortium.revoke(north)
+        else:
+            consortium.clock.now += timedelta(days=31)
         assert site.step()
+        consortium.clock.now = pki.NOW
     assert list(runs.watch(run))[-1].kind == "run_finished"
     assert waits[:3] == [60.0, 60.0, 60.0]
-    assert "is revoked" in next(line["sentence"] for line in lines if line["event"] == "no connection")
+    assert why in next(line["sentence"] for line in lines if line["event"] == "no connection")

@@ -7,7 +7,7 @@ from shutil import rmtree
 import pytest
 
 from deerfield.errors import InvalidInput, RunFailed
-from pipelines.processes.children import worker
+from pipelines.processes.children import sentence, worker
 from pipelines.processes.site_process import answer, ended, scratch
 
 
@@ -37,6 +37,19 @@ def test_a_process_ends_with_its_own_sentence_and_says_nothing(tmp_path):
     assert said == b""
     assert isinstance(error, InvalidInput)
     assert str(missing) in str(error)
+
+
+def test_a_sentence_is_found_in_either_form_of_a_log(tmp_path):
+    log = tmp_path / "site.log"
+    news, last = (
+        '{"event": "site starts"}',
+        '{"exit_code": 2, "event": "error: policy.yaml: unknown key", "level": "error"}',
+    )
+    for lines in ([news, last], [news, "error: policy.yaml: unknown key"], [last, news, "{torn"]):
+        log.write_text("\n".join(lines))
+        assert sentence(log) == "policy.yaml: unknown key"
+    log.write_text(news)
+    assert sentence(log) == f"{news} (whole log: {log})"
 
 
 def test_a_log_that_an_error_names_is_there():
