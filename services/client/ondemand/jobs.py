@@ -15,11 +15,11 @@ from services.client.ondemand.manifest import Template
 
 TIMEOUT_S = (5.0, 20.0)  # to connect, to answer
 GONE = 404
-if TYPE_CHECKING:
-    from kubernetes.client import ApiClient
-
 State: TypeAlias = Literal["unknown", "waits", "ended", "gone"]
 log = structlog.get_logger()
+
+if TYPE_CHECKING:
+    from kubernetes.client import ApiClient
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +124,7 @@ class Jobs:
             if error.status == GONE:
                 return None
             raise NoMachine(f"the Kubernetes API server says {error.status}: {_message(error.body)}") from error
-        except (HTTPError, OSError) as error:
+        except (HTTPError, OSError, ValueError) as error:  # the last: something else than an API server answers
             raise NoMachine(f"the Kubernetes API server does not answer: {error}") from error
 
 
