@@ -3,6 +3,7 @@
 Any PKI serves: of a certificate, deerfield asks that it holds exactly one identity (`deerfield.identity`).
 """
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -21,7 +22,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 
 from deerfield.errors import InvalidInput
 from deerfield.identity import SCHEME, Peer, parse_peer
-from deerfield.keyfile import OTHERS
+from deerfield.keyfile import OTHERS, WORLD
 
 WARN_DAYS = 30  # before the end of a certificate
 FILE_BYTES = 8 << 20  # a bundle of thousands of certificates, or a list of as many serials, is smaller
@@ -168,13 +169,17 @@ def ending(certificate: x509.Certificate, where: str, now: datetime) -> tuple[st
 
 
 def open_to_others(key: Path) -> tuple[str, ...]:
-    """A sentence if others than its owner may use the key; no error, because a mounted secret cannot always help it."""
+    """A sentence if others than its owner may use the key; no error, because a mounted secret cannot always help it.
+
+    A Secret of Kubernetes is root's, and a pod reads it as its group (fsGroup): that is no others.
+    """
     try:
-        mode = key.stat().st_mode & 0o777
+        found = key.stat()
     except OSError as error:  # it was there a moment ago, and is being replaced
         raise InvalidInput(f"{key} cannot be read ({error.strerror})") from None
+    mode, own = found.st_mode & 0o777, found.st_uid == os.geteuid()
     return (f"{key} is open to others (mode {mode:04o}), and is a private key; run chmod 600 on it",) * bool(
-        mode & OTHERS
+        mode & (OTHERS if own else WORLD)
     )
 
 

@@ -34,6 +34,14 @@ def test_files_that_fit_say_who_and_until_when(files):
     assert (found.key, found.authority) == (files.key.read_bytes(), files.authority.read_bytes())
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives a file to somebody else")
+@pytest.mark.parametrize(("mode", "warned"), [(0o440, False), (0o444, True)])
+def test_a_mounted_key_is_of_its_pod_s_group(files, mode, warned):
+    os.chown(files.key, 65534, os.getegid())
+    files.key.chmod(mode)
+    assert any("is open to others" in each for each in load(files, NOW).warnings) is warned
+
+
 def test_a_key_stands_in_no_log(files):
     assert "PRIVATE" not in repr(load(files, NOW))
 
