@@ -54,13 +54,14 @@ def client(uri: str) -> Any:
 
 
 @contextmanager
-def serving(folder: Path, uri: str, *more: str, **environment: str) -> Iterator[int]:
+def serving(folder: Path, uri: str, *more: str, port: int = 0, **environment: str) -> Iterator[int]:
     """A server of that registry on a loopback port, which lets in who calls it `localhost` and nobody else.
 
-    `more` flags and `environment` say where it keeps artifacts.
+    `more` flags and `environment` say where it keeps artifacts; `port` 0 takes a free one.
     """
     with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
+        free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port that a server has just left
+        free.bind(("127.0.0.1", port))
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--workers", "1"]
     command += ["--host", "127.0.0.1", "--port", str(port), "--allowed-hosts", f"localhost:{port}", *more]

@@ -33,6 +33,7 @@ from pipelines.runs.report import Live
 from pipelines.runs.result import Result
 
 PREPARE_S = 600.0  # reading the data and hashing the base model
+TRACKING_PATIENCE_S = 7.0  # its MLflow is a file, or a server that whoever sits before it has named
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,6 +119,7 @@ def served(file: RunFile, where: Where, pki: RunPki) -> list[str]:
         "--key": str(aggregator_key(file, folder)),
         "--tracking": where.tracking,
         "--artifacts": str(folder / "artifacts") if where.artifacts is None else where.artifacts,
+        "--tracking-patience": str(TRACKING_PATIENCE_S),
         "--lost-after": str(file.embedded.lost_after_s),
         "--revoked": str(pki.revoked),
     }

@@ -25,7 +25,8 @@ JOIN_S = 3600
 SAID = frozenset(
     {
         *("run_started", "phase_published", "declined", "left", "lost", "run_paused", "run_resumed", "run_restored"),
-        *("evaluated", "registered", "tracking_failed", "run_finished", "run_failed", "run_aborted"),
+        *("evaluated", "registered", "tracking_waits", "tracking_failed"),
+        *("run_finished", "run_failed", "run_aborted"),
     }
 )  # the kinds of event that are worth a line: a task taken, an update and progress are not
 TOO_FEW = "TOO_FEW_SITES"  # begins the reason that a run is aborted with, by which the task's next try knows why

@@ -117,7 +117,7 @@ def build(settings: Settings, reached: OnDurable = ignore) -> Aggregator:
         reached=reached,
     )
     built = assemble_aggregator(desk, settings.lost_after_s, settings.retention, settings.bounds)
-    return replace(built, drain_s=settings.drain_s)
+    return replace(built, drain_s=settings.drain_s, tracking_patience_s=settings.tracking_patience_s)
 
 
 def build_tracking(settings: Settings, desk: Desk) -> Tracking:

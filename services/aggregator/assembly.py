@@ -8,6 +8,7 @@ from services.aggregator.bounds import Bounds
 from services.aggregator.desk import Desk
 from services.aggregator.rounds.coordinator import Coordinator
 from services.aggregator.rounds.intake import Intake
+from services.aggregator.rounds.patience import PATIENCE_S
 from services.aggregator.rounds.roster import Roster
 from services.aggregator.rounds.runs import Runs
 
@@ -28,6 +29,7 @@ class Aggregator:
     collector: Collector
     lost_after_s: float
     bounds: Bounds
+    tracking_patience_s: float = PATIENCE_S  # how long a record waits for a tracking server that is away
     drain_s: float = DRAIN_S  # how long uploads that are under way may take once the server is to end
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from services.aggregator.assembly import DRAIN_S, LOST_AFTER_S
 from services.aggregator.bounds import Bounds
 from services.aggregator.clock import CLOCK_SKEW_S
+from services.aggregator.rounds.patience import PATIENCE_S
 from services.aggregator.sql.database import TAKEOVER_S
 from services.databases import FORMS
 from services.objects import ACCESS, FORM, SECRET
@@ -51,6 +52,7 @@ IDENTITY = (
 TIMES = (
     Flag("takeover", SECONDS, f"{TAKEOVER_S:g}", "how long to wait for another aggregator to let go of the database"),
     Flag("lost-after", SECONDS, f"{LOST_AFTER_S:g}", "silence after which a site is not waited for"),
+    Flag("tracking-patience", SECONDS, f"{PATIENCE_S:g}", "how long a run's record waits for MLflow while it is away"),
     Flag("drain", SECONDS, f"{DRAIN_S:g}", "how long uploads under way have to finish after SIGTERM"),
     Flag("clock-skew", SECONDS, f"{CLOCK_SKEW_S:g}", "how far the newest event may be ahead of this machine's clock"),
     Flag("gc-grace", "TIME", "24h", "how long a tensor is kept that nothing names: seconds, or as 90m, 24h, 7d"),

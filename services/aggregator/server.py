@@ -23,6 +23,7 @@ from services.aggregator.champions.promotions import Promotions
 from services.aggregator.champions.redoing import redoing
 from services.aggregator.driver import drive
 from services.aggregator.metrics import Metrics
+from services.aggregator.rounds.patience import Patience
 from services.aggregator.rounds.recorder import Recorder, Tracking
 from services.aggregator.rpc.audited import Audited
 from services.aggregator.rpc.checked import Checked
@@ -112,7 +113,8 @@ class _Shared:
         self.attaching = Attaching(aggregator.desk, tracked=self.models is not None)
         self.pulse, self.drain, self.metrics = Pulse(), Drain(), Metrics()
         beat = partial(_beat_from_thread, asyncio.get_running_loop(), self.pulse)
-        self.recorder = Recorder(aggregator.desk.store, tracking, aggregator.desk.clock, beat)
+        patience = Patience(patience_s=aggregator.tracking_patience_s)
+        self.recorder = Recorder(aggregator.desk.store, tracking, aggregator.desk.clock, beat, patience=patience)
         self.traffic = Traffic(aggregator.bounds, self.metrics, aggregator.intake.hear)
         self.decisions = Decisions(aggregator.desk.store, aggregator.desk.clock)
 

@@ -44,6 +44,7 @@ class Settings:
     rules: Rules | None  # of the registry gate, by which alone a verdict counts; None: any
     takeover_s: float  # how long another aggregator may take to let go of the database
     lost_after_s: float
+    tracking_patience_s: float  # how long a record waits for a tracking server that is away
     drain_s: float  # how long uploads under way may take once it is told to stop
     clock_skew_s: float  # how far the database's newest event may be ahead of this machine's clock
     tls: Files | None  # certificate, key and CA of the data port; None: plaintext on loopback
@@ -93,6 +94,7 @@ def read_settings(argv: Sequence[str], environment: Mapping[str, str] = os.envir
         rules=load_rules(Path(flags.gate_rules)) if flags.gate_rules else None,
         takeover_s=_seconds("takeover", flags.takeover),
         lost_after_s=_seconds("lost-after", flags.lost_after),
+        tracking_patience_s=_seconds("tracking-patience", flags.tracking_patience),
         drain_s=_seconds("drain", flags.drain),
         clock_skew_s=_seconds("clock-skew", flags.clock_skew),
         while_stdin=flags.while_stdin,

@@ -21,8 +21,9 @@ from services.aggregator import lineage
 from services.aggregator.champions.mlflow_models import MlflowModels
 from services.aggregator.desk import Desk
 from services.aggregator.ledger_mirror import artifact, keep, phase_mirror
+from services.aggregator.mlflow_errors import may_pass
 from services.aggregator.registry import Release, register
-from services.aggregator.rounds.recorder import Registered
+from services.aggregator.rounds.recorder import Registered, TrackingAway
 from services.aggregator.sql.attachments import Attachment
 from services.aggregator.sql.records import RunRow
 
@@ -36,6 +37,7 @@ ENVIRONMENT = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # one line of our own stands there, and nothing else
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # MLflow's own 7, with pauses that double, take minutes; 1 has no pause
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",  # seconds
+    "MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER": "false",  # its pause has no bound, and nothing could stop it
 }
 NOT_PARAMETERS = ("adapter", "convolutions", "labels")  # too long for a table; run.json has them
 
@@ -58,6 +60,14 @@ class MlflowTracking:
 
     def record(self, event: Event) -> Registered | None:
         """Writes an event down; after a run's last phase, registers its adapter."""
+        try:
+            return self._record(event)
+        except Exception as error:  # foreign code, which reaches databases, servers and object stores in its own ways
+            if may_pass(error):
+                raise TrackingAway(f"{type(error).__name__}: {error}") from error
+            raise
+
+    def _record(self, event: Event) -> Registered | None:
         with self._desk.store.edge() as edge:
             row = edge.run(event.run)
         if event.kind == "run_started":

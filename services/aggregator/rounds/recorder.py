@@ -1,13 +1,13 @@
 """Tells the tracking server what has happened, on a thread of its own: rounds never wait for it.
 
 It reads the table of events behind a cursor, so nothing is lost over a restart and nothing is told twice for long: a
-crash between telling and moving the cursor repeats one event, which tracking must bear. Of a run that has lost one
-event nothing more is told: a tracking server that is away must not hold up the run's end. Files about a run are no
-events: each is logged sooner or later, also after the end, and its blob is kept until then.
+crash between telling and moving the cursor repeats one event, which tracking must bear. A tracking server that is away
+holds up the run's end for as long as the patience allows. Of a run that has lost one event nothing more is told. Files
+about a run are no events: each is logged sooner or later, also after the end, and its blob is kept until then.
 """
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass
 from time import monotonic
@@ -18,15 +18,15 @@ import structlog
 from deerfield.errors import Unreachable
 from deerfield.exchange import Event
 from services.aggregator.champions.models import Models
+from services.aggregator.rounds.patience import PATIENT, Patience
 from services.aggregator.sql.attachments import Attachment
 from services.aggregator.sql.store import Store
 
 READER = "tracking"
-OWN = ("registered", "tracking_failed", "attached")  # the kinds of event that need not be told, or not as events
+OWN = ("registered", "tracking_waits", "tracking_failed", "attached")  # that need not be told, or not as events
 AGAIN_S = 60.0  # between two attempts to log a file
 IDLE_S = 1.0
 LONGEST_S = 10.0  # between two attempts while the database is away
-PAUSES_S = (1.0, 2.0, 4.0)  # between the attempts to tell one event; then it is written down as lost
 
 log = structlog.get_logger()
 
@@ -39,6 +39,10 @@ class Registered:
     version: str
 
 
+class TrackingAway(Unreachable):
+    """What keeps the course of runs does not answer as it should, and a later attempt may be answered."""
+
+
 class Tracking(Protocol):
     """Where the course of runs is kept for people. Telling it the same thing twice changes nothing."""
 
@@ -48,7 +52,12 @@ class Tracking(Protocol):
         ...
 
     def record(self, event: Event) -> Registered | None:
-        """Takes note of an event; answers the model it registered, if this was a run's last phase."""
+        """Takes note of an event; answers the model it registered, if this was a run's last phase.
+
+        Raises:
+            TrackingAway: it may work later.
+            Unreachable: what we keep ourselves is out of reach.
+        """
         ...
 
     def attach(self, file: Attachment) -> None:
@@ -68,7 +77,11 @@ class Untracked:
 
 
 class Recorder:
-    """Feeds events to `tracking`; after a run's last phase it writes the event run_finished."""
+    """Feeds events to `tracking`; after a run's last phase it writes the event run_finished.
+
+    The patience with an event counts from when it happened, or from the start: runs whose events wait for one another
+    wait together.
+    """
 
     def __init__(
         self,
@@ -77,15 +90,17 @@ class Recorder:
         clock: Callable[[], float],
         told: Callable[[Event], None] = lambda event: None,
         *,
-        pauses_s: Sequence[float] = PAUSES_S,
+        patience: Patience = PATIENT,
     ) -> None:
         self._store = store
         self._tracking = tracking
         self._clock = clock
         self._told = told  # called, on the recorder's thread, after each event
-        self._pauses_s = pauses_s
+        self._patience = patience
+        self._began_at = clock()
         self._attach_at: dict[Attachment, float] = {}  # those that failed: when they are tried again
         self._stop = threading.Event()
+        self._wait = patience.wait or self._stop.wait
         self.over: Future[None] = Future()  # done when the thread has ended; holds what broke it
         self._thread = threading.Thread(target=self._follow, name="recorder", daemon=True)
 
@@ -164,15 +179,34 @@ class Recorder:
 
     def _tell(self, event: Event) -> tuple[Registered | None, str]:
         """What tracking answered, or why it could not be told."""
-        pauses_s = iter(self._pauses_s)
-        pause_s: float | None
+        began_at, tries = self._clock(), 0
         while True:
             try:
-                return self._tracking.record(event), ""
+                registered = self._tracking.record(event)
+            except TrackingAway as error:
+                is_away, trouble = True, f"{error}"
             except Unreachable:  # what we keep ourselves is out of reach, which has nothing to do with tracking
                 raise
             except Exception as error:  # foreign code: whatever it raises, the run has its model
-                trouble, pause_s = f"{type(error).__name__}: {error}", next(pauses_s, None)
-                log.warning("tracking failed", run=event.run, event_kind=event.kind, error=trouble)
-            if pause_s is None or self._stop.wait(pause_s):
+                is_away, trouble = False, f"{type(error).__name__}: {error}"
+            else:
+                if tries:
+                    seconds = round(self._clock() - began_at, 1)
+                    log.info("tracking answers again", run=event.run, event_kind=event.kind, seconds=seconds)
+                return registered, ""
+            tries += 1
+            waited_s = self._clock() - max(event.time, self._began_at)
+            pause_s = self._patience.pause_s(tries, waited_s, is_away=is_away)
+            if tries == 1 or not is_away or pause_s is None:  # an outage is told when it begins and when it is over
+                log.warning("tracking failed", run=event.run, event_kind=event.kind, error=trouble, again_s=pause_s)
+            if pause_s is not None and tries == len(self._patience.quick_s) + 1:
+                self._note_waits(event, trouble)
+            if pause_s is None or self._wait(pause_s):
                 return None, trouble
+
+    def _note_waits(self, event: Event, trouble: str) -> None:
+        """Tells whoever watches the run that its record, and perhaps its end, will be late."""
+        with self._store.edge() as edge:
+            if edge.ending(event.run) is None:
+                edge.add_event(event.run, "tracking_waits", {"event": event.kind, "reason": trouble}, self._clock())
+        self._told(event)

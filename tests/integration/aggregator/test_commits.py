@@ -15,6 +15,7 @@ from pipelines.embedded.simulation import LocalLink
 from services.aggregator.assembly import Aggregator, assemble_aggregator
 from services.aggregator.blobstore.blobs import MemoryBlobs
 from services.aggregator.desk import Desk
+from services.aggregator.rounds.patience import Patience
 from services.aggregator.rounds.recorder import Recorder, Untracked
 from services.aggregator.sql.database import IN_MEMORY, open_database
 from services.aggregator.sql.exclusion import SESSION_LOCK
@@ -172,7 +173,7 @@ def test_a_database_that_goes_away_is_no_failure_of_tracking(through, tmp_path):
     aggregator = assembled(url, tmp_path / "k", Clock())
     run = aggregator.runs.start(run_spec("north"), "once")
     store, tracking = aggregator.desk.store, Reads(aggregator.desk.store, line)
-    recorder = Recorder(store, tracking, Clock(), pauses_s=(0.0, 0.0))
+    recorder = Recorder(store, tracking, Clock(), patience=Patience(quick_s=(0.0, 0.0)))
     with pytest.raises(Unreachable):
         recorder.drain()
     recorder.start()  # as in a server: it goes on by itself

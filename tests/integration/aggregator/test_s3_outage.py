@@ -24,6 +24,7 @@ from services.aggregator.blobstore.bucket import read_place
 from services.aggregator.blobstore.collector import Collector, collecting
 from services.aggregator.blobstore.retention import KEEP
 from services.aggregator.blobstore.s3_blobs import S3Blobs
+from services.aggregator.rounds.patience import Patience
 from services.aggregator.rounds.recorder import Recorder, Registered
 from services.aggregator.sql.database import Database
 from services.aggregator.sql.store import Store
@@ -300,7 +301,7 @@ def test_a_model_that_is_out_of_reach_is_told_later_and_not_lost(tmp_path, clock
 
     aggregator = open_aggregator(tmp_path, clock)
     run = aggregator.runs.start(run_spec("north", rounds=1, strategy="fedavg"), "once")
-    recorder = Recorder(aggregator.desk.store, tracking := Reads(), clock, pauses_s=())
+    recorder = Recorder(aggregator.desk.store, tracking := Reads(), clock, patience=Patience(quick_s=()))
     with pytest.raises(Unreachable):  # a thread of its own asks again, later
         recorder.drain()
     recorder.drain()

@@ -16,6 +16,7 @@ import pytest
 from deerfield import peft_folder
 from deerfield.errors import InvalidInput
 from deerfield.runspec import Privacy
+from services.aggregator.rounds.patience import Patience
 from services.aggregator.rounds.recorder import Recorder, Untracked
 from services.aggregator.rpc.identity import from_metadata
 from services.aggregator.server import serving
@@ -184,7 +185,7 @@ def test_a_tracking_server_that_is_away_costs_the_run_nothing(aggregator, clock)
         def record(self, event):
             raise ConnectionError("no route to the tracking server")
 
-    Recorder(aggregator.desk.store, Away(), clock, pauses_s=()).drain()
+    Recorder(aggregator.desk.store, Away(), clock, patience=Patience(quick_s=())).drain()
     events = aggregator.runs.events(run, 0)
     (failed,) = [event.detail for event in events if event.kind == "tracking_failed"]  # one, and nothing more is told
     assert (failed["event"], "no route" in failed["reason"]) == ("run_started", True)
@@ -197,7 +198,8 @@ def test_a_tracking_port_that_refuses_delays_the_end_of_a_run_by_seconds(aggrega
         closed.bind(("127.0.0.1", 0))  # and does not listen
         uri = f"http://127.0.0.1:{closed.getsockname()[1]}"
         began_at = monotonic()
-        Recorder(aggregator.desk.store, MlflowTracking(aggregator.desk, uri), clock, pauses_s=(0.1,)).drain()
+        tracking = MlflowTracking(aggregator.desk, uri)
+        Recorder(aggregator.desk.store, tracking, clock, patience=Patience(quick_s=(0.1,), patience_s=0.0)).drain()
     assert monotonic() - began_at < 10
     kinds = [event.kind for event in aggregator.runs.events(run, 0)]
     assert kinds.count("tracking_failed") == 1
