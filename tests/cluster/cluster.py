@@ -1,0 +1,217 @@
+"""A cluster of one node without a scheduler: Helm's order, controllers that make pods, and nothing else."""
+
+import copy
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+from tests.cluster import release as helm
+from tests.cluster.environment import service_links
+from tests.cluster.node import Node
+from tests.cluster.pod import Place, Pod
+from tests.cluster.release import Object, Release
+from tests.cluster.store import Store
+from tests.integration.federation import wait_for
+
+AUTHORITY = "kube-root-ca.crt"
+READY_S = 180.0
+
+
+@dataclass(frozen=True)
+class Exposure:
+    """A Service that another network reaches by a name of its own, as through a load balancer."""
+
+    service: str
+    network: str
+    name: str
+
+
+@dataclass
+class Cluster:
+    """Pods in one network; `internal` is one without a way out."""
+
+    node: Node
+    name: str
+    internal: bool = False
+    exposures: list[Exposure] = field(default_factory=list)
+    store: Store = field(default_factory=Store)
+    pods: dict[tuple[str, str], Pod] = field(default_factory=dict)
+    variables: dict[str, str] = field(default_factory=dict)  # that every container gets, such as the API's address
+    token: Callable[[str, str], str] = lambda namespace, account: ""
+    left_out: list[str] = field(default_factory=list)  # what has no counterpart here
+    gateway: str = ""  # this machine's own address in the network
+
+    def __post_init__(self) -> None:
+        more = ["--internal"] if self.internal else []
+        self.node.make("network", *more, self.name)
+        # an empty pod, so that the network is there, and with it the gateway that servers of this machine listen on
+        self.node.make("pod", f"--name={self.name}-node", f"--network={self.name}")
+        self.node.podman("pod", "start", f"{self.name}-node")
+        self.gateway = self.node.podman("network", "inspect", "--format={{(index .Subnets 0).Gateway}}", self.name)
+        self.place = Place(
+            node=self.node,
+            store=self.store,
+            prefix=self.name,
+            networks=self._networks,
+            links=self._links,
+            token=lambda namespace, account: self.token(namespace, account),
+            authority=AUTHORITY,
+        )
+
+    def install(self, chart: Path, values: Mapping[str, Any], name: str, namespace: str) -> Release:
+        """Installs as Helm does with --wait: hooks before, the objects, until all are ready, hooks after."""
+        release = helm.render(chart, values, name, namespace)
+        self.begin(release)
+        self.await_ready(release)
+        self.run_hooks(release, "post-install")
+        return release
+
+    def begin(self, release: Release) -> None:
+        """The hooks before, and the objects."""
+        self.run_hooks(release, "pre-install")
+        for each in release.plain():
+            self.apply(each)
+
+    def test(self, release: Release) -> list[Pod]:
+        """`helm test`; answers the pods, which have all succeeded."""
+        return self.run_hooks(release, "test")
+
+    def run_hooks(self, release: Release, event: str, limit_s: float = READY_S) -> list[Pod]:
+        """Runs one hook after the other; those that are pods to their end."""
+        ran = []
+        for each in release.hooks(event):
+            for pod in self.apply(each):
+                self.finish(pod, limit_s)
+                ran.append(pod)
+        return ran
+
+    def finish(self, pod: Pod, limit_s: float = READY_S) -> None:
+        """Waits until a pod has succeeded; what it said is the reason of one that has not."""
+        self.wait(lambda: pod.phase in {"Succeeded", "Failed"}, limit_s, lambda: _story(pod))
+        assert pod.phase == "Succeeded", _story(pod)
+
+    def await_ready(self, release: Release, limit_s: float = READY_S) -> None:
+        """Waits until every pod of a release that is to stay is ready."""
+        pods = [each for each in self.of(release) if each.policy == "Always"]
+        self.wait(lambda: all(each.ready for each in pods), limit_s, lambda: "\n".join(map(_story, pods)))
+
+    def of(self, release: Release) -> list[Pod]:
+        """The pods of a release."""
+        labels = [each.spec["metadata"].get("labels") or {} for each in self.pods.values()]
+        mine = [each.get("app.kubernetes.io/instance") == release.name for each in labels]
+        return [
+            pod for pod, own in zip(self.pods.values(), mine, strict=True) if own and pod.namespace == release.namespace
+        ]
+
+    def pod(self, part: str) -> Pod:
+        """The one pod whose name has this in it."""
+        found = [pod for (_, name), pod in self.pods.items() if part in name]
+        assert len(found) == 1, f"{part}: {sorted(name for _, name in self.pods)}"
+        return found[0]
+
+    def apply(self, owner: Object) -> list[Pod]:
+        """Takes an object in, and makes the pods that it asks for; answers them."""
+        self.store.put(owner)
+        kind, meta = owner["kind"], owner["metadata"]
+        if kind == "CronJob":
+            self.left_out.append(f"CronJob {meta['name']}")
+        if kind == "Pod":
+            return [self._make(owner["metadata"], owner["spec"])]
+        if kind == "Job":
+            return [
+                self._make(
+                    {**owner["spec"]["template"].get("metadata", {}), **_named(meta, meta["name"])},
+                    owner["spec"]["template"]["spec"],
+                )
+            ]
+        if kind in {"Deployment", "StatefulSet"}:
+            return [self._replica(owner, number) for number in range(owner["spec"].get("replicas", 1))]
+        return []
+
+    def delete(self, pod: Pod) -> None:
+        """Ends a pod and forgets it."""
+        pod.remove()
+        self.pods.pop((pod.namespace, pod.name))
+
+    def replace(self, pod: Pod) -> Pod:
+        """Ends a pod, and makes its successor, as its controller would."""
+        self.delete(pod)
+        return self._make(pod.given["metadata"], pod.given["spec"])
+
+    def step(self) -> None:
+        """Lets every pod go on."""
+        states = self.node.states()
+        for pod in list(self.pods.values()):
+            pod.step(states)
+
+    def wait(self, holds: Callable[[], object], limit_s: float, story: Callable[[], str]) -> None:
+        """Lets the pods go on until something holds; `story` is what is said when it never does."""
+
+        def look() -> object:
+            self.step()
+            return holds()
+
+        try:
+            wait_for(look, limit_s)
+        except AssertionError:
+            raise AssertionError(f"not within {limit_s:.0f} s: {story()}") from None
+
+    def _replica(self, owner: Object, number: int) -> Pod:
+        spec, template = owner["spec"], owner["spec"]["template"]
+        name = f"{owner['metadata']['name']}-{number}"
+        inside = copy.deepcopy(template["spec"])
+        for claim in spec.get("volumeClaimTemplates") or ():
+            asked = f"{claim['metadata']['name']}-{name}"
+            if self.store.get("PersistentVolumeClaim", owner["metadata"]["namespace"], asked) is None:
+                self.store.put({**claim, "kind": "PersistentVolumeClaim", "metadata": _named(owner["metadata"], asked)})
+            volume = {"name": claim["metadata"]["name"], "persistentVolumeClaim": {"claimName": asked}}
+            inside.setdefault("volumes", []).append(volume)
+        meta = {**template["metadata"], **_named(owner["metadata"], name)}
+        if "serviceName" in spec:
+            meta["governing"] = spec["serviceName"]
+        return self._make(meta, inside)
+
+    def _make(self, meta: Mapping[str, Any], spec: Mapping[str, Any]) -> Pod:
+        key = (meta["namespace"], meta["name"])
+        if key in self.pods:  # a hook that ran before
+            self.delete(self.pods[key])
+        self.pods[key] = Pod(self.place, {"metadata": meta, "spec": spec})
+        return self.pods[key]
+
+    def _networks(self, pod: Object) -> list[str]:
+        meta = pod["metadata"]
+        services = helm.matching(self.store.all("Service", meta["namespace"]), meta.get("labels") or {})
+        for each in services:
+            helm.check_ports(each, pod)
+        names = [each["metadata"]["name"] for each in services]
+        governing = [f"{meta['name']}.{meta['governing']}"] if "governing" in meta else []
+        space = meta["namespace"]
+        aliases = [
+            alias
+            for name in (*names, *governing)
+            for alias in (name, f"{name}.{space}", f"{name}.{space}.svc", f"{name}.{space}.svc.cluster.local")
+        ]
+        tied = {self.name: aliases}
+        for each in self.exposures:
+            if each.service in names:
+                tied.setdefault(each.network, []).append(each.name)
+        return [
+            f"--network={':'.join([net, ','.join(f'alias={each}' for each in names)]).rstrip(':')}"
+            for net, names in tied.items()
+        ]
+
+    def _links(self, pod: Object) -> dict[str, str]:
+        services = list(self.store.all("Service", pod["metadata"]["namespace"]))
+        wanted = pod["spec"].get("enableServiceLinks", True)
+        return (service_links(services) if wanted else {}) | self.variables
+
+
+def _named(meta: Mapping[str, Any], name: str) -> dict[str, Any]:
+    return {"name": name, "namespace": meta["namespace"]}
+
+
+def _story(pod: Pod) -> str:
+    return f"{pod.name}: {pod.phase} {pod.waits} {pod.ended[-3:]}\n{pod.logs()[-3000:]}"
