@@ -1,11 +1,9 @@
 """A cluster of one node without a scheduler: Helm's order, controllers that make pods, and nothing else."""
 
 import copy
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from time import monotonic
 from typing import Any
 
 from tests.cluster import release as helm
@@ -57,7 +55,7 @@ class Cluster:
             prefix=self.name,
             networks=self._networks,
             links=self._links,
-            token=lambda namespace, account: self.token(namespace, account),
+            token=self._token,
             authority=AUTHORITY,
         )
 
@@ -100,11 +98,9 @@ class Cluster:
 
     def of(self, release: Release) -> list[Pod]:
         """The pods of a release."""
-        labels = [each.spec["metadata"].get("labels") or {} for each in self.pods.values()]
-        mine = [each.get("app.kubernetes.io/instance") == release.name for each in labels]
-        return [
-            pod for pod, own in zip(self.pods.values(), mine, strict=True) if own and pod.namespace == release.namespace
-        ]
+        own = ("app.kubernetes.io/instance", release.name)
+        here = [pod for (namespace, _), pod in self.pods.items() if namespace == release.namespace]
+        return [pod for pod in here if own in (pod.given["metadata"].get("labels") or {}).items()]
 
     def pod(self, part: str) -> Pod:
         """The one pod whose name has this in it."""
@@ -121,12 +117,8 @@ class Cluster:
         if kind == "Pod":
             return [self._make(owner["metadata"], owner["spec"])]
         if kind == "Job":
-            return [
-                self._make(
-                    {**owner["spec"]["template"].get("metadata", {}), **_named(meta, meta["name"])},
-                    owner["spec"]["template"]["spec"],
-                )
-            ]
+            template = owner["spec"]["template"]
+            return [self._make((template.get("metadata") or {}) | _named(meta, meta["name"]), template["spec"])]
         if kind in {"Deployment", "StatefulSet"}:
             return [self._replica(owner, number) for number in range(owner["spec"].get("replicas", 1))]
         return []
@@ -198,10 +190,11 @@ class Cluster:
         for each in self.exposures:
             if each.service in names:
                 tied.setdefault(each.network, []).append(each.name)
-        return [
-            f"--network={':'.join([net, ','.join(f'alias={each}' for each in names)]).rstrip(':')}"
-            for net, names in tied.items()
-        ]
+        options = {net: ",".join(f"alias={each}" for each in known) for net, known in tied.items()}
+        return [f"--network={net}:{known}" if known else f"--network={net}" for net, known in options.items()]
+
+    def _token(self, namespace: str, account: str) -> str:
+        return self.token(namespace, account)
 
     def _links(self, pod: Object) -> dict[str, str]:
         services = list(self.store.all("Service", pod["metadata"]["namespace"]))

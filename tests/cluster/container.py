@@ -76,7 +76,7 @@ class Container:
         return self.began is None or monotonic() >= self.began + wait_s
 
     def probe(self, address: str) -> None:
-        """Makes the probes that are due: the startup probe until it passes, then each other one until it passes once."""
+        """Makes the probes that are due: first the startup probe; each until it passes once."""
         for kind, key in PROBES.items():
             probe = self.spec.get(key)
             if probe is None or kind in self.passed:

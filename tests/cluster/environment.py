@@ -69,7 +69,7 @@ def environment(container: Mapping[str, Any], pod: Sandbox, store: Store, links:
 
 
 def service_links(services: list[Object]) -> dict[str, str]:
-    """What kubelet tells every pod of the Services in its namespace, but for their addresses, which aliases have not."""
+    """What kubelet tells every pod of the Services in its namespace; names stand for addresses, which aliases lack."""
     found = {}
     for service in services:
         if service["spec"].get("clusterIP") == "None":

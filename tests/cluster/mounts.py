@@ -69,7 +69,7 @@ class Volumes:
         return Mounted(folder if source.get("readOnly") else self._shared(folder, 0o755))
 
     def write(self, volume: Spec, files: Mapping[str, File]) -> Path:
-        """Puts files into a projected volume, all of them at once: `..data` is a link to a folder that never changes."""
+        """Puts files into a projected volume, all at once: `..data` is a link to a folder that never changes."""
         folder = self.node.volume(f"{self.prefix}-{volume['name']}")
         shown, link = folder / "..data", folder / "..data_tmp"
         old = shown.resolve() if shown.is_symlink() else None

@@ -124,7 +124,7 @@ class Pod:
         return "".join(each.logs() for each in (*self.first, *self.containers))
 
     def remove(self) -> None:
-        """Ends it as kubelet does: the hook before the stop, SIGTERM, and after its time SIGKILL. What it ended with stays."""
+        """Ends it as kubelet does: the hook before the stop, SIGTERM, after its time SIGKILL; how it ended stays known."""
         for each in self.containers:
             hook = ((each.spec.get("lifecycle") or {}).get("preStop") or {}).get("exec")
             if each.running and hook:
@@ -228,13 +228,12 @@ class Pod:
         """The spec with the volume that a cluster adds for the token."""
         inside, volume = self.given["spec"], mounts.tokens(self.place.authority)
         mount = {"name": volume["name"], "mountPath": mounts.TOKENS, "readOnly": True}
-        added = {
-            key: [
-                {**each, "volumeMounts": [*(each.get("volumeMounts") or ()), mount]} for each in inside.get(key) or ()
-            ]
-            for key in ("initContainers", "containers")
-        }
-        return {**self.spec, "spec": {**inside, **added, "volumes": [*(inside.get("volumes") or ()), volume]}}
+
+        def mounting(container: Mapping[str, Any]) -> Mapping[str, Any]:
+            return {**container, "volumeMounts": [*(container.get("volumeMounts") or ()), mount]}
+
+        added = {key: [*map(mounting, inside.get(key) or ())] for key in ("initContainers", "containers")}
+        return {**self.given, "spec": {**inside, **added, "volumes": [*(inside.get("volumes") or ()), volume]}}
 
     def _grace_s(self) -> int:
         return self.spec["spec"].get("terminationGracePeriodSeconds", GRACE_S)

@@ -66,7 +66,7 @@ def matching(services: Iterable[Object], labels: Mapping[str, str]) -> list[Obje
 
 
 def check_ports(service: Object, template: Object) -> None:
-    """Sees that a Service's ports are those of the container: an alias translates no port, and neither should a chart."""
+    """Sees that a Service's ports are those of the container: an alias translates no port, nor should a chart."""
     named = {
         port.get("name"): port["containerPort"]
         for container in template["spec"]["containers"]

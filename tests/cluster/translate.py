@@ -1,7 +1,7 @@
 """A container of a pod's spec as the arguments of `podman create`.
 
-What says where a pod runs is dropped by name, and so are resources that only a scheduler hands out; whatever else is not
-translated is an error, so nothing that a chart renders is left out in silence.
+What says where a pod runs is dropped by name, and so are resources that only a scheduler hands out; whatever else is
+not translated is an error, so nothing that a chart renders is left out in silence.
 """
 
 import json

@@ -173,16 +173,16 @@ def test_projected_volumes_show_what_their_sources_hold():
 
 def test_a_release_is_ordered_as_helm_orders_it():
     text = """
-        {kind: StatefulSet, metadata: {name: a}}
-        ---
-        {kind: Service, metadata: {name: b}}
-        ---
-        {kind: Job, metadata: {name: c, annotations: {helm.sh/hook: "pre-install,pre-upgrade", helm.sh/hook-weight: "0"}}}
-        ---
-        {kind: Role, metadata: {name: d, annotations: {helm.sh/hook: pre-install, helm.sh/hook-weight: "-5"}}}
-        ---
-        {kind: Secret, metadata: {name: e, namespace: other}}
-    """
+{kind: StatefulSet, metadata: {name: a}}
+---
+{kind: Service, metadata: {name: b}}
+---
+{kind: Job, metadata: {name: c, annotations: {helm.sh/hook: "pre-install,pre-upgrade"}}}
+---
+{kind: Role, metadata: {name: d, annotations: {helm.sh/hook: pre-install, helm.sh/hook-weight: "-5"}}}
+---
+{kind: Secret, metadata: {name: e, namespace: other}}
+"""
     release = Release("r", "n", tuple(read(text, "n")))
     assert [each["metadata"]["name"] for each in release.hooks("pre-install")] == ["d", "c"]
     assert [each["metadata"]["name"] for each in release.hooks("pre-upgrade")] == ["c"]
