@@ -124,7 +124,7 @@ class Pod:
         return "".join(each.logs() for each in (*self.first, *self.containers))
 
     def remove(self) -> None:
-        """Ends it as kubelet does: the hook before the stop, SIGTERM, after its time SIGKILL; how it ended stays known."""
+        """Ends it as kubelet does: the hook before the stop, SIGTERM, after its time SIGKILL, and notes how it ended."""
         for each in self.containers:
             hook = ((each.spec.get("lifecycle") or {}).get("preStop") or {}).get("exec")
             if each.running and hook:
