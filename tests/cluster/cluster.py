@@ -1,6 +1,7 @@
 """A cluster of one node without a scheduler: Helm's order, controllers that make pods, and nothing else."""
 
 import copy
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,6 +42,8 @@ class Cluster:
     token: Callable[[str, str], str] = lambda namespace, account: ""
     left_out: list[str] = field(default_factory=list)  # what has no counterpart here
     gateway: str = ""  # this machine's own address in the network
+    authority: str = ""  # the CA of the cluster's API, as PEM; empty: there is none
+    lock: threading.RLock = field(default_factory=threading.RLock)  # who makes pods go on, and who asks the API
 
     def __post_init__(self) -> None:
         more = ["--internal"] if self.internal else []
@@ -111,17 +114,26 @@ class Cluster:
     def apply(self, owner: Object) -> list[Pod]:
         """Takes an object in, and makes the pods that it asks for; answers them."""
         self.store.put(owner)
+        self._tell_authority(owner["metadata"]["namespace"])
         kind, meta = owner["kind"], owner["metadata"]
         if kind == "CronJob":
             self.left_out.append(f"CronJob {meta['name']}")
         if kind == "Pod":
-            return [self._make(owner["metadata"], owner["spec"])]
+            return [self._make(Pod(self.place, owner))]
         if kind == "Job":
             template = owner["spec"]["template"]
-            return [self._make((template.get("metadata") or {}) | _named(meta, meta["name"]), template["spec"])]
+            given = template.get("metadata") or {}
+            labels = {"batch.kubernetes.io/job-name": meta["name"], "job-name": meta["name"]}
+            given = given | _named(meta, meta["name"]) | {"labels": labels | (given.get("labels") or {})}
+            return [self._make(Pod(self.place, {**template, "metadata": given}, (kind, meta["name"])))]
         if kind in {"Deployment", "StatefulSet"}:
             return [self._replica(owner, number) for number in range(owner["spec"].get("replicas", 1))]
         return []
+
+    def made_by(self, kind: str, namespace: str, name: str) -> list[Pod]:
+        """The pods of a workload, oldest first."""
+        pods = [pod for (space, _), pod in self.pods.items() if space == namespace]
+        return [pod for pod in pods if pod.owner == (kind, name)]
 
     def delete(self, pod: Pod) -> None:
         """Ends a pod and forgets it."""
@@ -131,20 +143,22 @@ class Cluster:
     def replace(self, pod: Pod) -> Pod:
         """Ends a pod, and makes its successor, as its controller would."""
         self.delete(pod)
-        return self._make(pod.given["metadata"], pod.given["spec"])
+        return self._make(Pod(self.place, pod.given, pod.owner, pod.governing))
 
     def step(self) -> None:
         """Lets every pod go on."""
-        states = self.node.states()
-        for pod in list(self.pods.values()):
-            pod.step(states)
+        with self.lock:
+            states = self.node.states()
+            for pod in list(self.pods.values()):
+                pod.step(states)
 
     def wait(self, holds: Callable[[], object], limit_s: float, story: Callable[[], str]) -> None:
         """Lets the pods go on until something holds; `story` is what is said when it never does."""
 
         def look() -> object:
             self.step()
-            return holds()
+            with self.lock:
+                return holds()
 
         try:
             wait_for(look, limit_s)
@@ -161,31 +175,26 @@ class Cluster:
                 self.store.put({**claim, "kind": "PersistentVolumeClaim", "metadata": _named(owner["metadata"], asked)})
             volume = {"name": claim["metadata"]["name"], "persistentVolumeClaim": {"claimName": asked}}
             inside.setdefault("volumes", []).append(volume)
-        meta = {**template["metadata"], **_named(owner["metadata"], name)}
-        if "serviceName" in spec:
-            meta["governing"] = spec["serviceName"]
-        return self._make(meta, inside)
+        given = {"metadata": {**template["metadata"], **_named(owner["metadata"], name)}, "spec": inside}
+        pod = Pod(self.place, given, (owner["kind"], owner["metadata"]["name"]), spec.get("serviceName", ""))
+        return self._make(pod)
 
-    def _make(self, meta: Mapping[str, Any], spec: Mapping[str, Any]) -> Pod:
-        key = (meta["namespace"], meta["name"])
+    def _make(self, pod: Pod) -> Pod:
+        key = (pod.namespace, pod.name)
         if key in self.pods:  # a hook that ran before
             self.delete(self.pods[key])
-        self.pods[key] = Pod(self.place, {"metadata": meta, "spec": spec})
-        return self.pods[key]
+        self.pods[key] = pod
+        return pod
 
-    def _networks(self, pod: Object) -> list[str]:
-        meta = pod["metadata"]
-        services = helm.matching(self.store.all("Service", meta["namespace"]), meta.get("labels") or {})
+    def _networks(self, pod: Pod) -> list[str]:
+        labels, space = pod.given["metadata"].get("labels") or {}, pod.namespace
+        services = helm.matching(self.store.all("Service", space), labels)
         for each in services:
-            helm.check_ports(each, pod)
+            helm.check_ports(each, pod.given)
         names = [each["metadata"]["name"] for each in services]
-        governing = [f"{meta['name']}.{meta['governing']}"] if "governing" in meta else []
-        space = meta["namespace"]
-        aliases = [
-            alias
-            for name in (*names, *governing)
-            for alias in (name, f"{name}.{space}", f"{name}.{space}.svc", f"{name}.{space}.svc.cluster.local")
-        ]
+        own = [f"{pod.name}.{pod.governing}"] if pod.governing else []
+        ends = ("", f".{space}", f".{space}.svc", f".{space}.svc.cluster.local")
+        aliases = [f"{name}{end}" for name in (*names, *own) for end in ends]
         tied = {self.name: aliases}
         for each in self.exposures:
             if each.service in names:
@@ -193,12 +202,18 @@ class Cluster:
         options = {net: ",".join(f"alias={each}" for each in known) for net, known in tied.items()}
         return [f"--network={net}:{known}" if known else f"--network={net}" for net, known in options.items()]
 
+    def _tell_authority(self, namespace: str) -> None:
+        """Every namespace has a ConfigMap with the CA of the API."""
+        if self.authority and self.store.get("ConfigMap", namespace, AUTHORITY) is None:
+            meta = {"name": AUTHORITY, "namespace": namespace}
+            self.store.put({"kind": "ConfigMap", "metadata": meta, "data": {"ca.crt": self.authority}})
+
     def _token(self, namespace: str, account: str) -> str:
         return self.token(namespace, account)
 
-    def _links(self, pod: Object) -> dict[str, str]:
-        services = list(self.store.all("Service", pod["metadata"]["namespace"]))
-        wanted = pod["spec"].get("enableServiceLinks", True)
+    def _links(self, pod: Pod) -> dict[str, str]:
+        services = list(self.store.all("Service", pod.namespace))
+        wanted = pod.given["spec"].get("enableServiceLinks", True)
         return (service_links(services) if wanted else {}) | self.variables
 
 

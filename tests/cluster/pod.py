@@ -27,8 +27,8 @@ class Place:
     node: Node
     store: Store
     prefix: str  # of everything in podman
-    networks: Callable[[Object], list[str]]  # the options that tie a pod to networks
-    links: Callable[[Object], Mapping[str, str]]  # the variables that every container gets
+    networks: Callable[["Pod"], list[str]]  # the options that tie a pod to networks
+    links: Callable[["Pod"], Mapping[str, str]]  # the variables that every container gets
     token: Callable[[str, str], str]  # of a service account in a namespace; empty: it has none
     authority: str  # the ConfigMap with the CA of the cluster's API
 
@@ -39,6 +39,8 @@ class Pod:
 
     place: Place
     given: Object  # with metadata
+    owner: tuple[str, str] = ("", "")  # kind and name of the workload that it is one of
+    governing: str = ""  # the Service that gives it a name of its own
     spec: Object = field(init=False)  # with what the cluster adds
     waits: str = ""  # for what it cannot start
     address: str = ""
@@ -124,7 +126,7 @@ class Pod:
         return "".join(each.logs() for each in (*self.first, *self.containers))
 
     def remove(self) -> None:
-        """Ends it as kubelet does: the hook before the stop, SIGTERM, after its time SIGKILL, and notes how it ended."""
+        """Ends it as kubelet does: the hook before the stop, SIGTERM, and after its time SIGKILL."""
         for each in self.containers:
             hook = ((each.spec.get("lifecycle") or {}).get("preStop") or {}).get("exec")
             if each.running and hook:
@@ -175,7 +177,7 @@ class Pod:
                         self.shown[volume["name"]] = files
 
     def _start(self, container: Container) -> None:
-        sandbox, links = self._sandbox(), self.place.links(self.spec)
+        sandbox, links = self._sandbox(), self.place.links(self)
         variables = environment(container.spec, sandbox, self.place.store, links)
         image = self.place.node.podman("image", "inspect", "--format={{.User}}", container.spec["image"])
         arguments = translate.arguments(self.spec["spec"], container.spec, variables, self.mounted, image)
@@ -183,7 +185,7 @@ class Pod:
 
     def _make_sandbox(self) -> None:
         node = self.place.node
-        options = ["--share=net,ipc,uts", f"--hostname={self.name}", *self.place.networks(self.spec)]
+        options = ["--share=net,ipc,uts", f"--hostname={self.name}", *self.place.networks(self)]
         node.make("pod", f"--name={self.called}", *options)
         node.podman("pod", "start", self.called)
         infra = node.podman("pod", "inspect", "--format={{.InfraContainerID}}", self.called)
