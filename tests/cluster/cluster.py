@@ -135,6 +135,10 @@ class Cluster:
         pods = [pod for (space, _), pod in self.pods.items() if space == namespace]
         return [pod for pod in pods if pod.owner == (kind, name)]
 
+    def claim(self, namespace: str, name: str) -> Path:
+        """The folder of a PersistentVolumeClaim."""
+        return self.node.volume(f"{self.name}-{namespace}-claim-{name}")
+
     def delete(self, pod: Pod) -> None:
         """Ends a pod and forgets it."""
         pod.remove()

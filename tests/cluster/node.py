@@ -36,18 +36,18 @@ class Node:
     label: str
     folder: Path  # what containers leave on this machine
 
-    def podman(self, *arguments: str, limit_s: float = LIMIT_S) -> str:
-        """What the command says; a command that fails is an AssertionError with its reason."""
-        done = self.ask(*arguments, limit_s=limit_s)
+    def podman(self, *arguments: str, limit_s: float = LIMIT_S, given: str | None = None) -> str:
+        """What the command says, `given` that on stdin; one that fails is an AssertionError with its reason."""
+        done = self.ask(*arguments, limit_s=limit_s, given=given)
         assert done.returncode == 0, f"podman {' '.join(arguments)[:3000]}: {done.stderr[-2000:]}"
         return done.stdout.strip()
 
-    def ask(self, *arguments: str, limit_s: float = LIMIT_S) -> subprocess.CompletedProcess[str]:
+    def ask(
+        self, *arguments: str, limit_s: float = LIMIT_S, given: str | None = None
+    ) -> subprocess.CompletedProcess[str]:
         """The command's end, whatever it is."""
-        here = os.environ | self.engine.environment
-        return subprocess.run(
-            ["podman", *arguments], env=here, capture_output=True, text=True, timeout=limit_s, check=False
-        )
+        argv, here = ["podman", *arguments], os.environ | self.engine.environment
+        return subprocess.run(argv, env=here, input=given, capture_output=True, text=True, timeout=limit_s, check=False)
 
     def make(self, kind: str, *arguments: str) -> str:
         """Makes a pod, network or volume; answers what podman calls it."""

@@ -1,0 +1,92 @@
+"""The chart `deerfield-site` in a network of its own: a hospital, which reaches the aggregator and nothing else."""
+
+import csv
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from tests.cluster import desk
+from tests.cluster.cluster import Cluster
+from tests.cluster.consortium import NAME, ROOT
+from tests.cluster.desk import Desk
+from tests.cluster.pod import Pod
+from tests.cluster.release import Object, Release
+
+CHART = ROOT / "helm/deerfield-site"
+RELEASE, NAMESPACE = "site", "hospital"
+SITES = ("east", "north", "west")
+TLS = "site-certificate"
+FEDERATION = "deerfield"
+
+
+@dataclass
+class Hospital:
+    """One hospital; its private key is made here."""
+
+    name: str
+    cluster: Cluster
+
+    def request(self, folder: str = "/tmp/tls") -> tuple[Desk, str]:
+        """A new key and the request for its certificate, at a desk here."""
+        found = desk.sit(self.cluster, NAMESPACE)
+        found.says("deerfield", "pki", "request", folder, "--federation", FEDERATION, "--site", self.name)
+        return found, found.says("cat", f"{folder}/tls.csr") + "\n"
+
+    def keep(self, key: str, certificate: str, authority: str) -> None:
+        """Puts the Secret in place that the site's certificate is in, as `kubectl create secret` does."""
+        held = {"tls.crt": certificate, "tls.key": key, "ca.crt": authority}
+        meta = {"name": TLS, "namespace": NAMESPACE}
+        self.cluster.apply({"kind": "Secret", "type": "kubernetes.io/tls", "metadata": meta, "stringData": held})
+
+    def fill(self) -> None:
+        """Puts data and base model on the hospital's volumes: a third of the trial's patients, and its model."""
+        trial = ROOT / "examples/trial"
+        for name in ("data", "models"):
+            meta = {"name": name, "namespace": NAMESPACE}
+            self.cluster.apply({"kind": "PersistentVolumeClaim", "metadata": meta, "spec": {}})
+        with (trial / "notes.csv").open() as file:
+            rows = list(csv.DictReader(file))
+        patients = sorted({row["patient"] for row in rows})[SITES.index(self.name) :: len(SITES)]
+        with (self.cluster.claim(NAMESPACE, "data") / "notes.csv").open("w") as file:
+            writer = csv.DictWriter(file, rows[0].keys())
+            writer.writeheader()
+            writer.writerows(row for row in rows if row["patient"] in patients)
+        shutil.copytree(trial / "model", self.cluster.claim(NAMESPACE, "models") / "trial")
+
+    def install(self, **values: Any) -> Release:
+        """Installs the chart; its pod need not be ready."""
+        from tests.cluster import release as helm
+
+        release = helm.render(CHART, self.values() | values, RELEASE, NAMESPACE)
+        self.cluster.begin(release)
+        return release
+
+    @property
+    def pod(self) -> Pod:
+        return self.cluster.pod(f"{RELEASE}-")
+
+    def values(self) -> Mapping[str, Any]:
+        """What a hospital writes into its values file."""
+        digest = yaml.safe_load((ROOT / "examples/trial/run.yaml").read_text())["model"]["digest"]
+        return {
+            "site": {"name": self.name},
+            "federation": FEDERATION,
+            "aggregator": {"address": f"{NAME}:8600", "cidrs": ["203.0.113.7/32"]},
+            "tls": {"existingSecret": TLS},
+            "policy": {"inline": {"populations": populations(), "models": {digest: "/models/trial"}, "device": "cpu"}},
+            "data": {"existingClaim": "data"},
+            "models": {"existingClaim": "models"},
+        }
+
+
+def populations() -> Object:
+    """Patients whose budget counts, and the same notes as if they were public, for runs compared bit by bit."""
+    source = {"path": "/data/notes.csv", "patient": "patient"}
+    common = {"source": source, "registration": "on_start", "reports": "terms", "units_low": 50, "units_high": 120}
+    return {
+        "notes": {**common, "unit": "patient", "epsilon": 8, "delta": 1e-5},
+        "public": {**common, "unit": "none"},
+    }
