@@ -130,9 +130,7 @@ class Api:
         if held is None:
             raise Refused(404, f'{asked.resource} "{asked.name}" not found')
         if asked.verb == "delete":
-            for pod in self.cluster.made_by(kind, asked.namespace, asked.name):
-                self.cluster.delete(pod)
-            self.cluster.store.drop(kind, asked.namespace, asked.name)
+            self.cluster.remove(held)
         return self._shown(held)
 
     def _create(self, kind: str, namespace: str, body: Object) -> Object:
@@ -197,7 +195,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _handle(self) -> None:
         data = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        bearer = self.headers.get("Authorization", "").removeprefix("Bearer ")
+        bearer = self.headers.get("Authorization", "").partition(" ")[2]
         try:
             with self.api.cluster.lock:
                 found = self.api.answer(self.command, self.path, bearer, json.loads(data or b"null"))

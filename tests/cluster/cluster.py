@@ -16,7 +16,7 @@ from tests.cluster.store import Store
 from tests.integration.federation import wait_for
 
 AUTHORITY = "kube-root-ca.crt"
-READY_S = 180.0
+READY_S = 900.0  # as long as the charts give MLflow for its first start
 
 
 @dataclass(frozen=True)
@@ -87,17 +87,20 @@ class Cluster:
             for pod in self.apply(each):
                 self.finish(pod, limit_s)
                 ran.append(pod)
+        for each in release.hooks(event):
+            if "hook-succeeded" in helm.annotation(each, f"{helm.HOOK}-delete-policy"):
+                self.remove(each)
         return ran
 
     def finish(self, pod: Pod, limit_s: float = READY_S) -> None:
         """Waits until a pod has succeeded; what it said is the reason of one that has not."""
-        self.wait(lambda: pod.phase in {"Succeeded", "Failed"}, limit_s, lambda: _story(pod))
-        assert pod.phase == "Succeeded", _story(pod)
+        self.wait(lambda: pod.phase in {"Succeeded", "Failed"}, limit_s, lambda: story(pod))
+        assert pod.phase == "Succeeded", story(pod)
 
     def await_ready(self, release: Release, limit_s: float = READY_S) -> None:
         """Waits until every pod of a release that is to stay is ready."""
         pods = [each for each in self.of(release) if each.policy == "Always"]
-        self.wait(lambda: all(each.ready for each in pods), limit_s, lambda: "\n".join(map(_story, pods)))
+        self.wait(lambda: all(each.ready for each in pods), limit_s, lambda: "\n".join(map(story, pods)))
 
     def of(self, release: Release) -> list[Pod]:
         """The pods of a release."""
@@ -119,7 +122,7 @@ class Cluster:
         if kind == "CronJob":
             self.left_out.append(f"CronJob {meta['name']}")
         if kind == "Pod":
-            return [self._make(Pod(self.place, owner))]
+            return [self._make(Pod(self.place, owner, (kind, meta["name"])))]
         if kind == "Job":
             template = owner["spec"]["template"]
             given = template.get("metadata") or {}
@@ -168,6 +171,13 @@ class Cluster:
             wait_for(look, limit_s)
         except AssertionError:
             raise AssertionError(f"not within {limit_s:.0f} s: {story()}") from None
+
+    def remove(self, owner: Object) -> None:
+        """Takes an object away, and the pods that it had made."""
+        kind, meta = owner["kind"], owner["metadata"]
+        for pod in self.made_by(kind, meta["namespace"], meta["name"]):
+            self.delete(pod)
+        self.store.drop(kind, meta["namespace"], meta["name"])
 
     def _replica(self, owner: Object, number: int) -> Pod:
         spec, template = owner["spec"], owner["spec"]["template"]
@@ -225,5 +235,6 @@ def _named(meta: Mapping[str, Any], name: str) -> dict[str, Any]:
     return {"name": name, "namespace": meta["namespace"]}
 
 
-def _story(pod: Pod) -> str:
+def story(pod: Pod) -> str:
+    """What is known of a pod that does not do as it should."""
     return f"{pod.name}: {pod.phase} {pod.waits} {pod.ended[-3:]}\n{pod.logs()[-3000:]}"

@@ -13,8 +13,8 @@ import yaml
 from tests.cluster import api as apis
 from tests.cluster import desk
 from tests.cluster import release as helm
-from tests.cluster.cluster import Cluster, Exposure
-from tests.cluster.desk import Desk
+from tests.cluster.cluster import READY_S, Cluster, Exposure, story
+from tests.cluster.desk import LIMIT_S, Desk
 from tests.cluster.node import Node
 from tests.cluster.pod import Pod
 from tests.cluster.release import Release
@@ -72,6 +72,24 @@ class Consortium:
         """All that happened in a run, which must finish."""
         text = self.operator.says("deerfield", "runs", "watch", run, "--json")
         return [json.loads(line) for line in text.splitlines()]
+
+    def killed(self, run: str) -> list[dict[str, Any]]:
+        """All that happened in a run whose aggregator is killed once the first phase of a round is published."""
+        container = self.operator.pod.container().name
+        watch = ("deerfield", "runs", "watch", run, "--json")
+        with self.cluster.node.begin("exec", container, *watch) as watching:
+            lines = []
+            for line in watching.stdout:
+                lines.append(line)
+                if json.loads(line)["kind"] == "phase_published":
+                    break
+            self.aggregator.kill()
+            self.cluster.wait(
+                lambda: self.aggregator.ended and self.aggregator.ready, READY_S, lambda: story(self.aggregator)
+            )
+            lines += watching.stdout
+            assert watching.wait(LIMIT_S) == 0
+        return [json.loads(line) for line in lines]
 
     def promote(self, model: str) -> str:
         """Evaluates a model's candidate on the trial's notes as a pipeline does, and promotes it by rules."""

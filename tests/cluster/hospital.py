@@ -9,9 +9,9 @@ from typing import Any
 import yaml
 
 from tests.cluster import desk
+from tests.cluster import release as helm
 from tests.cluster.cluster import Cluster
 from tests.cluster.consortium import NAME, ROOT
-from tests.cluster.desk import Desk
 from tests.cluster.pod import Pod
 from tests.cluster.release import Object, Release
 
@@ -29,11 +29,13 @@ class Hospital:
     name: str
     cluster: Cluster
 
-    def request(self, folder: str = "/tmp/tls") -> tuple[Desk, str]:
-        """A new key and the request for its certificate, at a desk here."""
+    def request(self) -> tuple[str, str]:
+        """A new private key, and the request for its certificate, made at a desk here."""
         found = desk.sit(self.cluster, NAMESPACE)
-        found.says("deerfield", "pki", "request", folder, "--federation", FEDERATION, "--site", self.name)
-        return found, found.says("cat", f"{folder}/tls.csr") + "\n"
+        found.says("deerfield", "pki", "request", "/tmp/tls", "--federation", FEDERATION, "--site", self.name)
+        key, request = (found.says("cat", f"/tmp/tls/tls.{kind}") + "\n" for kind in ("key", "csr"))
+        self.cluster.delete(found.pod)
+        return key, request
 
     def keep(self, key: str, certificate: str, authority: str) -> None:
         """Puts the Secret in place that the site's certificate is in, as `kubectl create secret` does."""
@@ -50,23 +52,22 @@ class Hospital:
         with (trial / "notes.csv").open() as file:
             rows = list(csv.DictReader(file))
         patients = sorted({row["patient"] for row in rows})[SITES.index(self.name) :: len(SITES)]
-        with (self.cluster.claim(NAMESPACE, "data") / "notes.csv").open("w") as file:
-            writer = csv.DictWriter(file, rows[0].keys())
-            writer.writeheader()
-            writer.writerows(row for row in rows if row["patient"] in patients)
+        for name in ("notes", "public"):
+            with (self.cluster.claim(NAMESPACE, "data") / f"{name}.csv").open("w") as file:
+                writer = csv.DictWriter(file, rows[0].keys())
+                writer.writeheader()
+                writer.writerows(row for row in rows if row["patient"] in patients)
         shutil.copytree(trial / "model", self.cluster.claim(NAMESPACE, "models") / "trial")
 
     def install(self, **values: Any) -> Release:
         """Installs the chart; its pod need not be ready."""
-        from tests.cluster import release as helm
-
         release = helm.render(CHART, self.values() | values, RELEASE, NAMESPACE)
         self.cluster.begin(release)
         return release
 
     @property
     def pod(self) -> Pod:
-        return self.cluster.pod(f"{RELEASE}-")
+        return self.cluster.pod(f"{RELEASE}-site-0")
 
     def values(self) -> Mapping[str, Any]:
         """What a hospital writes into its values file."""
@@ -84,9 +85,15 @@ class Hospital:
 
 def populations() -> Object:
     """Patients whose budget counts, and the same notes as if they were public, for runs compared bit by bit."""
-    source = {"path": "/data/notes.csv", "patient": "patient"}
-    common = {"source": source, "registration": "on_start", "reports": "terms", "units_low": 50, "units_high": 120}
+    common = {"registration": "on_start", "reports": "terms", "units_low": 50, "units_high": 120}
+    source = {"patient": "patient"}
     return {
-        "notes": {**common, "unit": "patient", "epsilon": 8, "delta": 1e-5},
-        "public": {**common, "unit": "none"},
+        "notes": {
+            **common,
+            "source": source | {"path": "/data/notes.csv"},
+            "unit": "patient",
+            "epsilon": 8,
+            "delta": 1e-5,
+        },
+        "public": {**common, "source": source | {"path": "/data/public.csv"}, "unit": "none"},
     }

@@ -72,7 +72,7 @@ def check_ports(service: Object, template: Object) -> None:
         for container in template["spec"]["containers"]
         for port in container.get("ports", ())
     }
-    for port in service["spec"]["ports"]:
+    for port in service["spec"].get("ports", ()):
         target = port.get("targetPort", port["port"])
         reached = named.get(target, target)
         assert reached == port["port"], f"Service {service['metadata']['name']}: {port['port']} leads to {reached}"
