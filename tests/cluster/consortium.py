@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,13 +117,13 @@ def run_file(name: str, sites: list[str], **changes: Any) -> dict[str, Any]:
 
 
 @contextmanager
-def begun(node: Node, name: str, values: Mapping[str, Any], networks: Mapping[str, Cluster]) -> Iterator[Consortium]:
+def begun(node: Node, name: str, values: Mapping[str, Any], networks: Sequence[str]) -> Iterator[Consortium]:
     """A cluster in which the chart's hooks have run, and an operator who has the CA.
 
     The aggregator will be tied to `networks`, by the name that hospitals know it by.
     """
     cluster = Cluster(node, name)
-    cluster.exposures += [Exposure(f"{RELEASE}-aggregator", each.name, NAME) for each in networks.values()]
+    cluster.exposures += [Exposure(f"{RELEASE}-aggregator", each, NAME) for each in networks]
     given = {"aggregator": {"externalNames": [NAME]}} | dict(values)
     with apis.serving(cluster) as api:
         release = helm.render(CHART, given, RELEASE, NAMESPACE)

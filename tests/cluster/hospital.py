@@ -28,6 +28,7 @@ class Hospital:
 
     name: str
     cluster: Cluster
+    release: Release | None = None
 
     def request(self) -> tuple[str, str]:
         """A new private key, and the request for its certificate, made at a desk here."""
@@ -59,11 +60,10 @@ class Hospital:
                 writer.writerows(row for row in rows if row["patient"] in patients)
         shutil.copytree(trial / "model", self.cluster.claim(NAMESPACE, "models") / "trial")
 
-    def install(self, **values: Any) -> Release:
+    def install(self, **values: Any) -> None:
         """Installs the chart; its pod need not be ready."""
-        release = helm.render(CHART, self.values() | values, RELEASE, NAMESPACE)
-        self.cluster.begin(release)
-        return release
+        self.release = helm.render(CHART, self.values() | values, RELEASE, NAMESPACE)
+        self.cluster.begin(self.release)
 
     @property
     def pod(self) -> Pod:
