@@ -2,17 +2,22 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' deerfield/__init__.py)
-BASE ?= python:3.11-slim
+BASE ?= $(shell sed -n 's/^ARG BASE=//p' pipelines/Dockerfile)
+TORCH ?= cpu
+IMAGES := aggregator client pipelines tracking
+$(foreach each,$(IMAGES),$(eval TAG_$(each) := $(REGISTRY:%=%/)deerfield-$(each):$(VERSION)))
+TAG_client := $(TAG_client)$(if $(filter-out cpu,$(TORCH)),-$(TORCH))
+OPTIONS_client := --build-arg TORCH=$(TORCH)
 PROTO := protos/deerfield/wire/federation.proto
 .DEFAULT_GOAL := help
-.PHONY: help quickstart browser podman images test check e2e stores chaos format proto benchmarks
+.PHONY: help quickstart browser podman images $(IMAGES:%=image-%) test check e2e stores chaos format proto benchmarks
 
 help:
 	@echo "make quickstart   three hospitals train together on this machine, about a minute after installation"
 	@echo "make test         unit, contract, integration and golden tests (10 minutes on 2 cores at most)"
 	@echo "make check        format, lint, types, imports, protocol and documentation drift"
 	@echo "make e2e          the tests on real data and whole federations; says what it cannot run here"
-	@echo "make images       the image of the pipelines' tasks, by podman; on another BASE=, with more IMAGE_FLAGS="
+	@echo "make images       the images of a cluster, by podman; on another BASE=, with more IMAGE_FLAGS= (docs/images.md)"
 	@echo "make stores       the aggregator's tests over every combination of database and blob store"
 	@echo "make chaos        kills aggregator and sites at every point, cuts links and stores off; prints a table (an hour at most)"
 	@echo "make benchmarks   prints the tables of docs/benchmarks.md (hours)"
@@ -20,7 +25,7 @@ help:
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt \
-		--editable '.[aggregator,client,pipelines,examples,dev]'
+		--editable '.[aggregator,client,pipelines,tracking,examples,dev]'
 	@touch $@
 
 quickstart: .venv/.installed
@@ -46,9 +51,17 @@ podman:
 			> /dev/null 2>&1 || echo "podman could not be installed; tests that run containers are skipped"; \
 	fi; exit 0
 
-images:
-	podman build --file pipelines/Dockerfile --tag deerfield-pipelines:$(VERSION) --build-arg BASE=$(BASE) \
-		--build-arg VERSION=$(VERSION) $(IMAGE_FLAGS) .
+images: $(IMAGES:%=image-%)
+	@printf '%-32s %9s %14s\n' image size 'over the base'; base=$$(podman image inspect --format '{{.Size}}' $(BASE)); \
+	for each in $(foreach each,$(IMAGES),$(TAG_$(each))); do size=$$(podman image inspect --format '{{.Size}}' $$each); \
+		printf '%-32s %6d MB %11d MB\n' $$each $$((size / 1000000)) $$(((size - base) / 1000000)); \
+	done
+
+# Docker's form of an image, since the other one has no place for a health command
+$(IMAGES:%=image-%): image-%:
+	podman build --format docker --file $(firstword $(wildcard services/$*/Dockerfile) pipelines/Dockerfile) \
+		--tag $(TAG_$*) --build-arg BASE=$(BASE) --build-arg VERSION=$(VERSION) \
+		--build-arg REVISION=$(shell git rev-parse --verify --quiet HEAD) $(OPTIONS_$*) $(IMAGE_FLAGS) .
 
 test: .venv/.installed browser
 	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder -m "not e2e" \

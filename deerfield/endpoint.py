@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from deerfield.errors import InvalidInput
 
 LAST_PORT = 65535
+EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # what one listens at, and where that answers on this machine
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +33,13 @@ def read_target(name: str, address: str) -> Endpoint:
     if found is None or found.port == 0:
         raise InvalidInput(f"{name}: {address[:80]!r} is no host:port, such as aggregator.example.org:8600")
     return found
+
+
+def seen_from_here(name: str, address: str) -> str:
+    """The host:port at which what listens at `address` answers on this machine; raises as `read_target` does."""
+    end = read_target(name, address)
+    host = EVERYWHERE.get(end.host, end.host)
+    return f"[{host}]:{end.port}" if ":" in host else f"{host}:{end.port}"
 
 
 def without_password(text: str) -> str:

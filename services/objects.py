@@ -100,14 +100,23 @@ class EnvironmentProvider(Provider):
         return Credentials(access, secret, self._value(SESSION) or None)
 
     def _value(self, name: str) -> str:
-        if file := self._environment.get(f"{name}_FILE"):
-            try:
-                return Path(file).read_text(encoding="utf-8").strip()
-            except (OSError, UnicodeDecodeError) as error:
-                raise InvalidInput(
-                    f"{self._setting}: {name}_FILE names {file}, which cannot be read ({_reason(error)})"
-                ) from None
-        return self._environment.get(name, "").strip()
+        return read_secret(self._environment, name, self._setting)
+
+
+def read_secret(environment: Mapping[str, str], name: str, setting: str) -> str:
+    """A secret out of the file that `..._FILE` names, or of the variable; empty where there is neither.
+
+    Raises:
+        InvalidInput: the file cannot be read; the message names `setting`.
+    """
+    if file := environment.get(f"{name}_FILE"):
+        try:
+            return Path(file).read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise InvalidInput(
+                f"{setting}: {name}_FILE names {file}, which cannot be read ({_reason(error)})"
+            ) from None
+    return environment.get(name, "").strip()
 
 
 def connect(place: Bucket, keys: Provider) -> Minio:

@@ -7,8 +7,8 @@ from dataclasses import dataclass, fields
 from services.aggregator.assembly import DRAIN_S, LOST_AFTER_S
 from services.aggregator.bounds import Bounds
 from services.aggregator.clock import CLOCK_SKEW_S
-from services.aggregator.sql.address import FORMS
 from services.aggregator.sql.database import TAKEOVER_S
+from services.databases import FORMS
 from services.objects import ACCESS, FORM, SECRET
 
 ABOUT = (

@@ -18,7 +18,7 @@ from services.aggregator.blobstore.bucket import read_place
 from services.aggregator.blobstore.retention import Retention, read_retention
 from services.aggregator.bounds import Bounds
 from services.aggregator.flags import parser, variable
-from services.aggregator.sql.address import check_lasting
+from services.databases import check_lasting
 from services.objects import Bucket
 
 MOST = 1_000_000  # of any count that is bounded, and of its seconds

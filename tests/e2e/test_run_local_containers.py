@@ -1,6 +1,6 @@
 """`deerfield pipelines run-local --runner docker`: each task a container of the image that `make images` builds.
 
-The image stands on a look-alike of its base (tests/look_alike.py), and the engine is podman. Whoever runs the command
+The image stands on a look-alike of its base (tests/images.py), and the engine is podman. Whoever runs the command
 is no root, as on a cluster; the sites, the aggregator and MLflow are on this machine's loopback.
 """
 
@@ -19,14 +19,13 @@ import yaml
 
 from deerfield import __version__
 from pipelines.registry.reader import open_registry
-from tests import look_alike, podman
+from tests import podman
+from tests.images import Images
 from tests.integration.federation import assert_none_left, command, environment, wait_for
 from tests.integration.local_pipeline import LIMIT_S, run_file
 from tests.unit.client import tiny
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")  # SQLAlchemy 2.1
-ROOT = Path(__file__).parents[2]
-IMAGE = f"deerfield-pipelines:{__version__}"
 USER = 10001
 # reads what root alone may read, such as Python in root's home, and writes nothing that is another's
 AS_USER = ["setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups"]
@@ -40,25 +39,17 @@ print(os.getuid(), *(each for each in ("cc", "gcc", "ld", "make") if shutil.whic
 """
 
 
-@pytest.fixture(scope="module")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[podman.Engine]:
-    with podman.serving(tmp_path_factory.mktemp("podman")) as found:
-        os.chown(found.socket, USER, USER)
-        yield found
-        assert not found.left()
+@pytest.fixture(scope="module", autouse=True)
+def none_left(engine: podman.Engine) -> Iterator[None]:
+    """Whoever runs the command finds the engine; no test leaves a container."""
+    os.chown(engine.socket, USER, USER)
+    yield
+    assert not engine.left()
 
 
 @pytest.fixture(scope="module")
-def image(engine: podman.Engine, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Built by `make images`; what podman has built before, it takes from there."""
-    here, began = os.environ | engine.environment, time.monotonic()
-    flags = look_alike.flags(tmp_path_factory.mktemp("pip"))
-    argv = ["make", "images", f"BASE={look_alike.make(here)}", f"IMAGE_FLAGS={flags}"]
-    done = subprocess.run(argv, cwd=ROOT, env=here, capture_output=True, text=True, timeout=LIMIT_S, check=False)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    size = int(engine.podman("image", "inspect", "--format={{.Size}}", IMAGE))
-    print(f"{IMAGE}: built in {time.monotonic() - began:.0f} s, {size / 1e9:.2f} GB")
-    return IMAGE
+def image(images: Images) -> str:
+    return images.built("pipelines")
 
 
 @pytest.fixture

@@ -11,8 +11,9 @@ import pytest
 
 from deerfield.errors import REFUSALS
 from deerfield.gate import judge, load_rules
-from deerfield.runfile import load
+from deerfield.runfile import load, load_spec
 from deerfield.strategies import make
+from services.client.custody.survey import survey
 from services.client.policy import load as load_policy
 from tests.gating import evidence
 
@@ -94,6 +95,31 @@ def test_the_triage_notes_are_what_their_generator_makes(tmp_path):
     out = tmp_path / "notes.csv"
     subprocess.run([sys.executable, ROOT / "examples/triage_notes.py", "--out", out], check=True)
     assert out.read_bytes() == (ROOT / "examples/triage-notes.csv").read_bytes()
+
+
+def test_the_trial_files_are_what_their_generator_makes(tmp_path):
+    subprocess.run([sys.executable, ROOT / "examples/trial_files.py", "--out", tmp_path], check=True)
+    made = sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file())
+    assert len(made) == 5
+    for path in made:
+        assert (tmp_path / path).read_bytes() == (ROOT / "examples/trial" / path).read_bytes(), path
+
+
+def test_the_trial_run_describes_its_base_model_and_fits_the_policy_beside_it():
+    from services.client.describe import describe  # torch
+    from services.client.training.backbones import digest
+
+    folder = ROOT / "examples/trial"
+    spec, policy = load_spec(folder / "run.yaml"), load_policy(folder / "policy.yaml")
+    found = describe(spec, folder / "model")
+    assert (spec.model.digest, dict(spec.adapter)) == (digest(folder / "model"), found["adapter"])
+    assert policy.base(spec) == "/opt/deerfield/share/trial/model"
+    population = policy.population(spec)
+    here = population.source.model_copy(update={"path": str(folder / "notes.csv")})
+    report = survey("trial", population.model_copy(update={"source": here}))
+    assert (report.error, report.units) == (None, 240)
+    assert set(report.labels) == set(spec.labels)
+    assert population.cap.epsilon / spec.privacy.epsilon == 1000 <= population.delta / spec.privacy.delta
 
 
 RUNS = [

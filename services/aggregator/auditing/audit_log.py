@@ -22,7 +22,7 @@ from deerfield.errors import DeerfieldError, InvalidInput
 from deerfield.ledger.entry import Head, canonical
 from services.aggregator.auditing.audit_chain import AuditEntry, Walk, is_signed, parse, parse_head, signed
 from services.aggregator.auditing.trail import entries, newest
-from services.aggregator.sql.address import read_address, sentence
+from services.databases import read_address, sentence
 
 DAMAGED = 1  # exit code: the log is not what was written
 SHOWN = 20  # findings that are printed

@@ -22,12 +22,12 @@ from sqlalchemy.exc import DBAPIError
 from deerfield.errors import ChunksMissing, InvalidInput, Unreachable
 from services.aggregator.backups.archive import Writer, writing
 from services.aggregator.blobstore.blobs import Blobs
-from services.aggregator.sql.address import Address, read_address, sentence
 from services.aggregator.sql.attachments import Attachments
 from services.aggregator.sql.changes import Changes
 from services.aggregator.sql.records import StateRecord, manifest_of, state_of
 from services.aggregator.sql.schema import newest
 from services.aggregator.sql.tables import fence, heads, identity, metadata, phases, runs, tasks
+from services.databases import Address, read_address, sentence
 
 LEFT_OUT = (fence.name, identity.name)
 BATCH = 500  # rows in memory

@@ -3,9 +3,9 @@
 from typing import Any
 
 from deerfield.errors import InvalidInput
-from services.aggregator.sql.address import read_address
 from services.aggregator.sql.database import open_database
 from services.aggregator.sql.schema import newest, upgrade
+from services.databases import read_address
 
 TAKEOVER_S = 30.0  # longer than a server needs to notice that the last aggregator's machine is gone
 

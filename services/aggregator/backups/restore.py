@@ -28,12 +28,12 @@ from services.aggregator.backups.backup import LEFT_OUT
 from services.aggregator.blobstore.blobs import Blobs
 from services.aggregator.blobstore.bucket import open_blobs, open_marks
 from services.aggregator.blobstore.ownership import take_over
-from services.aggregator.sql.address import read_address, sentence
 from services.aggregator.sql.database import open_database
 from services.aggregator.sql.records import RunRow
 from services.aggregator.sql.schema import MIGRATE, newest
 from services.aggregator.sql.store import Edge
 from services.aggregator.sql.tables import events, identity, metadata
+from services.databases import read_address, sentence
 from services.objects import Bucket
 
 TAKEOVER_S = 5.0  # an empty database is nobody's

@@ -24,10 +24,10 @@ import deerfield
 from deerfield.errors import InvalidInput
 from services.aggregator.auditing.audit_chain import Draft
 from services.aggregator.auditing.trail import AGGREGATOR, Trail
-from services.aggregator.sql.address import Address, read_address, sentence
 from services.aggregator.sql.exclusion import SessionLock, check_number, locked_file, take_over, waiting
 from services.aggregator.sql.keeper import FileKeeper, Keeper, ServerKeeper
 from services.aggregator.sql.schema import create, missing, newest
+from services.databases import Address, read_address, sentence
 
 BUSY_TIMEOUT_MS = 10_000
 IN_MEMORY = "sqlite://"

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, inspect
 from sqlalchemy.exc import DBAPIError
 
 from deerfield.errors import InvalidInput
-from services.aggregator.sql.address import first_line, known
+from services.databases import first_line, known
 
 MIGRATIONS = Path(__file__).with_name("migrations")
 MIGRATE = "deerfield aggregator migrate"

@@ -15,9 +15,9 @@ from pipelines.processes.maintenance import told_migrate
 from services.aggregator.backups.migration import migrate
 from services.aggregator.settings import read_settings
 from services.aggregator.sql import schema
-from services.aggregator.sql.address import read_address
 from services.aggregator.sql.database import _begin_sqlite, _prepare_sqlite, open_database
 from services.aggregator.sql.store import Store
+from services.databases import read_address
 from tests.command import deerfield
 from tests.integration.aggregator.audited import logged
 from tests.integration.aggregator.database.migrating import EARLIER, LACKING, migrations, newest, older, revision

@@ -5,8 +5,8 @@ import socket
 import pytest
 
 from deerfield.errors import InvalidInput
-from services.aggregator.sql.address import read_address
 from services.aggregator.sql.database import open_database
+from services.databases import read_address
 
 
 @pytest.mark.parametrize(

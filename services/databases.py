@@ -1,4 +1,4 @@
-"""Where a database is, as its URL says, and what to tell a person when it cannot be used."""
+"""Databases by URL, and what their failures mean to a person. The aggregator and the MLflow server use it."""
 
 import re
 from dataclasses import dataclass
@@ -53,7 +53,18 @@ class Address:
         return Path(self.url.database or "").resolve()
 
 
-def read_address(text: str, table: Path = mounts.MOUNTS) -> Address:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Program:
+    """Whose database it is."""
+
+    name: str  # as a server sees it
+    setting: str  # where its URL stands
+
+
+AGGREGATOR = Program(name="deerfield-aggregator", setting="the aggregator's --database")
+
+
+def read_address(text: str, table: Path = mounts.MOUNTS, program: Program = AGGREGATOR) -> Address:
     """The address that a URL stands for; `table` lists the mounted file systems.
 
     Raises:
@@ -66,7 +77,7 @@ def read_address(text: str, table: Path = mounts.MOUNTS) -> Address:
     kind = KINDS.get(url.drivername)
     if kind is None:
         raise InvalidInput(f"database: {url.drivername} is not supported; write {FORMS}")
-    return _sqlite(url, table) if kind == "sqlite" else _postgresql(url)
+    return _sqlite(url, table, program) if kind == "sqlite" else _postgresql(url, program)
 
 
 def check_lasting(text: str) -> None:
@@ -94,7 +105,7 @@ def known(error: DBAPIError) -> str | None:
     return next((advice for pattern, advice in ADVICE if re.search(pattern, reason)), None)
 
 
-def _sqlite(url: URL, table: Path) -> Address:
+def _sqlite(url: URL, table: Path, program: Program) -> Address:
     if not url.database or url.database == ":memory:":
         return Address(url=url, kind="memory", where="memory")
     if url.database.startswith("file:"):
@@ -102,16 +113,16 @@ def _sqlite(url: URL, table: Path) -> Address:
     address = Address(url=url, kind="sqlite", where=url.database)
     if kind := mounts.network(address.file.parent, table):
         raise InvalidInput(
-            f"database: {url.database} is on a network file system ({kind}), where a lock may not hold; set the "
-            "aggregator's --database, or the storage class of its volume, to a local or block disk, or use PostgreSQL"
+            f"database: {url.database} is on a network file system ({kind}), where a lock may not hold; set "
+            f"{program.setting}, or the storage class of its volume, to a local or block disk, or use PostgreSQL"
         )
     return address
 
 
-def _postgresql(url: URL) -> Address:
+def _postgresql(url: URL, program: Program) -> Address:
     if not url.database:
         raise InvalidInput(f"database: {without_password(str(url))} names no database; write {FORMS}")
     host = url.host or url.query.get("host")
     shown = URL.create("postgresql", url.username, None, str(host or "localhost"), url.port, url.database)
-    fixed = {"connect_timeout": CONNECT_S, "application_name": "deerfield-aggregator", **SILENCE, **url.query}
+    fixed = {"connect_timeout": CONNECT_S, "application_name": program.name, **SILENCE, **url.query}
     return Address(url=url.set(query={**fixed, "client_encoding": "utf8"}), kind="postgresql", where=str(shown))

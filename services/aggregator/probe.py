@@ -1,0 +1,44 @@
+"""`python -m services.aggregator.probe HOST:PORT`: the health command of the aggregator's image.
+
+Ends with 0 if the aggregator whose `--health` is that address says that it serves, else with 1 and a sentence.
+"""
+
+import sys
+from collections.abc import Sequence
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from deerfield.endpoint import seen_from_here
+from deerfield.errors import DeerfieldError, InvalidInput, Unreachable
+
+TIMEOUT_S = 5.0
+
+
+def main(argv: Sequence[str]) -> int:
+    """Asks once; answers the exit code."""
+    try:
+        if len(argv) != 1:
+            raise InvalidInput("say where to ask: python -m services.aggregator.probe HOST:PORT")
+        ask(argv[0])
+    except DeerfieldError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+def ask(address: str) -> None:
+    """Raises Unreachable unless the aggregator that listens at `address` says that it serves."""
+    target = seen_from_here("health", address)
+    with grpc.insecure_channel(target, options=[("grpc.enable_http_proxy", 0)]) as channel:
+        try:
+            answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=TIMEOUT_S)
+        except grpc.RpcError as error:
+            raise Unreachable(f"{target} does not answer ({error.code().name})") from None
+    if answer.status != health_pb2.HealthCheckResponse.SERVING:
+        status = health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
+        raise Unreachable(f"{target} says {status}, not SERVING")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
