@@ -2,7 +2,7 @@
 
 import copy
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -161,16 +161,7 @@ class Cluster:
 
     def wait(self, holds: Callable[[], object], limit_s: float, story: Callable[[], str]) -> None:
         """Lets the pods go on until something holds; `story` is what is said when it never does."""
-
-        def look() -> object:
-            self.step()
-            with self.lock:
-                return holds()
-
-        try:
-            wait_for(look, limit_s)
-        except AssertionError:
-            raise AssertionError(f"not within {limit_s:.0f} s: {story()}") from None
+        together([self], holds, limit_s, story)
 
     def remove(self, owner: Object) -> None:
         """Takes an object away, and the pods that it had made."""
@@ -229,6 +220,22 @@ class Cluster:
         services = list(self.store.all("Service", pod.namespace))
         wanted = pod.given["spec"].get("enableServiceLinks", True)
         return (service_links(services) if wanted else {}) | self.variables
+
+
+def together(
+    clusters: Sequence[Cluster], holds: Callable[[], object], limit_s: float, story: Callable[[], str]
+) -> None:
+    """Lets the pods of several clusters go on until something holds, as `Cluster.wait`."""
+
+    def look() -> object:
+        for each in clusters:
+            each.step()
+        return holds()
+
+    try:
+        wait_for(look, limit_s)
+    except AssertionError:
+        raise AssertionError(f"not within {limit_s:.0f} s: {story()}") from None
 
 
 def _named(meta: Mapping[str, Any], name: str) -> dict[str, Any]:

@@ -2,20 +2,19 @@
 
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import yaml
 
 from tests.cluster import api as apis
 from tests.cluster import desk
 from tests.cluster import release as helm
-from tests.cluster.cluster import READY_S, Cluster, Exposure, story
-from tests.cluster.desk import LIMIT_S, Desk
-from tests.cluster.node import Node
+from tests.cluster.cluster import Cluster, Exposure, together
+from tests.cluster.desk import Desk
 from tests.cluster.pod import Pod
 from tests.cluster.release import Release
 
@@ -25,6 +24,8 @@ RELEASE, NAMESPACE = "deer", "consortium"
 NAME = "aggregator.consortium.example"  # by which hospitals know it
 TLS = "/etc/deerfield/tls"
 TRIAL = "/opt/deerfield/share/trial"  # in the images
+RUN_S = 900.0
+Events: TypeAlias = list[dict[str, Any]]
 
 
 @dataclass
@@ -68,28 +69,29 @@ class Consortium:
         path = self.operator.write("/tmp/run.yaml", yaml.safe_dump(dict(spec)))
         return self.operator.told("deerfield", "runs", "start", path)["run"]
 
-    def events(self, run: str) -> list[dict[str, Any]]:
-        """All that happened in a run, which must finish."""
-        text = self.operator.says("deerfield", "runs", "watch", run, "--json")
-        return [json.loads(line) for line in text.splitlines()]
+    def events(
+        self, run: str, others: Sequence[Cluster] = (), meanwhile: Callable[[], object] = lambda: None
+    ) -> Events:
+        """All that happened in a run, which must finish, followed to its end by `deerfield runs watch`.
 
-    def killed(self, run: str) -> list[dict[str, Any]]:
-        """All that happened in a run whose aggregator is killed once the first phase of a round is published."""
-        container = self.operator.pod.container().name
-        watch = ("deerfield", "runs", "watch", run, "--json")
-        with self.cluster.node.begin("exec", container, *watch) as watching:
-            lines = []
-            for line in watching.stdout:
-                lines.append(line)
-                if json.loads(line)["kind"] == "phase_published":
-                    break
-            self.aggregator.kill()
-            self.cluster.wait(
-                lambda: self.aggregator.ended and self.aggregator.ready, READY_S, lambda: story(self.aggregator)
-            )
-            lines += watching.stdout
-            assert watching.wait(LIMIT_S) == 0
-        return [json.loads(line) for line in lines]
+        Until then the pods of `others` go on too, and `meanwhile` is called again and again.
+        """
+        out = self.cluster.node.folder / f"{run}.events"
+        name = self.operator.pod.container().name
+        with self.cluster.node.begin(out, "exec", name, "deerfield", "runs", "watch", run, "--json") as watching:
+
+            def over() -> bool:
+                meanwhile()
+                return watching.poll() is not None
+
+            together([self.cluster, *others], over, RUN_S, lambda: f"{out.read_text()}\n{self.aggregator.logs()}")
+            assert watching.returncode == 0, out.read_text()
+        return [json.loads(line) for line in out.read_text().splitlines() if line.startswith("{")]
+
+    def published(self, run: str) -> int:
+        """How many phases of a run the aggregator's log tells of."""
+        lines = [json.loads(line) for line in self.aggregator.logs().splitlines() if line.startswith("{")]
+        return sum(line["event"] == "phase published" and line["run"] == run for line in lines)
 
     def promote(self, model: str) -> str:
         """Evaluates a model's candidate on the trial's notes as a pipeline does, and promotes it by rules."""
@@ -117,12 +119,11 @@ def run_file(name: str, sites: list[str], **changes: Any) -> dict[str, Any]:
 
 
 @contextmanager
-def begun(node: Node, name: str, values: Mapping[str, Any], networks: Sequence[str]) -> Iterator[Consortium]:
-    """A cluster in which the chart's hooks have run, and an operator who has the CA.
+def begun(cluster: Cluster, values: Mapping[str, Any], networks: Sequence[str] = ()) -> Iterator[Consortium]:
+    """The chart's hooks have run in a cluster, and an operator has the CA.
 
     The aggregator will be tied to `networks`, by the name that hospitals know it by.
     """
-    cluster = Cluster(node, name)
     cluster.exposures += [Exposure(f"{RELEASE}-aggregator", each, NAME) for each in networks]
     given = {"aggregator": {"externalNames": [NAME]}} | dict(values)
     with apis.serving(cluster) as api:

@@ -49,10 +49,11 @@ class Node:
         argv, here = ["podman", *arguments], os.environ | self.engine.environment
         return subprocess.run(argv, env=here, input=given, capture_output=True, text=True, timeout=limit_s, check=False)
 
-    def begin(self, *arguments: str) -> subprocess.Popen[str]:
-        """Starts the command; what it says is to be read."""
-        here = os.environ | self.engine.environment
-        return subprocess.Popen(["podman", *arguments], env=here, stdout=subprocess.PIPE, text=True)
+    def begin(self, out: Path, *arguments: str) -> subprocess.Popen[bytes]:
+        """Starts the command; what it says goes to a file."""
+        with out.open("wb") as file:
+            here = os.environ | self.engine.environment
+            return subprocess.Popen(["podman", *arguments], env=here, stdout=file, stderr=subprocess.STDOUT)
 
     def make(self, kind: str, *arguments: str) -> str:
         """Makes a pod, network or volume; answers what podman calls it."""

@@ -7,7 +7,7 @@ their order. The images stand on a look-alike of their base; the table at the en
 import base64
 import json
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -20,15 +20,15 @@ from deerfield.identity import Peer
 from pipelines.pki import pki_authority
 from tests import pki
 from tests.cluster import consortium as consortiums
-from tests.cluster.cluster import Cluster, story
-from tests.cluster.consortium import Consortium, run_file
+from tests.cluster.cluster import Cluster, story, together
+from tests.cluster.consortium import Consortium, Events, run_file
 from tests.cluster.hospital import FEDERATION, SITES, Hospital
 from tests.cluster.node import Node
 from tests.cluster.pod import Pod
-from tests.integration.federation import wait_for
 
 MODEL = "lungs"
 PHASES = 4  # of two rounds of deer
+EPOCHS = 10  # so that a phase takes longer than to notice that one is published
 START_S, AGAIN_S = 300.0, 180.0  # torch is slow to import; a site asks every 60 s where a person must act
 
 
@@ -45,7 +45,7 @@ def hospitals(node: Node) -> dict[str, Hospital]:
 def consortium(node: Node, hospitals: dict[str, Hospital], timed) -> Iterator[Consortium]:
     """A release with the default values, of which the hooks have run, and nothing else yet."""
     networks = [each.cluster.name for each in hospitals.values()]
-    with consortiums.begun(node, "deerfield-consortium", {}, networks) as found:
+    with consortiums.begun(Cluster(node, "deerfield-consortium"), {}, networks) as found:
         yield found
 
 
@@ -76,16 +76,15 @@ def test_sites_wait_for_what_a_person_must_mend(consortium, hospitals, elsewhere
         each.install(egressProof={"enabled": True, "targets": [elsewhere, "1.1.1.1:443"]})
 
     north, east, west = (hospitals[name].pod for name in ("north", "east", "west"))
-    step = stepping(hospitals)
     with timed("sites start; one is ready, two say what is wrong"):
-        step(lambda: north.ready and "no connection" in north.logs() and east.ended and west.ended, north, east, west)
+        until(hospitals, lambda: north.ready and waiting(north) and east.ended and west.ended)
     assert said(east, "has expired") == (2, "error: /etc/deerfield/tls/tls.crt has expired")
     assert said(west, "cannot be read") == (2, "error: /etc/deerfield/tls/tls.crt cannot be read")
 
     with timed("a new certificate, a missing Secret: both sites come up by themselves"):
         for name in ("east", "west"):
             hospitals[name].keep(*good[name])
-        step(lambda: all(each.pod.ready for each in hospitals.values()), east, west)
+        until(hospitals, lambda: all(each.pod.ready for each in hospitals.values()))
     assert not north.ended
     assert "egress is closed" in north.logs()
 
@@ -100,7 +99,7 @@ def test_default_values_come_up_and_sites_find_them(consortium, hospitals, timed
         assert probes
         assert len(each.container().passed) == len(probes)
     with timed("sites that waited are connected"):
-        stepping(hospitals)(lambda: connected(consortium) == set(SITES), *(each.pod for each in hospitals.values()))
+        until(hospitals, lambda: connected(consortium) == set(SITES))
     assert "connected again" in hospitals["north"].pod.logs()
 
 
@@ -136,9 +135,18 @@ def test_a_run_finishes_and_its_model_becomes_champion(consortium, hospitals, ti
 def test_an_aggregator_killed_in_mid_round_changes_no_bit(consortium, hospitals, timed):
     spec = run_file("public", sorted(hospitals), population="public", privacy={"unit": "none", "sample_rate": 0.25})
     with timed("a run without noise"):
-        calm = digests(consortium.events(consortium.start(spec)))
+        calm = digests(consortium.events(consortium.start(spec | {"epochs": EPOCHS})))
+    run, published = consortium.start(spec | {"epochs": EPOCHS}), []
+
+    def kill() -> None:
+        """Once one of the two phases of a round is published and the other is not."""
+        if not published and consortium.published(run) % 2:
+            consortium.aggregator.kill()
+            published.append(consortium.published(run))
+
     with timed("the same, its aggregator killed in mid-round and started again"):
-        killed = digests(consortium.killed(consortium.start(spec)))
+        killed = digests(consortium.events(run, meanwhile=kill))
+    assert published in ([1], [3])
     assert len(calm) == PHASES
     assert killed == calm
     assert [each.code for each in consortium.aggregator.ended] == [137]
@@ -182,21 +190,10 @@ def test_a_site_refuses_to_start_where_egress_is_open(node, consortium, elsewher
     street.cluster.delete(street.pod)
 
 
-def stepping(hospitals: dict[str, Hospital]):
-    """Waits while every hospital's pods go on."""
-
-    def until(holds, *watched: Pod) -> None:
-        def look() -> bool:
-            for each in hospitals.values():
-                each.cluster.step()
-            return bool(holds())
-
-        try:
-            wait_for(look, START_S + AGAIN_S)
-        except AssertionError:
-            raise AssertionError("\n".join(map(story, watched))) from None
-
-    return until
+def until(hospitals: dict[str, Hospital], holds: Callable[[], object]) -> None:
+    """Waits for something while the pods of all hospitals go on."""
+    clusters = [each.cluster for each in hospitals.values()]
+    together(clusters, holds, START_S + AGAIN_S, lambda: "\n".join(story(each.pod) for each in hospitals.values()))
 
 
 def ended(consortium: Consortium, site: str, folder: Path) -> tuple[str, str, str]:
@@ -218,11 +215,16 @@ def said(pod: Pod, until: str) -> tuple[int, str]:
     return first.code, first.message[: first.message.index(until) + len(until)]
 
 
+def waiting(pod: Pod) -> bool:
+    """Whether a site has said that it reaches nobody."""
+    return "no connection" in pod.logs()
+
+
 def connected(consortium: Consortium) -> set[str]:
     return {each["site"] for each in consortium.operator.told("deerfield", "runs", "sites")}
 
 
-def digests(events: list[dict[str, Any]]) -> list[str]:
+def digests(events: Events) -> list[str]:
     """Of everything that a run has published."""
     return [each["digest"] for each in events if each["kind"] == "phase_published"]
 
