@@ -17,7 +17,6 @@ from urllib.request import Request, urlopen
 import pytest
 
 from deerfield.identity import Peer
-from pipelines.pki import pki_authority
 from tests import pki
 from tests.cluster import consortium as consortiums
 from tests.cluster.cluster import Cluster, story, together
@@ -71,7 +70,7 @@ def test_sites_wait_for_what_a_person_must_mend(consortium, hospitals, elsewhere
         asked = {name: each.request() for name, each in hospitals.items()}
         good = {name: (key, consortium.sign(request), authority) for name, (key, request) in asked.items()}
     hospitals["north"].keep(*good["north"])
-    hospitals["east"].keep(*ended(consortium, "east", tmp_path))
+    hospitals["east"].keep(*ended("east", tmp_path))
     for each in hospitals.values():
         each.install(egressProof={"enabled": True, "targets": [elsewhere, "1.1.1.1:443"]})
 
@@ -196,15 +195,11 @@ def until(hospitals: dict[str, Hospital], holds: Callable[[], object]) -> None:
     together(clusters, holds, START_S + AGAIN_S, lambda: "\n".join(story(each.pod) for each in hospitals.values()))
 
 
-def ended(consortium: Consortium, site: str, folder: Path) -> tuple[str, str, str]:
+def ended(site: str, folder: Path) -> tuple[str, str, str]:
     """Key, certificate and CA of a site, whose certificate ended a day ago."""
-    for name in ("ca.crt", "ca.key"):
-        (folder / name).write_bytes(consortium.secret("ca")[name])
-        (folder / name).chmod(0o600)
     then = pki.NOW - timedelta(days=2)
-    authority = pki_authority.load(folder, pki.NOW)
     peer = Peer(federation=FEDERATION, role="site", name=site)
-    files = pki.files(authority, folder / site, peer, days=1, now=then)
+    files = pki.files(pki.authority(folder / "ca", FEDERATION, then), folder / site, peer, days=1, now=then)
     return files.key.read_text(), files.certificate.read_text(), files.authority.read_text()
 
 
