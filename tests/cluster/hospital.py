@@ -65,6 +65,12 @@ class Hospital:
         self.release = helm.render(CHART, self.values() | values, RELEASE, NAMESPACE)
         self.cluster.begin(self.release)
 
+    def uninstall(self) -> None:
+        """Takes the release away, but for what is to be kept."""
+        for each in self.release.plain():
+            if helm.annotation(each, "helm.sh/resource-policy") != "keep":
+                self.cluster.remove(each)
+
     @property
     def pod(self) -> Pod:
         return self.cluster.pod(f"{RELEASE}-site-0")

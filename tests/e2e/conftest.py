@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +13,7 @@ from tests.images import NAMES, Images
 
 BUILT = pytest.StashKey[list[str]]()
 CHARTS = pytest.StashKey[Table]()
+NAMES_SERVER = Path("/usr/lib/podman/aardvark-dns")
 
 
 @pytest.fixture(scope="session")
@@ -39,6 +41,8 @@ def timed(request: pytest.FixtureRequest) -> Table:
 @pytest.fixture(scope="module")
 def node(images: Images, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
     """Where pods run, with all images; nothing of it is left."""
+    if not NAMES_SERVER.exists():
+        pytest.skip(f"no chart ran: podman has no names for containers without aardvark-dns: {podman.INSTALL}")
     for name in NAMES:
         images.built(name)
     with labelled(images.engine, tmp_path_factory.mktemp("cluster")) as found:

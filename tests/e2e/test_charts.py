@@ -18,6 +18,7 @@ import pytest
 
 from deerfield.identity import Peer
 from tests import pki
+from tests.cluster import api as apis
 from tests.cluster import consortium as consortiums
 from tests.cluster.cluster import Cluster, story, together
 from tests.cluster.consortium import Consortium, Events, run_file
@@ -132,10 +133,9 @@ def test_a_run_finishes_and_its_model_becomes_champion(consortium, hospitals, ti
 
 
 def test_an_aggregator_killed_in_mid_round_changes_no_bit(consortium, hospitals, timed):
-    spec = run_file("public", sorted(hospitals), population="public", privacy={"unit": "none", "sample_rate": 0.25})
     with timed("a run without noise"):
-        calm = digests(consortium.events(consortium.start(spec | {"epochs": EPOCHS})))
-    run, published = consortium.start(spec | {"epochs": EPOCHS}), []
+        consortium.events(consortium.start(plain(hospitals)))
+    run, published = consortium.start(plain(hospitals)), []
 
     def kill() -> None:
         """Once one of the two phases of a round is published and the other is not."""
@@ -146,9 +146,26 @@ def test_an_aggregator_killed_in_mid_round_changes_no_bit(consortium, hospitals,
     with timed("the same, its aggregator killed in mid-round and started again"):
         killed = digests(consortium.events(run, meanwhile=kill))
     assert published in ([1], [3])
-    assert len(calm) == PHASES
-    assert killed == calm
+    assert len(killed) == PHASES
+    assert killed == calm(consortium)
     assert [each.code for each in consortium.aggregator.ended] == [137]
+
+
+def test_a_job_for_each_task_gives_the_same_bits(consortium, hospitals, timed):
+    """West gives its GPU back: an agent takes the tasks, and has the cluster run a Job for each."""
+    west, spec = hospitals["west"], plain(hospitals)
+    west.uninstall()
+    with (
+        apis.serving(west.cluster) as api,
+        timed("one hospital on demand: its agent is ready; a run, a Job for each task"),
+    ):
+        west.install(mode="ondemand", ondemand={"apiServer": {"cidrs": [f"{west.cluster.gateway}/32"]}})
+        west.cluster.await_ready(west.release)
+        found = digests(consortium.events(consortium.start(spec), [west.cluster]))
+        west.uninstall()
+    assert found == calm(consortium)
+    assert api.asked.count(("site-agent", "create", "jobs", 200)) == PHASES
+    assert {status for *_, status in api.asked} == {200}
 
 
 def test_helm_test_of_both_charts_passes(consortium, hospitals, timed):
@@ -217,6 +234,18 @@ def waiting(pod: Pod) -> bool:
 
 def connected(consortium: Consortium) -> set[str]:
     return {each["site"] for each in consortium.operator.told("deerfield", "runs", "sites")}
+
+
+def plain(hospitals: dict[str, Hospital]) -> dict[str, Any]:
+    """A run without noise, which is the same whenever it runs."""
+    privacy = {"unit": "none", "sample_rate": 0.25}
+    return run_file("public", sorted(hospitals), population="public", privacy=privacy, epochs=EPOCHS)
+
+
+def calm(consortium: Consortium) -> list[str]:
+    """The digests of the first such run, which nothing has disturbed."""
+    runs = [each["run"] for each in consortium.operator.told("deerfield", "runs", "list")]
+    return digests(consortium.events(next(each for each in runs if each.startswith("public"))))
 
 
 def digests(events: Events) -> list[str]:
