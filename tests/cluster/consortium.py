@@ -91,7 +91,7 @@ class Consortium:
     def published(self, run: str) -> int:
         """How many phases of a run the aggregator's log tells of."""
         lines = [json.loads(line) for line in self.aggregator.logs().splitlines() if line.startswith("{")]
-        return sum(line["event"] == "phase published" and line["run"] == run for line in lines)
+        return sum((line.get("event"), line.get("run")) == ("phase published", run) for line in lines)
 
     def promote(self, model: str) -> str:
         """Evaluates a model's candidate on the trial's notes as a pipeline does, and promotes it by rules."""
