@@ -25,12 +25,13 @@ START_S = 30.0
 
 @dataclass
 class Server:
-    """A server on a loopback port, which may be stopped and started again."""
+    """A server on a port of this machine, which may be stopped and started again."""
 
     port: int
     folder: Path
     command: Sequence[object]
     identity: Mapping[str, object]
+    address: str = "127.0.0.1"
     numbers: Iterator[int] = field(default_factory=lambda: count(1))
     process: subprocess.Popen | None = None
 
@@ -48,11 +49,11 @@ class Server:
             self.process = None
 
     def url(self, name: str, password: str = "not%20a%20secret%2Fat%20all") -> str:
-        return f"postgresql+psycopg://{USER}:{password}@127.0.0.1:{self.port}/{name}"
+        return f"postgresql+psycopg://{USER}:{password}@{self.address}:{self.port}/{name}"
 
     def connect(self, name: str = "postgres") -> psycopg.Connection:
         return psycopg.connect(
-            host="127.0.0.1", port=self.port, dbname=name, user=USER, password=PASSWORD, autocommit=True
+            host=self.address, port=self.port, dbname=name, user=USER, password=PASSWORD, autocommit=True
         )
 
     def create(self, options: str = "") -> str:
@@ -75,8 +76,11 @@ class Server:
 
 
 @contextmanager
-def serving() -> Iterator[Server]:
-    """A server that ends with the block; skips where there is no PostgreSQL."""
+def serving(address: str = "127.0.0.1") -> Iterator[Server]:
+    """A server that ends with the block; skips where there is no PostgreSQL.
+
+    At another `address` than loopback it serves that address's network, such as one of containers.
+    """
     programs = _programs()
     if programs is None:
         pytest.skip("no PostgreSQL is installed here; apt-get install postgresql")
@@ -92,11 +96,13 @@ def serving() -> Iterator[Server]:
             subprocess.run(initdb, check=True, capture_output=True, **identity)
         except PermissionError:  # the wheel, in a folder that only root can read
             pytest.skip(f"{programs} cannot be read by the user that PostgreSQL runs as; apt-get install postgresql")
-        with socket.create_server(("127.0.0.1", 0)) as free:
+        with (data / "pg_hba.conf").open("a") as file:
+            file.write("host all all samenet scram-sha-256\n")
+        with socket.create_server((address, 0)) as free:
             port = free.getsockname()[1]
-        settings = FAST | {"port": str(port), "listen_addresses": "127.0.0.1", "unix_socket_directories": ""}
+        settings = FAST | {"port": str(port), "listen_addresses": address, "unix_socket_directories": ""}
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
-        server = Server(port, folder, [programs / "postgres", "-D", data, *options], identity)
+        server = Server(port, folder, [programs / "postgres", "-D", data, *options], identity, address)
         try:
             server.start()
             yield server

@@ -25,12 +25,13 @@ class Server:
 
     port: int
     log: Path
+    address: str = "127.0.0.1"
     process: subprocess.Popen | None = None
     numbers: Iterator[int] = field(default_factory=lambda: count(1))
 
     @property
     def endpoint(self) -> str:
-        return f"127.0.0.1:{self.port}"
+        return f"{self.address}:{self.port}"
 
     @property
     def client(self) -> Minio:
@@ -47,13 +48,13 @@ class Server:
         return f"s3://{bucket}/{prefix}?endpoint={endpoint or self.endpoint}&secure=false&region=us-east-1"
 
     def start(self) -> None:
-        command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(self.port)]
+        command = [sys.executable, "-m", "moto.server", "-H", self.address, "-p", str(self.port)]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         end = monotonic() + START_S
         while True:
             try:
-                socket.create_connection(("127.0.0.1", self.port), 1).close()
+                socket.create_connection((self.address, self.port), 1).close()
                 return
             except OSError:
                 if monotonic() > end or self.process.poll() is not None:
@@ -68,13 +69,13 @@ class Server:
 
 
 @contextmanager
-def serving() -> Iterator[Server]:
-    """A server that ends with the block."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
+def serving(address: str = "127.0.0.1") -> Iterator[Server]:
+    """A server that ends with the block; at another `address`, it serves that address's network."""
+    with socket.create_server((address, 0)) as free:
         port = free.getsockname()[1]
     handle, name = tempfile.mkstemp(prefix="deerfield-s3-", suffix=".log")
     os.close(handle)
-    server = Server(port, Path(name))
+    server = Server(port, Path(name), address)
     try:
         server.start()
         yield server
