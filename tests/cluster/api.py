@@ -1,63 +1,98 @@
-"""The API of a cluster for its own pods: Secrets, Jobs and pods over TLS, as far as the Roles of its accounts go.
+"""A Kubernetes API for the tests: what it does with a request, whatever the objects are and whoever keeps them.
 
-It answers as the real API server does where its callers can tell: whoever has no token is nobody, a verb that no Role
-has is forbidden, a name is taken once, errors are Status objects.
+It answers as the real one does where a client can tell: whoever has no token is nobody, a verb that was not granted is
+forbidden, a name is taken once, objects have a kind, a version and their metadata, what is refused is a Status with
+reason and code, pages end with a token. What kinds there are is plugged in as `Resource`s.
 """
 
 import json
-import ssl
+import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from ipaddress import ip_address
-from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from pathlib import Path
+from typing import Any, NamedTuple
 from uuid import uuid4
 
-import kubernetes_validate
-from cryptography import x509
+import yaml
 
-from tests import pki
-from tests.cluster.cluster import Cluster
-from tests.cluster.pod import Pod
+from deerfield.certificates import Files
+from tests import json_server
 from tests.cluster.release import Object
+from tests.json_server import Refused, Request
 
-GROUPS = {"secrets": "", "pods": "", "jobs": "batch"}
-KINDS = {"secrets": "Secret", "jobs": "Job"}
+PATH = re.compile(r"/(?:api/(v1)|apis/([^/]+/[^/]+))/namespaces/([^/]+)/([^/]+)(?:/([^/]+))?")
+NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 VERBS = {"POST": "create", "DELETE": "delete", "GET": "get"}
+REASONS = {
+    400: "BadRequest",
+    401: "Unauthorized",
+    403: "Forbidden",
+    404: "NotFound",
+    405: "MethodNotAllowed",
+    409: "AlreadyExists",
+    422: "Invalid",
+    503: "ServiceUnavailable",
+}
 VERSION = "1.37"  # of the schemas that objects are held against
 
 
-class Refused(Exception):
-    """What the API does not do."""
+@dataclass(frozen=True)
+class Call:
+    """What is asked of which objects."""
 
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
+    account: tuple[str, str]  # its namespace and name
+    verb: str
+    group: str
+    resource: str
+    namespace: str
+    name: str  # empty where many are meant, or one that is to be made
+    query: dict[str, str]
+    body: Any
+
+
+class Asked(NamedTuple):
+    """What the API was asked, and with which status it answered."""
+
+    account: str
+    verb: str
+    resource: str
+    status: int
+
+
+def _fixed(owner: Object) -> None:
+    raise Refused(405, "the server does not allow this method on the requested resource")
 
 
 @dataclass(frozen=True)
-class Request:
-    """What is asked of which objects."""
+class Resource:
+    """A kind of object: where they are, and what a new one, or the end of one, brings about."""
 
-    who: tuple[str, str]  # namespace and account
-    verb: str
-    resource: str
-    namespace: str
-    name: str
-    labels: dict[str, str]  # of those that are listed
-    body: Any
+    kind: str
+    version: str  # with the group: v1, batch/v1
+    all: Callable[[str], Iterable[Object]]  # of a namespace, as a client sees them
+    put: Callable[[Object], object] = _fixed
+    drop: Callable[[Object], object] = _fixed
+    complete: Callable[[Object], Object] = lambda made: made  # a new one as it is kept; may raise Refused
+
+    def find(self, namespace: str, name: str) -> Object | None:
+        return next((each for each in self.all(namespace) if each["metadata"]["name"] == name), None)
 
 
 @dataclass
 class Api:
-    """Who may do what, and the answers."""
+    """Who may do what with which objects, and the answers."""
 
-    cluster: Cluster
+    resources: dict[str, Resource]
+    allows: Callable[[Call], object]
+    admit: Callable[[Object], object] = lambda made: None  # holds every new object against something, or raises Refused
+    before: Callable[[Call], object] = lambda call: None  # may change what is there, wait, or raise Refused
+    namespaces: set[str] | None = None  # that there are; None: every one that is named
     tokens: dict[str, tuple[str, str]] = field(default_factory=dict)  # namespace and account
-    asked: list[tuple[str, str, str, int]] = field(default_factory=list)  # account, verb, resource, status
+    asked: list[Asked] = field(default_factory=list)
+    lock: Any = field(default_factory=threading.RLock)
+    port: int = 0
 
     def token(self, namespace: str, account: str) -> str:
         """The token of an account, made when it is first asked for."""
@@ -68,175 +103,122 @@ class Api:
         self.tokens[token] = (namespace, account)
         return token
 
-    def answer(self, method: str, path: str, bearer: str, body: Any) -> Object:
-        """Answers one request.
+    def kube_config(self, path: Path, namespace: str) -> Path:
+        """A file by which a client finds the server, in the place of a pod's service account."""
+        place, user = {"server": f"http://127.0.0.1:{self.port}"}, {"token": self.token(namespace, "tester")}
+        document = {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{"name": "here", "cluster": place}],
+            "users": [{"name": "tester", "user": user}],
+            "contexts": [{"name": "here", "context": {"cluster": "here", "user": "tester"}}],
+            "current-context": "here",
+        }
+        path.write_text(yaml.safe_dump(document))
+        return path
 
-        Raises:
-            Refused: with the status and the sentence.
-        """
-        request, status = self._read(method, path, bearer, body), 200
+    def answer(self, request: Request) -> tuple[int, Object]:
+        """Answers one request; raises Refused."""
+        call, status = self._read(request), 500
         try:
-            self._check(request)
-            return self._do(request)
+            self.before(call)
+            with self.lock:
+                self._authorize(call)
+                status, found = self._do(call)
+            return status, found
         except Refused as error:
             status = error.status
             raise
         finally:
-            self.asked.append((request.who[1], request.verb, request.resource, status))
+            self.asked.append(Asked(call.account[1], call.verb, call.resource, status))
 
-    def _read(self, method: str, path: str, bearer: str, body: Any) -> Request:
-        parts = urlsplit(path)
-        pieces = parts.path.strip("/").split("/")
-        if "namespaces" not in pieces[:-2]:
-            raise Refused(404, f"the server could not find the requested resource {parts.path}")
-        if bearer not in self.tokens:
+    def refusal(self, request: Request, error: Refused) -> Object:
+        """An error as a Status."""
+        status = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure"}
+        return {**status, "message": str(error), "reason": REASONS[error.status], "code": error.status}
+
+    def create(self, resource: str, namespace: str, sent: Object) -> Object:
+        """Takes a new object in; raises Refused."""
+        kind = self.resources[resource]
+        if self.namespaces is not None and namespace not in self.namespaces:
+            raise Refused(404, f'namespaces "{namespace}" not found')
+        made = {"kind": kind.kind, "apiVersion": kind.version} | sent
+        if (made["kind"], made["apiVersion"]) != (kind.kind, kind.version):
+            raise Refused(400, f"the object provided is unrecognized: {made['kind']}")
+        name = made["metadata"]["name"]
+        if NAME.fullmatch(name) is None:
+            raise Refused(422, f'{kind.kind} "{name}" is invalid: metadata.name: Invalid value')
+        if kind.find(namespace, name) is not None:
+            raise Refused(409, f'{resource} "{name}" already exists')
+        made["metadata"] = {**made["metadata"], "namespace": namespace, "uid": uuid4().hex}
+        self.admit(made)
+        kind.put(kind.complete(made))
+        return kind.find(namespace, name)
+
+    def _read(self, request: Request) -> Call:
+        account = self.tokens.get(request.headers.get("authorization", "").removeprefix("Bearer "))
+        if account is None:
             raise Refused(401, "Unauthorized")
-        namespace, resource, name = (*pieces[pieces.index("namespaces") + 1 :], "")[:3]
-        selector = parse_qs(parts.query).get("labelSelector", [""])[0]
-        return Request(
-            who=self.tokens[bearer],
-            verb="list" if method == "GET" and not name else VERBS[method],
-            resource=resource,
-            namespace=namespace,
+        found = PATH.fullmatch(request.path)
+        resource = self.resources.get(found[4]) if found else None
+        if resource is None or resource.version != (found[1] or found[2]):
+            raise Refused(404, f"the server could not find the requested resource {request.path}")
+        name = found[5] or ""
+        return Call(
+            account=account,
+            verb="list" if request.method == "GET" and not name else VERBS[request.method],
+            group=resource.version.rpartition("/")[0],
+            resource=found[4],
+            namespace=found[3],
             name=name,
-            labels=dict(each.split("=", 1) for each in selector.split(",") if each),
-            body=body,
+            query=request.query,
+            body=json.loads(request.data or b"{}"),
         )
 
-    def _check(self, asked: Request) -> None:
-        """Holds a request against the Roles that are bound to its account in the namespace."""
-        store, (space, account) = self.cluster.store, asked.who
-        subject = {"kind": "ServiceAccount", "namespace": space, "name": account}
-        for binding in store.all("RoleBinding", asked.namespace):
-            subjects = [{"namespace": asked.namespace, **each} for each in binding.get("subjects") or ()]
-            role = store.get("Role", asked.namespace, binding["roleRef"]["name"])
-            bound = role is not None and any(subject.items() <= each.items() for each in subjects)
-            if bound and any(_allows(rule, asked) for rule in role["rules"]):
-                return
-        user, what = f"system:serviceaccount:{space}:{account}", f'{asked.verb} resource "{asked.resource}"'
-        raise Refused(403, f'{asked.resource} is forbidden: User "{user}" cannot {what} in "{asked.namespace}"')
+    def _authorize(self, call: Call) -> None:
+        if not self.allows(call):
+            user = f"system:serviceaccount:{':'.join(call.account)}"
+            what = f'{call.verb} resource "{call.resource}" in "{call.namespace}"'
+            raise Refused(403, f'{call.resource} is forbidden: User "{user}" cannot {what}')
 
-    def _do(self, asked: Request) -> Object:
-        if asked.verb == "list":
-            found = self._pods(asked) if asked.resource == "pods" else self._all(asked)
-            items = [each for each in found if asked.labels.items() <= (each["metadata"].get("labels") or {}).items()]
-            return {"kind": "List", "apiVersion": "v1", "metadata": {}, "items": items}
-        if asked.resource not in KINDS:
-            raise Refused(404, "the server could not find the requested resource")
-        kind = KINDS[asked.resource]
-        if asked.verb == "create":
-            return self._create(kind, asked.namespace, asked.body)
-        held = self.cluster.store.get(kind, asked.namespace, asked.name)
+    def _do(self, call: Call) -> tuple[int, Object]:
+        kind = self.resources[call.resource]
+        if call.verb == "create":
+            return 201, self.create(call.resource, call.namespace, call.body)
+        if call.verb == "list":
+            return 200, _page(kind, kind.all(call.namespace), call.query)
+        held = kind.find(call.namespace, call.name)
         if held is None:
-            raise Refused(404, f'{asked.resource} "{asked.name}" not found')
-        if asked.verb == "delete":
-            self.cluster.remove(held)
-        return self._shown(held)
-
-    def _create(self, kind: str, namespace: str, body: Object) -> Object:
-        whole = {"apiVersion": "batch/v1" if kind == "Job" else "v1", "kind": kind, **body}
-        name = whole["metadata"]["name"]
-        if self.cluster.store.get(kind, namespace, name) is not None:
-            raise Refused(409, f'{kind} "{name}" already exists')
-        try:
-            kubernetes_validate.validate(whole, VERSION, strict=True)
-        except kubernetes_validate.ValidationError as error:
-            raise Refused(422, f'{kind} "{name}" is invalid: {error.message}') from error
-        whole["metadata"] = {**whole["metadata"], "namespace": namespace, "uid": uuid4().hex}
-        self.cluster.apply(whole)
-        return self._shown(whole)
-
-    def _all(self, asked: Request) -> list[Object]:
-        return [self._shown(each) for each in self.cluster.store.all(KINDS[asked.resource], asked.namespace)]
-
-    def _pods(self, asked: Request) -> list[Object]:
-        pods = [pod for (space, _), pod in self.cluster.pods.items() if space == asked.namespace]
-        return [{"metadata": dict(pod.given["metadata"]), "status": _status(pod)} for pod in pods]
-
-    def _shown(self, owner: Object) -> Object:
-        if owner["kind"] != "Job":
-            return owner
-        meta = owner["metadata"]
-        phases = [pod.phase for pod in self.cluster.made_by("Job", meta["namespace"], meta["name"])]
-        if "Succeeded" in phases:
-            status: Object = {"succeeded": 1, "conditions": [{"type": "Complete", "status": "True"}]}
-        elif phases and phases[-1] == "Failed":
-            why = {"reason": "BackoffLimitExceeded", "message": "Job has reached the specified backoff limit"}
-            status = {"failed": 1, "conditions": [{"type": "Failed", "status": "True", **why}]}
-        else:
-            status = {"active": 1}
-        return {**owner, "status": status}
+            raise Refused(404, f'{call.resource} "{call.name}" not found')
+        if call.verb == "delete":
+            kind.drop(held)
+        return 200, held
 
 
-def _allows(rule: Object, asked: Request) -> bool:
-    named = rule.get("resourceNames")
-    return (
-        GROUPS.get(asked.resource) in rule["apiGroups"]
-        and asked.resource in rule["resources"]
-        and asked.verb in rule["verbs"]
-        and (not named or asked.name in named)
-    )
+def _page(kind: Resource, found: Iterable[Object], query: dict[str, str]) -> Object:
+    """The objects that a list is about, or one page of them; none of them says its kind."""
+    wanted = dict(each.split("=", 1) for each in query.get("labelSelector", "").split(",") if each)
+    chosen = [each for each in found if wanted.items() <= (each["metadata"].get("labels") or {}).items()]
+    first, limit = int(query.get("continue", 0)), int(query.get("limit", 0)) or len(chosen)
+    last = first + limit
+    metadata = {"continue": str(last)} if last < len(chosen) else {}
+    items = [{key: value for key, value in each.items() if key != "kind"} for each in chosen[first:last]]
+    return {"kind": f"{kind.kind}List", "apiVersion": kind.version, "metadata": metadata, "items": items}
 
 
-def _status(pod: Pod) -> Object:
-    container = pod.container()
-    if container.ended:
-        ended = container.ended[-1]
-        why = {"exitCode": ended.code, "reason": "Error" if ended.code else "Completed", "message": ended.message}
-        return {"phase": pod.phase, "containerStatuses": [{"state": {"terminated": why}}]}
-    state = {"running": {}} if container.running else {"waiting": {"reason": "ContainerCreating", "message": pod.waits}}
-    return {"phase": pod.phase, "containerStatuses": [{"state": state}]}
+def hold_against_schemas(made: Object) -> None:
+    """Refuses what the schemas of the real API refuse."""
+    import kubernetes_validate
 
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    wbufsize = 1 << 16
-    api: Api
-
-    def _handle(self) -> None:
-        data = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        bearer = self.headers.get("Authorization", "").partition(" ")[2]
-        try:
-            with self.api.cluster.lock:
-                found = self.api.answer(self.command, self.path, bearer, json.loads(data or b"null"))
-            self._send(200, found)
-        except Refused as error:
-            status = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "message": str(error)}
-            self._send(error.status, {**status, "code": error.status})
-
-    do_GET = do_POST = do_DELETE = _handle  # noqa: N815
-
-    def _send(self, status: int, answer: Object) -> None:
-        data = json.dumps(answer).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, format: str, *arguments: Any) -> None:
-        """Says nothing."""
+    try:
+        kubernetes_validate.validate(made, VERSION, strict=True)
+    except kubernetes_validate.ValidationError as error:
+        name = made["metadata"]["name"]
+        raise Refused(422, f'{made["kind"]} "{name}" is invalid: {error.message}') from error
 
 
 @contextmanager
-def serving(cluster: Cluster) -> Iterator[Api]:
-    """The API of a cluster at its gateway, known to all pods of it, until the block ends."""
-    api = Api(cluster)
-    files = pki.foreign(cluster.node.folder / f"{cluster.name}-api", x509.IPAddress(ip_address(cluster.gateway)))
-    server = ThreadingHTTPServer((cluster.gateway, 0), type("Handler", (_Handler,), {"api": api}))
-    server.daemon_threads = True
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(files.certificate, files.key)
-    server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
-    port = server.server_address[1]
-    cluster.token = api.token
-    cluster.variables |= {"KUBERNETES_SERVICE_HOST": cluster.gateway, "KUBERNETES_SERVICE_PORT": str(port)}
-    cluster.authority = files.authority.read_text()
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    try:
+def serving(api: Api, host: str = "127.0.0.1", files: Files | None = None) -> Iterator[Api]:
+    """The API on a port of its own, until the block ends."""
+    with json_server.serving(api, host, files) as api.port:
         yield api
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join(10)

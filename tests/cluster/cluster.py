@@ -158,7 +158,7 @@ class Cluster:
         kind, meta = owner["kind"], owner["metadata"]
         for pod in self.made_by(kind, meta["namespace"], meta["name"]):
             self.delete(pod)
-        self.store.drop(kind, meta["namespace"], meta["name"])
+        self.store.drop(owner)
 
     def _replica(self, owner: Object, number: int) -> Pod:
         spec, template = owner["spec"], owner["spec"]["template"]

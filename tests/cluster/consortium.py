@@ -10,9 +10,9 @@ from typing import Any, TypeAlias
 
 import yaml
 
-from tests.cluster import api as apis
-from tests.cluster import desk
+from tests.cluster import desk, inside
 from tests.cluster import release as helm
+from tests.cluster.api import Api
 from tests.cluster.cluster import Cluster, Exposure, together
 from tests.cluster.desk import Desk
 from tests.cluster.pod import Pod
@@ -33,7 +33,7 @@ class Consortium:
     """A release of the chart, begun: its hooks have run, its pods may not be there yet."""
 
     cluster: Cluster
-    api: apis.Api
+    api: Api
     release: Release
     operator: Desk
 
@@ -130,7 +130,7 @@ def begun(cluster: Cluster, values: Mapping[str, Any], networks: Sequence[str] =
     """
     cluster.exposures += [Exposure(f"{RELEASE}-aggregator", each, NAME) for each in networks]
     given = {"aggregator": {"externalNames": [NAME]}} | dict(values)
-    with apis.serving(cluster) as api:
+    with inside.serving(cluster) as api:
         release = helm.render(CHART, given, RELEASE, NAMESPACE)
         cluster.run_hooks(release, "pre-install")
         yield Consortium(cluster, api, release, _operator(cluster))

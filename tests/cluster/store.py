@@ -26,9 +26,9 @@ class Store:
             owner = {**owner, "data": data}
         self.objects[owner["kind"], meta["namespace"], meta["name"]] = owner
 
-    def drop(self, kind: str, namespace: str, name: str) -> Object:
-        """Takes an object away; answers it."""
-        return self.objects.pop((kind, namespace, name))
+    def drop(self, owner: Object) -> Object:
+        """Takes the object of that kind and name away; answers it."""
+        return self.objects.pop((owner["kind"], owner["metadata"]["namespace"], owner["metadata"]["name"]))
 
     def get(self, kind: str, namespace: str, name: str) -> Object | None:
         return self.objects.get((kind, namespace, name))

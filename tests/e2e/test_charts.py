@@ -18,8 +18,8 @@ import pytest
 
 from deerfield.identity import Peer
 from tests import pki
-from tests.cluster import api as apis
 from tests.cluster import consortium as consortiums
+from tests.cluster import inside
 from tests.cluster.cluster import Cluster, story, together
 from tests.cluster.consortium import Consortium, Events, run_file
 from tests.cluster.hospital import FEDERATION, SITES, Hospital
@@ -60,7 +60,7 @@ def test_the_hook_makes_secrets_by_a_role_that_goes_again(consortium):
     store = consortium.cluster.store
     made = {name for kind, _, name in store.objects if kind == "Secret"}
     assert made == {f"deer-{each}" for each in ("ca", "aggregator-tls", "operator-tls", "trial-tls", "tracking-auth")}
-    assert {status for who, *_, status in consortium.api.asked if who == "deer-secrets"} == {200, 404}
+    assert {status for who, *_, status in consortium.api.asked if who == "deer-secrets"} == {201, 404}
     assert not [name for kind, _, name in store.objects if kind == "RoleBinding" and name != "operator"]
 
 
@@ -156,7 +156,7 @@ def test_a_job_for_each_task_gives_the_same_bits(consortium, hospitals, timed):
     west, spec = hospitals["west"], plain(hospitals)
     west.uninstall()
     with (
-        apis.serving(west.cluster) as api,
+        inside.serving(west.cluster) as api,
         timed("one hospital on demand: its agent is ready; a run, a Job for each task"),
     ):
         west.install(mode="ondemand", ondemand={"apiServer": {"cidrs": [f"{west.cluster.gateway}/32"]}})
@@ -164,8 +164,8 @@ def test_a_job_for_each_task_gives_the_same_bits(consortium, hospitals, timed):
         found = digests(consortium.events(consortium.start(spec), [west.cluster]))
         west.uninstall()
     assert found == calm(consortium)
-    assert api.asked.count(("site-agent", "create", "jobs", 200)) == PHASES
-    assert {status for *_, status in api.asked} == {200}
+    assert api.asked.count(("site-agent", "create", "jobs", 201)) == PHASES
+    assert {status for *_, status in api.asked} == {200, 201}
 
 
 def test_helm_test_of_both_charts_passes(consortium, hospitals, timed):

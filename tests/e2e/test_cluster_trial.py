@@ -11,7 +11,8 @@ import yaml
 
 from deerfield.certificates import Files
 from tests import command as in_process
-from tests import kubernetes_server, mlflow_server
+from tests import mlflow_server
+from tests.cluster import secrets
 from tests.integration import federation
 from tests.integration.aggregator.processes import running
 
@@ -37,12 +38,12 @@ WANTED = {
 def mounted(tmp_path):
     """The folder of each Secret's files."""
     (tmp_path / "wanted.yaml").write_text(yaml.safe_dump(WANTED))
-    with kubernetes_server.serving() as cluster:
+    with secrets.serving() as cluster:
         config = cluster.kube_config(tmp_path / "kube.config")
         ask = ["cluster", "secrets", "--wanted", tmp_path / "wanted.yaml", "--namespace", "lungs"]
         code, said = in_process.deerfield(*ask, KUBECONFIG=str(config))
         assert code == 0, said
-        for name in cluster.namespaces["lungs"]:
+        for name in cluster.held():
             (tmp_path / name).mkdir()
             for key, value in cluster.data(name).items():
                 (tmp_path / name / key).write_bytes(value)

@@ -16,8 +16,8 @@ from services.client.ondemand.jobs import Jobs, connect
 from services.client.ondemand.manifest import load
 from services.client.policy import Policy
 from services.client.site import Site
-from tests import kubernetes_jobs
-from tests.kubernetes_jobs import NAMESPACE, Cluster
+from tests.cluster import processes
+from tests.cluster.processes import NAMESPACE, Cluster
 
 QUICK = bench.Patience(start_s=20.0, settle_s=0.3, files_s=0.02, cluster_s=0.1)
 JOB = ("tests.integration.tasked",)
@@ -78,7 +78,7 @@ class Agent:
 
 @contextmanager
 def clustered(folder: Path) -> Iterator[Cluster]:
-    with kubernetes_jobs.serving(folder) as cluster:
+    with processes.serving(folder) as cluster:
         yield cluster
         left = cluster.log.read_text() if cluster.log.exists() else ""
     assert "Traceback" not in left or "MemoryError" in left, left

@@ -18,8 +18,9 @@ from deerfield.wire.backoff import Backoff
 from pipelines.cluster.kubernetes_secrets import Secret, open_secrets
 from pipelines.cluster.making import Making
 from pipelines.cluster.wanted import load as load_wanted
-from tests import command, kubernetes_server
-from tests.kubernetes_server import Refused
+from tests import command
+from tests.cluster import secrets as clusters
+from tests.json_server import Refused
 
 WANTED = {
     "federation": "lungs",
@@ -39,7 +40,7 @@ NAMES = [entry["secret"] for entry in WANTED["secrets"]]
 
 @pytest.fixture
 def cluster():
-    with kubernetes_server.serving() as found:
+    with clusters.serving() as found:
         yield found
 
 
@@ -79,7 +80,7 @@ def test_what_is_missing_is_made_and_what_is_there_stays_byte_for_byte(ensure, c
     code, said = ensure()
     assert code == 0, said
     assert [line.split()[:2] for line in said.splitlines()] == [["made", f"{name}:"] for name in NAMES]
-    held = cluster.namespaces["lungs"]
+    held = cluster.held()
     assert {name: held[name]["type"] for name in NAMES} == {
         "r-ca": "Opaque",
         "r-aggregator-tls": "kubernetes.io/tls",
@@ -97,11 +98,11 @@ def test_what_is_missing_is_made_and_what_is_there_stays_byte_for_byte(ensure, c
     assert password not in said
     assert "PRIVATE" not in said
     before = {name: cluster.data(name) for name in NAMES}
-    cluster.requests.clear()
+    cluster.api.asked.clear()
     code, again = ensure()
     assert (code, [line.split()[0] for line in again.splitlines()]) == (0, ["exists"] * len(NAMES))
     assert {name: cluster.data(name) for name in NAMES} == before
-    assert {verb for verb, _ in cluster.requests} == {"get"}
+    assert {each.verb for each in cluster.api.asked} == {"get"}
 
 
 def test_the_certificates_are_of_whom_they_are_wanted_and_two_ends_take_each_other(ensure, cluster, tmp_path):
@@ -165,7 +166,7 @@ def test_only_what_was_deleted_is_made_anew_by_the_same_ca(ensure, cluster):
     ensure()
     before = {name: cluster.data(name) for name in NAMES}
     for name in ("r-operator-tls", "r-tracking-auth"):
-        del cluster.namespaces["lungs"][name]
+        cluster.take(name)
     code, said = ensure()
     assert (code, said.count("made    "), said.count("exists  ")) == (0, 2, 5)
     for name in NAMES:
@@ -178,8 +179,8 @@ def test_two_at_once_end_with_one_ca_and_what_it_has_signed(ensure, cluster, tmp
     both = threading.Barrier(2, timeout=20)
     arrived = threading.local()
 
-    def together(verb, name):
-        if verb == "create" and not hasattr(arrived, "once"):
+    def together(call):
+        if call.verb == "create" and not hasattr(arrived, "once"):
             arrived.once = True
             both.wait()
 
@@ -197,7 +198,7 @@ def test_two_at_once_end_with_one_ca_and_what_it_has_signed(ensure, cluster, tmp
             warn=said[which].append,
         ).ensure()
 
-    cluster.before = together
+    cluster.api.before = together
     threads = [threading.Thread(target=make, args=(which,)) for which in range(2)]
     for thread in threads:
         thread.start()
@@ -212,13 +213,13 @@ def test_two_at_once_end_with_one_ca_and_what_it_has_signed(ensure, cluster, tmp
     for name in ("r-aggregator-tls", "r-operator-tls", "r-north-tls"):
         certificate = x509.load_pem_x509_certificate(cluster.data(name)["tls.crt"])
         certificate.verify_directly_issued_by(authority)
-    cluster.before = lambda verb, name: None
+    cluster.api.before = lambda call: None
     assert ensure()[1].count("warning") == 0
 
 
 def test_a_ca_that_was_taken_away_is_not_made_anew_beside_what_it_has_signed(ensure, cluster):
     ensure()
-    authority = cluster.namespaces["lungs"].pop("r-ca")
+    authority = cluster.take("r-ca")
     code, said = ensure()
     assert (code, "absent  r-ca: the CA is kept elsewhere" in said, "made" in said) == (0, True, False)
     more = [*WANTED["secrets"], {"secret": "r-south-tls", "kind": "site", "name": "south"}]
@@ -226,11 +227,11 @@ def test_a_ca_that_was_taken_away_is_not_made_anew_beside_what_it_has_signed(ens
     assert code == 2
     assert "Secret r-ca is not there" in said
     assert "nothing can sign r-south-tls" in said
-    assert "r-ca" not in cluster.namespaces["lungs"]
+    assert "r-ca" not in cluster.held()
     cluster.put(authority)
     cluster.change("r-ca", ca_key=None)
     assert ensure(secrets=more) == (2, "Secret r-ca lacks ca.key; it holds ca.crt")
-    assert "r-south-tls" not in cluster.namespaces["lungs"]
+    assert "r-south-tls" not in cluster.held()
 
 
 def test_what_does_not_fit_is_warned_of_and_left(ensure, cluster):
@@ -263,11 +264,10 @@ def test_what_does_not_fit_is_warned_of_and_left(ensure, cluster):
 
 def test_a_secret_of_another_ca_is_warned_of(ensure, cluster):
     ensure()
-    del cluster.namespaces["lungs"]["r-ca"]
-    held = cluster.namespaces["lungs"].copy()
-    cluster.namespaces["lungs"].clear()
+    held = {name: cluster.take(name) for name in NAMES}
     ensure()
-    cluster.namespaces["lungs"]["r-operator-tls"] = held["r-operator-tls"]
+    cluster.take("r-operator-tls")
+    cluster.put(held["r-operator-tls"])
     code, said = ensure()
     assert (code, said.count("trusts another CA (ca.crt) than the one in Secret r-ca")) == (0, 1)
     assert "r-operator-tls trusts another CA" in said
@@ -277,7 +277,7 @@ def test_a_ca_of_another_federation_signs_nothing(ensure, cluster):
     ensure(federation="hearts", secrets=WANTED["secrets"][:1])
     code, said = ensure()
     assert (code, "of federation 'hearts', and 'lungs' is wanted" in said) == (2, True)
-    assert set(cluster.namespaces["lungs"]) == {"r-ca"}
+    assert set(cluster.held()) == {"r-ca"}
 
 
 def test_nothing_outlives_its_ca(ensure, cluster):
@@ -292,7 +292,7 @@ def test_nothing_outlives_its_ca(ensure, cluster):
 def test_passwords_need_no_ca(ensure, cluster):
     code, said = ensure(secrets=WANTED["secrets"][-1:])
     assert (code, said.strip()) == (0, "made    r-tracking-auth: a password of admin")
-    assert set(cluster.namespaces["lungs"]) == {"r-tracking-auth"}
+    assert set(cluster.held()) == {"r-tracking-auth"}
 
 
 def test_what_the_api_refuses_is_one_sentence(ensure, cluster):
@@ -302,7 +302,7 @@ def test_what_the_api_refuses_is_one_sentence(ensure, cluster):
     assert said.startswith("this account may not create Secret r-ca in namespace lungs (403: secrets")
     cluster.verbs = set()
     assert "may not get Secret r-ca" in ensure()[1]
-    cluster.verbs, cluster.namespaces = {"get", "create"}, {}
+    cluster.verbs, cluster.api.namespaces = {"get", "create"}, set()
     code, said = ensure()
     assert (code, "there is no namespace lungs" in said) == (2, True)
 
@@ -310,18 +310,18 @@ def test_what_the_api_refuses_is_one_sentence(ensure, cluster):
 def test_an_api_that_is_busy_is_asked_again(ensure, cluster):
     busy = iter([503])
 
-    def sometimes(verb, name):
+    def sometimes(call):
         if code := next(busy, 0):
             raise Refused(code, "try again")
 
-    cluster.before = sometimes
+    cluster.api.before = sometimes
     code, said = ensure()
     assert (code, said.count("made    ")) == (0, len(NAMES))
     assert "could not get Secret r-ca (503: try again); asking again in" in said
 
 
 def test_an_api_that_is_away_is_one_sentence(tmp_path):
-    with kubernetes_server.serving() as cluster:
+    with clusters.serving() as cluster:
         config = cluster.kube_config(tmp_path / "config")
     secrets = open_secrets("lungs", Backoff(patience_s=0), str(config))
     with pytest.raises(Unreachable, match=r"the Kubernetes API at http://127.0.0.1:\d+ does not answer"):
@@ -397,7 +397,7 @@ def test_the_ca_becomes_a_folder_that_signs_a_hospitals_request(ensure, deerfiel
 def test_a_wanted_file_with_a_mistake_is_one_sentence_that_names_it(ensure, cluster, changes, said):
     code, told = ensure(**changes)
     assert (code, said in told, "wanted.yaml" in told) == (2, True, True), told
-    assert cluster.requests == []
+    assert cluster.api.asked == []
 
 
 def test_what_is_secret_stands_in_no_log():

@@ -21,12 +21,12 @@ from services.client.ondemand.folder import PREFIX, PROGRESS, Folder, folders, t
 from services.client.policy import Policy
 from services.client.site import Site
 from tests.chaos import site as chaos
+from tests.cluster.processes import ROLE, UNSCHEDULABLE
 from tests.fakes import Clock
 from tests.integration import tasked
 from tests.integration.aggregator.conftest import open_aggregator
 from tests.integration.federation import wait_for
 from tests.integration.ondemand import QUICK, Agent, clustered
-from tests.kubernetes_jobs import ROLE, UNSCHEDULABLE
 from tests.unit.client.sites import START, FakeLink, assigned, policy
 
 MODEL = "1" * 64
