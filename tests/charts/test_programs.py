@@ -14,9 +14,17 @@ PASSWORD = "twelve-letters-and-more"  # of Secrets, which are not here
 MATRIX = rendering.matrix()
 
 
-def cells(chart: str) -> pytest.MarkDecorator:
-    found = [cell for cell in MATRIX if cell[0] == chart]
-    return pytest.mark.parametrize("cell", found, ids=lambda cell: cell[1].stem if cell[1] else "defaults")
+def cells(chart: str, module: str, verb: str = "") -> pytest.MarkDecorator:
+    """The values files of a chart with which it starts a program of ours, by module and subcommand."""
+    found = [cell for cell in MATRIX if cell[0].startswith(chart) and starts(rendering.of(*cell), module, verb)]
+    return pytest.mark.parametrize(
+        "cell", found, ids=lambda cell: f"{cell[0]}-{cell[1].stem if cell[1] else 'defaults'}"
+    )
+
+
+def starts(render: Render, module: str, verb: str) -> list[tuple[Pod, Mapping]]:
+    """The containers of a release that start that program."""
+    return [(pod, box) for pod, box in every(render, module) if not verb or verb in (programs.started(box) or ())]
 
 
 def every(render: Render, module: str) -> Iterator[tuple[Pod, Mapping]]:
@@ -46,7 +54,7 @@ def laid_out(render: Render, pod: Pod, box: Mapping, folder: Path) -> dict[str, 
     return environment | {name: str(path) for name, path in found.items() if path.is_file()}
 
 
-@cells("deerfield")
+@cells("deerfield", "services.aggregator")
 def test_the_aggregator_takes_the_settings_that_its_pod_is_given(cell, tmp_path):
     from services.aggregator.settings import read_settings
 
@@ -59,14 +67,11 @@ def test_the_aggregator_takes_the_settings_that_its_pod_is_given(cell, tmp_path)
     assert grace >= settings.drain_s + 35, "after the drain, models under way to MLflow have 35 s"
 
 
-@cells("deerfield")
+@cells("deerfield", "services.tracking")
 def test_mlflow_s_server_takes_the_settings_that_its_pod_is_given(cell, tmp_path):
     from services.tracking.settings import read_settings
 
-    found = list(every(rendering.of(*cell), "services.tracking"))
-    if not found:
-        pytest.skip("these values have no MLflow of their own")
-    ((pod, box),) = found
+    ((pod, box),) = every(rendering.of(*cell), "services.tracking")
     environment = laid_out(rendering.of(*cell), pod, box, tmp_path)
     for name in [each for each in environment if each.endswith(("USERNAME_FILE", "PASSWORD_FILE"))]:
         secret = tmp_path / name
@@ -85,15 +90,12 @@ def test_mlflow_s_server_takes_the_settings_that_its_pod_is_given(cell, tmp_path
     assert callers <= set(settings.allowed_hosts)
 
 
-@cells("deerfield")
+@cells("deerfield", "pipelines.cli", "secrets")
 def test_the_job_of_secrets_reads_what_it_is_to_make(cell, tmp_path):
     from pipelines.cluster.wanted import load
 
     render = rendering.of(*cell)
-    found = [(pod, box) for pod, box in every(render, "pipelines.cli") if "secrets" in programs.started(box)]
-    if not found:
-        pytest.skip("these values make no Secrets")
-    ((pod, box),) = found
+    ((pod, box),) = starts(render, "pipelines.cli", "secrets")
     laid_out(render, pod, box, tmp_path)
     (file,) = tmp_path.rglob("wanted.yaml")
     asked = box.get("command", []) + box.get("args", [])
@@ -110,17 +112,14 @@ def test_the_job_of_secrets_reads_what_it_is_to_make(cell, tmp_path):
         assert called <= hosts, "the certificate lacks a name by which the aggregator is called"
 
 
-@cells("deerfield")
+@cells("deerfield", "pipelines.cli", "pipelines")
 def test_the_registrar_reads_options_and_schedules(cell, tmp_path):
     from pipelines.compiled import compile_options
     from pipelines.compiled.package import read_all
     from pipelines.kubeflow import schedules
 
     render = rendering.of(*cell)
-    found = [(pod, box) for pod, box in every(render, "pipelines.cli") if "pipelines" in programs.started(box)]
-    if not found:
-        pytest.skip("these values have no Kubeflow Pipelines")
-    for pod, box in found:
+    for pod, box in starts(render, "pipelines.cli", "pipelines"):
         laid_out(render, pod, box, tmp_path)
     for file in tmp_path.rglob("options.yaml"):
         assert compile_options.load(file).image
@@ -129,16 +128,19 @@ def test_the_registrar_reads_options_and_schedules(cell, tmp_path):
         assert all(each.pipeline in packages for each in schedules.load(file, packages))
 
 
-@pytest.mark.parametrize("cell", MATRIX, ids=lambda cell: f"{cell[0]}-{cell[1].stem if cell[1] else 'defaults'}")
-def test_sites_read_their_policy(cell, tmp_path):
-    from services.client.policy import load
-
+def policies(cell, folder: Path) -> list[Path]:
+    """The policies in the ConfigMaps of a release; a hospital's own is in none."""
     render = rendering.of(*cell)
     for number, (pod, box) in enumerate(every(render, "services.client")):
-        laid_out(render, pod, box, tmp_path / str(number))
-    found = list(tmp_path.rglob("policy.yaml"))
-    if not found:
-        pytest.skip("the policy of these values is the hospital's own")
+        laid_out(render, pod, box, folder / str(number))
+    return list(folder.rglob("policy.yaml"))
+
+
+def test_sites_read_the_policies_that_are_in_values(tmp_path):
+    from services.client.policy import load
+
+    found = [file for number, cell in enumerate(MATRIX) for file in policies(cell, tmp_path / str(number))]
+    assert len(found) > 3
     assert all(load(file).populations for file in found)
 
 

@@ -40,7 +40,6 @@ class Cluster:
     pods: dict[tuple[str, str], Pod] = field(default_factory=dict)
     variables: dict[str, str] = field(default_factory=dict)  # that every container gets, such as the API's address
     token: Callable[[str, str], str] = lambda namespace, account: ""
-    left_out: list[str] = field(default_factory=list)  # what has no counterpart here
     gateway: str = ""  # this machine's own address in the network
     authority: str = ""  # the CA of the cluster's API, as PEM; empty: there is none
     lock: threading.RLock = field(default_factory=threading.RLock)  # who makes pods go on, and who asks the API
@@ -62,16 +61,8 @@ class Cluster:
             authority=AUTHORITY,
         )
 
-    def install(self, chart: Path, values: Mapping[str, Any], name: str, namespace: str) -> Release:
-        """Installs as Helm does with --wait: hooks before, the objects, until all are ready, hooks after."""
-        release = helm.render(chart, values, name, namespace)
-        self.begin(release)
-        self.await_ready(release)
-        self.run_hooks(release, "post-install")
-        return release
-
     def begin(self, release: Release) -> None:
-        """The hooks before, and the objects."""
+        """Installs as Helm does without --wait: the hooks before, one after the other, and then the objects."""
         self.run_hooks(release, "pre-install")
         for each in release.plain():
             self.apply(each)
@@ -119,8 +110,7 @@ class Cluster:
         self.store.put(owner)
         self._tell_authority(owner["metadata"]["namespace"])
         kind, meta = owner["kind"], owner["metadata"]
-        if kind == "CronJob":
-            self.left_out.append(f"CronJob {meta['name']}")
+        assert kind not in {"CronJob", "DaemonSet", "ReplicaSet"}, f"{kind} {meta['name']} has no counterpart here"
         if kind == "Pod":
             return [self._make(Pod(self.place, owner, (kind, meta["name"])))]
         if kind == "Job":

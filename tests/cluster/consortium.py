@@ -50,18 +50,19 @@ class Consortium:
         return self.cluster.store.entries("Secret", NAMESPACE, f"{RELEASE}-{name}", optional=False)
 
     def come_up(self) -> None:
-        """The objects, and all pods ready."""
+        """Goes on as Helm does with --wait: the objects, until all pods are ready, and the hooks after."""
         for each in self.release.plain():
             self.cluster.apply(each)
         self.cluster.await_ready(self.release)
         self.cluster.run_hooks(self.release, "post-install")
 
-    def sign(self, request: str, days: int = 365) -> str:
+    def sign(self, request: str) -> str:
         """The certificate for a request that a hospital has sent, signed by the CA out of its Secret."""
         name = f"/tmp/{time.monotonic_ns()}"
         self.operator.write(f"{name}.csr", request)
-        options = ("--ca", "/tmp/ca", "--out", f"{name}.crt", "--days", str(days), "--yes")
-        self.operator.says("deerfield", "pki", "sign", f"{name}.csr", *options)
+        self.operator.says(
+            "deerfield", "pki", "sign", f"{name}.csr", "--ca", "/tmp/ca", "--out", f"{name}.crt", "--yes"
+        )
         return self.operator.says("cat", f"{name}.crt") + "\n"
 
     def start(self, spec: Mapping[str, Any]) -> str:
@@ -84,8 +85,11 @@ class Consortium:
                 meanwhile()
                 return watching.poll() is not None
 
-            together([self.cluster, *others], over, RUN_S, lambda: f"{out.read_text()}\n{self.aggregator.logs()}")
-            assert watching.returncode == 0, out.read_text()
+            try:
+                together([self.cluster, *others], over, RUN_S, lambda: f"{out.read_text()}\n{self.aggregator.logs()}")
+            finally:
+                watching.kill()
+        assert watching.returncode == 0, out.read_text()
         return [json.loads(line) for line in out.read_text().splitlines() if line.startswith("{")]
 
     def published(self, run: str) -> int:

@@ -65,7 +65,7 @@ class Container:
         """Notices that it has ended."""
         state = states.get(self.name)
         if self.running and state is not None and state.code is not None:
-            self.ended.append(Ended(state.code, self._left()))
+            self.ended.append(Ended(state.code, self._left(state.code)))
             self.running = False
 
     def due(self) -> bool:
@@ -99,9 +99,9 @@ class Container:
         told = [self.node.ask("logs", name) for name in names]
         return "".join(each.stdout + each.stderr for each in told)
 
-    def _left(self) -> str:
-        text = self.message.read_bytes()[:MESSAGE_BYTES].decode()
-        if not text and self.spec.get("terminationMessagePolicy") == "FallbackToLogsOnError":
+    def _left(self, code: int) -> str:
+        text = self.message.read_bytes()[:MESSAGE_BYTES].decode(errors="ignore")
+        if code and not text and self.spec.get("terminationMessagePolicy") == "FallbackToLogsOnError":
             done = self.node.ask("logs", "--tail=80", self.name)
             return (done.stdout + done.stderr)[-2048:]
         return text

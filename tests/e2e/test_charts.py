@@ -193,17 +193,16 @@ def test_an_aggregator_that_is_told_to_go_ends_well_and_its_successor_serves(con
     assert [each["run"] for each in consortium.operator.told("deerfield", "runs", "list")]
 
 
-def test_a_site_refuses_to_start_where_egress_is_open(node, consortium, elsewhere):
-    """The network of the hospitals has no way out, where the same proof has passed."""
-    street = Hospital("street", Cluster(node, "deerfield-street"))
-    street.fill()
-    authority = consortium.secret("ca")["ca.crt"].decode()
-    key, request = street.request()
-    street.keep(key, consortium.sign(request), authority)
-    street.install(egressProof={"enabled": True, "targets": [elsewhere]})
-    street.cluster.wait(lambda: street.pod.ended, START_S, lambda: story(street.pod))
-    assert said(street.pod, "from here") == (2, f"error: --egress-proof: {elsewhere} can be reached from here")
-    street.cluster.delete(street.pod)
+def test_a_site_refuses_to_start_where_egress_is_open(node, consortium, elsewhere, timed):
+    """The networks of the hospitals have no way out, and the same proof has passed there."""
+    north = Hospital("north", Cluster(node, "deerfield-open"))
+    north.fill()
+    key, request = north.request()
+    north.keep(key, consortium.sign(request), consortium.secret("ca")["ca.crt"].decode())
+    with timed("a site in a network with a way out: its proof of closed egress fails"):
+        north.install(egressProof={"enabled": True, "targets": [elsewhere]})
+        north.cluster.wait(lambda: north.pod.ended, START_S, lambda: story(north.pod))
+    assert said(north.pod, "from here") == (2, f"error: --egress-proof: {elsewhere} can be reached from here")
 
 
 def until(hospitals: dict[str, Hospital], holds: Callable[[], object]) -> None:

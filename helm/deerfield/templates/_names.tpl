@@ -3,12 +3,16 @@
 {{- include "deerfield-common.named" (dict "root" (first .) "suffix" (last .)) -}}
 {{- end -}}
 
+{{/* A Service's full name, for other namespaces. Takes a list: the root context, the suffix. */}}
+{{- define "deerfield.host" -}}
+{{- printf "%s.%s.svc.%s" (include "deerfield.named" .) (first .).Release.Namespace (first .).Values.clusterDomain -}}
+{{- end -}}
+
 {{/* The names by which the cluster reaches a Service, as a JSON list. Takes a list: the root context, the suffix. */}}
 {{- define "deerfield.serviceNames" -}}
 {{- $name := include "deerfield.named" . -}}
 {{- $ns := (first .).Release.Namespace -}}
-{{- $domain := (first .).Values.clusterDomain -}}
-{{- list $name (printf "%s.%s" $name $ns) (printf "%s.%s.svc" $name $ns) (printf "%s.%s.svc.%s" $name $ns $domain) | toJson -}}
+{{- list $name (printf "%s.%s" $name $ns) (printf "%s.%s.svc" $name $ns) (include "deerfield.host" .) | toJson -}}
 {{- end -}}
 
 {{/* All hosts of the aggregator's certificate, as a JSON list: its Service, port-forward, and externalNames. */}}

@@ -22,3 +22,22 @@
 {{- if and .Values.tracking.enabled .Values.tracking.auth.enabled -}}{{- $_ := set $own "tracking_secret" (include "deerfield.trackingAuth" .) -}}{{- end -}}
 {{- mergeOverwrite $own (deepCopy .Values.kfp.compileOptions) | toYaml -}}
 {{- end -}}
+
+{{/*
+The schedules, with the parameters that the chart knows, unless a schedule has its own: where the aggregator and MLflow are,
+by names that KFP's tasks reach from their own namespace.
+*/}}
+{{- define "deerfield.schedules" -}}
+{{- $known := dict "aggregator" (printf "%s:8600" (include "deerfield.host" (list . "aggregator"))) -}}
+{{- if .Values.tracking.enabled -}}
+{{- $_ := set $known "tracking" (printf "http://%s:5000" (include "deerfield.host" (list . "tracking"))) -}}
+{{- else if .Values.tracking.externalUri -}}
+{{- $_ := set $known "tracking" .Values.tracking.externalUri -}}
+{{- end -}}
+{{- $schedules := list -}}
+{{- range .Values.kfp.schedules -}}
+{{- $parameters := merge (deepCopy (.parameters | default dict)) $known -}}
+{{- $schedules = append $schedules (merge (dict "parameters" $parameters) .) -}}
+{{- end -}}
+{{- dict "schedules" $schedules | toYaml -}}
+{{- end -}}
