@@ -55,7 +55,7 @@ def conduct(request: Request, tell: Callable[[str], object]) -> None:
     """
     until = time.monotonic() + request.timeout_s
     registry = open_registry(request.tracking)
-    # refuses an address or a password before anything is started; right after an install, some networks refuse a new pod
+    # refuses an address or a password before anything is started; after an install, some networks refuse a new pod
     Backoff(patience_s=min(MLFLOW_S, request.timeout_s)).retry(registry.models)
     with ExitStack() as stack:
         folder = stack.enter_context(scratch("trial") if request.own else _passing())
