@@ -8,11 +8,8 @@ from typing import Any
 
 import yaml
 
-from tests.kfp_objects import Refused, Request, in_namespace, keep, page, text, unique, with_status
-
-
-class HangUp(Exception):
-    """The connection ends without an answer."""
+from tests.json_server import HangUp, Refused
+from tests.kfp_objects import Request, in_namespace, keep, page, text, unique, with_status
 
 
 @dataclass

@@ -7,14 +7,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from tests.json_server import Refused
+
 KEYS = {"display_name", "name", "id", "created_at", "description"}  # that a filter may name
 LONGEST_PAGE = 200
-
-
-class Refused(Exception):
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
 
 
 @dataclass

@@ -4,25 +4,11 @@ Ends with 0 if the server that listens there answers at /health, which asks for 
 """
 
 import sys
-from collections.abc import Sequence
 from http.client import HTTPConnection, HTTPException
 
 from deerfield.endpoint import seen_from_here
-from deerfield.errors import DeerfieldError, InvalidInput, Unreachable
-
-TIMEOUT_S = 5.0
-
-
-def main(argv: Sequence[str]) -> int:
-    """Asks once; answers the exit code."""
-    try:
-        if len(argv) != 1:
-            raise InvalidInput("say where to ask: python -m services.tracking.probe HOST:PORT")
-        ask(argv[0])
-    except DeerfieldError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
+from deerfield.errors import Unreachable
+from services.probing import TIMEOUT_S, probe
 
 
 def ask(address: str) -> None:
@@ -41,4 +27,4 @@ def ask(address: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(probe("services.tracking.probe", ask, sys.argv[1:]))

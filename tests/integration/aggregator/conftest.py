@@ -25,7 +25,7 @@ from services.aggregator.sql.database import open_database
 from services.aggregator.sql.store import Store
 from tests import postgres, s3
 from tests.fakes import Clock
-from tests.integration.aggregator.security import Consortium
+from tests.integration.aggregator.security import Consortium, channel_of
 
 ANY = Ports(listening="127.0.0.1:0", health="127.0.0.1:0")
 MEASURED = Ports(listening="127.0.0.1:0", health="127.0.0.1:0", metrics="127.0.0.1:0")
@@ -219,3 +219,15 @@ def secured(tmp_path, clock, consortium):
     with served(aggregator, gate=consortium.gate()) as found:
         yield found
     aggregator.desk.store.close()
+
+
+@pytest.fixture
+def address(secured):
+    return secured.ports.listening
+
+
+@pytest.fixture
+def runs(consortium, address):
+    """What an operator does at the server over TLS."""
+    with channel_of(address, consortium.files("operator", "ada")) as channel:
+        yield RunsClient(channel)

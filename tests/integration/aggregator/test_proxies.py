@@ -10,14 +10,13 @@ import pytest
 from deerfield.errors import HandshakeFailed, Unreachable
 from deerfield.wire import proxy
 from deerfield.wire.backoff import Backoff
-from deerfield.wire.client import RunsClient, SiteClient
+from deerfield.wire.client import SiteClient
 from deerfield.wire.handshake import Way, cause
 from services.client.connection import open_channel
 from tests import pki
 from tests.connect_proxy import connecting, passing_on
 from tests.fakes import Clock, TeachingSite, adapter, run_spec
 from tests.integration.aggregator.conftest import open_aggregator, served
-from tests.integration.aggregator.security import channel_of
 
 NAME = "agg.example.org:8600"  # known to the proxy alone
 
@@ -35,12 +34,6 @@ def address(tmp_path, clock, consortium):
 @pytest.fixture
 def north(consortium):
     return consortium.files("site", "north")
-
-
-@pytest.fixture
-def runs(consortium, address):
-    with channel_of(address, consortium.files("operator", "ada")) as channel:
-        yield RunsClient(channel)
 
 
 def finishes(runs, way):

@@ -19,7 +19,7 @@ from deerfield.wire import federation_pb2 as pb
 from deerfield.wire.backoff import Backoff
 from deerfield.wire.calls import unary, upstream
 from deerfield.wire.channel import connect_tls
-from deerfield.wire.client import RunsClient, SiteClient
+from deerfield.wire.client import SiteClient
 from deerfield.wire.connection import secure
 from deerfield.wire.federation_pb2_grpc import FederationStub
 from deerfield.wire.handshake import Way
@@ -28,17 +28,6 @@ from pipelines.pki import pki_authority
 from tests import pki
 from tests.fakes import Clock, TeachingSite, adapter, run_spec
 from tests.integration.aggregator.security import METHODS, NOW, Consortium, answer, channel_of
-
-
-@pytest.fixture
-def address(secured):
-    return secured.ports.listening
-
-
-@pytest.fixture
-def runs(consortium, address):
-    with channel_of(address, consortium.files("operator", "ada")) as channel:
-        yield RunsClient(channel)
 
 
 @dataclass

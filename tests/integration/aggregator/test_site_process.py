@@ -13,7 +13,7 @@ import pytest
 import structlog
 
 from deerfield.certificates import Files
-from deerfield.wire.client import RunsClient, SiteClient
+from deerfield.wire.client import SiteClient
 from deerfield.wire.handshake import Way
 from services.client.__main__ import main
 from services.client.commands.flags import variable
@@ -22,22 +22,11 @@ from tests import pki
 from tests.connect_proxy import connecting
 from tests.cut_link import CutLink
 from tests.fakes import TeachingSite, adapter, run_spec
-from tests.integration.aggregator.security import OLD, channel_of
+from tests.integration.aggregator.security import OLD
 from tests.integration.aggregator.test_no_room import disk
 from tests.integration.federation import wait_for
 
 NOBODY = "127.0.0.1:1"
-
-
-@pytest.fixture
-def address(secured):
-    return secured.ports.listening
-
-
-@pytest.fixture
-def runs(consortium, address):
-    with channel_of(address, consortium.files("operator", "ada")) as channel:
-        yield RunsClient(channel)
 
 
 @dataclass

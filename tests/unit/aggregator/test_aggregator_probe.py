@@ -2,13 +2,17 @@
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import grpc
 import pytest
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from deerfield.endpoint import seen_from_here
-from services.aggregator.probe import main
+from services.aggregator.probe import ask
+from services.probing import probe
+
+main = partial(probe, "services.aggregator.probe", ask)
 
 
 @pytest.fixture

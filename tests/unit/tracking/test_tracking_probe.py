@@ -2,11 +2,15 @@
 
 import threading
 from collections.abc import Iterator
+from functools import partial
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
-from services.tracking.probe import main
+from services.probing import probe
+from services.tracking.probe import ask
+
+main = partial(probe, "services.tracking.probe", ask)
 
 
 class Answering(BaseHTTPRequestHandler):
