@@ -26,6 +26,7 @@ from pipelines.runs.operator_link import runs_of, say
 from pipelines.runs.result import Result
 from pipelines.steps.rounds import SAID
 
+MLFLOW_S = 60.0  # how long MLflow is asked that does not answer
 TICK_S = 0.5  # how late a dead process or the end of patience may be noticed
 ENDING_S = 5.0  # from a site's decline to the end of its process, which says here what it keeps from the aggregator
 ABORT_S = 10.0  # an aggregator that is gone must not hold up the answer
@@ -54,7 +55,8 @@ def conduct(request: Request, tell: Callable[[str], object]) -> None:
     """
     until = time.monotonic() + request.timeout_s
     registry = open_registry(request.tracking)
-    registry.models()  # refuses an address or a password before anything is started
+    # refuses an address or a password before anything is started; after an install, some networks refuse a new pod
+    Backoff(patience_s=min(MLFLOW_S, request.timeout_s)).retry(registry.models)
     with ExitStack() as stack:
         folder = stack.enter_context(scratch("trial") if request.own else _passing())
         own = own_sites.certified(request.own, folder) if request.own else ()

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
-from tests.charts import hooks, naming, network, programs, restricted, secrecy, wiring
+from tests.charts import hooks, mending, naming, network, programs, restricted, secrecy, wiring
 from tests.charts.pods import pods
 from tests.charts.rendering import Object
 
@@ -31,6 +31,9 @@ LAWS: Mapping[str, Law] = {
     "every_mount_has_its_volume": wiring.mounts,
     "no_secret_is_mounted_by_sub_path": wiring.sub_paths,
     "hooks_come_in_order_and_leave_nothing": hooks.hooks,
+    "an_upgrade_replaces_a_pod_that_is_not_ready": mending.parallel,
+    "a_pod_says_which_secret_is_missing": mending.said,
+    "probes_have_time_to_start_a_program": mending.patient,
     "programs_know_their_flags_and_variables": programs.unknown,
     "variables_of_others_are_known_ones": programs.strangers,
 }

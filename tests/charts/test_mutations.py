@@ -142,6 +142,18 @@ BROKEN: dict[str, tuple[str, Break]] = {
         "hooks_come_in_order_and_leave_nothing",
         lambda all_: job(all_)["metadata"]["annotations"].update({"helm.sh/hook-weight": "-99"}),
     ),
+    "one pod after the other": (
+        "an_upgrade_replaces_a_pod_that_is_not_ready",
+        lambda all_: aggregator(all_)["spec"].pop("podManagementPolicy"),
+    ),
+    "secret waited for": (
+        "a_pod_says_which_secret_is_missing",
+        lambda all_: next(each for each in spec(all_)["volumes"] if "secret" in each)["secret"].pop("optional"),
+    ),
+    "hasty probe": (
+        "probes_have_time_to_start_a_program",
+        lambda all_: box(all_).update({"readinessProbe": {"exec": {"command": ["test", "-f", "/tmp/ready"]}}}),
+    ),
     "variable misspelt": (
         "programs_know_their_flags_and_variables",
         lambda all_: box(all_)["env"].append({"name": "DEERFIELD_DATABSE", "value": "x"}),

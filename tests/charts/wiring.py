@@ -143,9 +143,9 @@ def _wanted(pod: Pod) -> set[tuple[str, str]]:
     found = {("ServiceAccount", pod.spec.get("serviceAccountName", "default"))} - {("ServiceAccount", "default")}
     for volume in pod.spec.get("volumes", []):
         for source in (volume, *volume.get("projected", {}).get("sources", [])):
-            if "configMap" in source and not source["configMap"].get("optional"):
+            if "configMap" in source:
                 found.add(("ConfigMap", source["configMap"]["name"]))
-            if "secret" in source and not source["secret"].get("optional"):
+            if "secret" in source:
                 found.add(("Secret", source["secret"].get("secretName") or source["secret"]["name"]))
         if "persistentVolumeClaim" in volume:
             found.add(("PersistentVolumeClaim", volume["persistentVolumeClaim"]["claimName"]))

@@ -19,3 +19,12 @@ Takes a dict: root, image.
 {{- define "deerfield-common.pullPolicy" -}}
 {{- .image.pullPolicy | default .root.Values.image.pullPolicy | default "IfNotPresent" -}}
 {{- end -}}
+
+{{/* Fails for an image whose tag is latest, naming the key. Takes a dict: by the image's key, the image. */}}
+{{- define "deerfield-common.checkTags" -}}
+{{- range $key, $image := . -}}
+{{- if eq $image.tag "latest" -}}
+{{- fail (printf "%s.tag is latest, which is another image each day: name a version" $key) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}

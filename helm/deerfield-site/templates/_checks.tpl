@@ -9,11 +9,7 @@
 
 {{- define "deerfield-site.checkImage" -}}
 {{- with .Values.image -}}
-{{- range $key, $tag := dict "image.tag" .tag "image.client.tag" .client.tag "image.pipelines.tag" .pipelines.tag -}}
-{{- if eq $tag "latest" -}}
-{{- fail (printf "%s is latest, which is another image each day: name a version" $key) -}}
-{{- end -}}
-{{- end -}}
+{{- include "deerfield-common.checkTags" (dict "image" . "image.client" .client "image.pipelines" .pipelines) -}}
 {{- end -}}
 {{- end -}}
 

@@ -69,6 +69,7 @@ s3://{{ $s3.bucket }}/{{ last . }}?secure={{ include "deerfield.s3Secure" $root 
 - name: s3
   secret:
     secretName: {{ $s3.existingSecret }}
+    optional: true
     defaultMode: 0400
     items:
       - {key: {{ $s3.accessKeyKey }}, path: access-key}
@@ -84,6 +85,7 @@ s3://{{ $s3.bucket }}/{{ last . }}?secure={{ include "deerfield.s3Secure" $root 
 - name: s3
   secret:
     secretName: {{ include "deerfield.seaweedfsAuth" . }}
+    optional: true
     defaultMode: 0400
     items:
       - {key: username, path: access-key}

@@ -2,10 +2,19 @@
 What the schema cannot say: rules over several keys. Each sentence begins with the key that is to be changed.
 */}}
 {{- define "deerfield.validate" -}}
+{{- include "deerfield.validateImages" . -}}
 {{- include "deerfield.validateAggregator" . -}}
 {{- include "deerfield.validateStores" . -}}
 {{- include "deerfield.validateParties" . -}}
 {{- include "deerfield.validateEdges" . -}}
+{{- end -}}
+
+{{- define "deerfield.validateImages" -}}
+{{- with .Values -}}
+{{- $own := dict "image" .image "aggregator.image" .aggregator.image "tracking.image" .tracking.image "jobs.image" .jobs.image -}}
+{{- $own = merge $own (dict "simulation.image" .simulation.image "database.bundled.image" .database.bundled.image) -}}
+{{- include "deerfield-common.checkTags" (merge $own (dict "objectStore.bundled.image" .objectStore.bundled.image)) -}}
+{{- end -}}
 {{- end -}}
 
 {{- define "deerfield.validateAggregator" -}}

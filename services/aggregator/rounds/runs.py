@@ -8,6 +8,7 @@ from deerfield.errors import BadRequest, InvalidInput, TooBusy
 from deerfield.exchange import LIVE, Event, Key, RunView, run_id
 from deerfield.runspec import RunSpec
 from deerfield.strategy import completed
+from deerfield.wire import limits
 from deerfield.wire.checks import at_most
 from services.aggregator.bounds import Bounds
 from services.aggregator.desk import Desk
@@ -80,7 +81,7 @@ class Runs:
             row = edge.run(run)
             return _view(edge, row, _published(edge, row, *published) if published else _newest(edge, row))
 
-    def list(self, after: str, count: int) -> Iterator[RunView]:
+    def list(self, after: str = "", count: int = limits.RUNS_PER_CALL) -> Iterator[RunView]:
         """The `count` oldest runs, or the next ones behind `after`, each as it is at its turn; raises UnknownRun."""
         with self._desk.store.edge() as edge:
             names = edge.runs_after(after, count)

@@ -23,6 +23,7 @@ The volume with SITE.crt and SITE.key for each site of helm test or of the simul
       {{- range $index, $site := include "deerfield.trialSites" . | fromJsonArray }}
       - secret:
           name: {{ include "deerfield.siteSecret" (list $ $index) }}
+          optional: true
           items:
             - {key: tls.crt, path: {{ $site }}.crt}
             - {key: tls.key, path: {{ $site }}.key}
@@ -34,6 +35,7 @@ The volume with SITE.crt and SITE.key for each site of helm test or of the simul
 - name: sites-tls
   secret:
     secretName: {{ include "deerfield.tlsSecret" (list . ($simulated | ternary "simulation" "trial")) }}
+    optional: true
     defaultMode: 0400
 {{- end -}}
 {{- end -}}
