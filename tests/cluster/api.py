@@ -156,8 +156,9 @@ class Api:
         return kind.find(namespace, name)
 
     def _read(self, request: Request) -> Call:
-        account = self.tokens.get(request.headers.get("authorization", "").removeprefix("Bearer "))
-        if account is None:
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        account = self.tokens.get(token)
+        if scheme.lower() != "bearer" or account is None:
             raise Refused(401, "Unauthorized")
         found = PATH.fullmatch(request.path)
         resource = self.resources.get(found[4]) if found else None

@@ -52,7 +52,7 @@ def ask(api):
     """Asks as an account; answers the status and the document."""
 
     def asking(method, path, body=None, account="maker", **query):
-        headers = {"authorization": f"Bearer {api.token('lungs', account) if account else 'nobody'}"}
+        headers = {"authorization": f"bearer {api.token('lungs', account) if account else 'nobody'}"}  # as pods say it
         request = Request(method, path, query, headers, b"" if body is None else json.dumps(body).encode())
         try:
             return api.answer(request)
