@@ -91,7 +91,7 @@ class Api:
     namespaces: set[str] | None = None  # that there are; None: every one that is named
     tokens: dict[str, tuple[str, str]] = field(default_factory=dict)  # namespace and account
     asked: list[Asked] = field(default_factory=list)
-    lock: Any = field(default_factory=threading.RLock)
+    lock: threading.RLock = field(default_factory=threading.RLock)
     port: int = 0
 
     def token(self, namespace: str, account: str) -> str:
