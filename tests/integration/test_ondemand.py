@@ -30,7 +30,7 @@ from tests.integration.ondemand import QUICK, Agent, clustered
 from tests.unit.client.sites import START, FakeLink, assigned, policy
 
 MODEL = "1" * 64
-E2E = pytest.mark.e2e  # the same edge again, another way
+E2E = pytest.mark.e2e  # the same edge again, another way, or what a resident site's tests show, too
 
 
 @pytest.fixture
@@ -100,6 +100,7 @@ def test_a_run_with_a_job_for_each_task_ends_as_that_of_a_site_that_holds_its_gp
     assert '"round": 0, "phase": 1' in logged or "phase=1" in logged
 
 
+@E2E
 def test_models_are_scored_in_jobs_too(tmp_path, cluster):
     strategy = {"name": "evaluate", "candidate": MODEL}
     given = replace(task(strategy=strategy), task=Task(round=0, phase=0, factors="", epochs=0, start=START))
@@ -199,6 +200,7 @@ def test_what_fails_in_a_job_is_declined_as_in_the_sites_own_process(tmp_path, c
     assert ("patient 17" in said) == (fault != "MemoryError")  # of what has no name, no more than its kind
 
 
+@E2E
 def test_data_that_a_job_cannot_read_stop_the_agent_as_they_stop_a_site(tmp_path, cluster):
     link = FakeLink([task()])
     on_demand = agent(tmp_path, cluster, environment={"DOES": "release", "FAULT": "InvalidInput"})

@@ -119,6 +119,7 @@ def test_a_trial_over_connected_sites_ends_with_a_version_that_is_what_was_publi
     assert installation.aggregator.runs.get(run).spec.population == "trial"
 
 
+@pytest.mark.e2e
 def test_a_trial_at_an_aggregator_that_registers_nothing_says_so(secured, consortium, trial):
     with at_work(secured, consortium, answer):
         code, said = trial(secured, "--sites", ",".join(SITES))
