@@ -163,9 +163,9 @@ def test_a_job_for_each_task_gives_the_same_bits(consortium, hospitals, timed):
         west.cluster.await_ready(west.release)
         found = digests(consortium.events(consortium.start(spec), [west.cluster]))
         west.uninstall()
-    assert found == calm(consortium)
     assert api.asked.count(("site-agent", "create", "jobs", 201)) == PHASES
-    assert {status for *_, status in api.asked} == {200, 201}
+    assert [each for each in api.asked if each.status not in {200, 201}] == []
+    assert found == calm(consortium)
 
 
 def test_helm_test_of_both_charts_passes(consortium, hospitals, timed):
