@@ -164,6 +164,7 @@ def test_central_trains_one_site_on_everybodys_examples(finished, tmp_path):
     np.testing.assert_array_equal(np.load(tmp_path / "out/rows/central.npy"), np.sort(np.concatenate([*each])))
 
 
+@pytest.mark.e2e
 def test_a_port_in_use_is_one_sentence(tmp_path):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -198,6 +199,7 @@ def test_a_run_file_that_cannot_be_run_is_one_sentence(tmp_path, changes, says):
     refused(deerfield("run", write(tmp_path, **changes), "--out", tmp_path / "out"), says)
 
 
+@pytest.mark.e2e
 def test_a_seed_a_quorum_and_a_folder_that_cannot_be_used_are_one_sentence(tmp_path):
     file = write(tmp_path)
     for arguments, part in (

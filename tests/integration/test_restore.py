@@ -148,6 +148,7 @@ def check_charges(state, name, run, incarnation, told):
     assert told["epsilon"][name] > first.epsilon_after
 
 
+@pytest.mark.e2e
 def test_a_site_without_the_consortiums_ca_does_no_task_of_a_restored_run(tmp_path, consortium):
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()

@@ -15,10 +15,11 @@ from tests.integration.aggregator.conftest import open_aggregator, served
 from tests.ledgers import stored_in
 from tests.unit.client.sites import spec
 
-POINTS = ["run:after_fsync", "train", "vault:after_link", "commit:after_fsync", "sent"]
+POINTS = ["train", "vault:after_link", "commit:after_fsync", "sent"]
 OTHERS = [  # test_ledger_crash has the like without an aggregator
     *(f"open:{when}" for when in ("before_fsync", "after_fsync")),
     *(f"{kind}:before_fsync" for kind in ("run", "task", "vault", "commit")),
+    "run:after_fsync",
     *(f"vault:{when}" for when in ("after_fsync", "after_folder_fsync")),
     *("task:after_fsync", "send", "task:after_fsync#2", "commit:after_fsync#2", "sent#2", "never"),
 ]

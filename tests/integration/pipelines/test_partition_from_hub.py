@@ -5,6 +5,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 from deerfield.runfile import load
 from tests import data_hub
 from tests.integration.federation import SITES, write
@@ -29,6 +31,7 @@ def refused(done):
     return sentence
 
 
+@pytest.mark.e2e
 def test_a_hub_id_gives_the_same_parts_from_the_hub_and_from_its_cache_where_the_hub_is_away(tmp_path):
     source = {"path": "notes.csv", "patient": "patient", "site": "hospital"}
     file = load(write(tmp_path, embedded={"source": source})).model_dump(mode="json")

@@ -102,6 +102,7 @@ def test_every_example_is_in_one_part_as_the_manifest_says_and_a_second_try_writ
     assert all(word in page for word in (*SITES, *tiny.LABELS))
 
 
+@pytest.mark.e2e
 def test_a_part_that_was_torn_by_a_full_disk_is_written_again(tmp_path):
     path = write(tmp_path)
     run(path, tmp_path / "parts", tmp_path)

@@ -55,6 +55,7 @@ def gate(shop, server, together, version, champion):
             return str(error)
 
 
+@pytest.mark.e2e
 def test_gates_that_come_at_once_leave_one_champion_and_one_history(shop, server):
     champion, number = "", 0
     for _ in range(3):

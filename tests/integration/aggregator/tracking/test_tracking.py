@@ -199,7 +199,7 @@ def test_a_tracking_port_that_refuses_delays_the_end_of_a_run_by_seconds(aggrega
         uri = f"http://127.0.0.1:{closed.getsockname()[1]}"
         began_at = monotonic()
         tracking = MlflowTracking(aggregator.desk, uri)
-        # one attempt: whatever else runs in this process may have set how often MLflow asks again within it, and its 4 s
+        # one attempt: another test of this process may have set how often MLflow asks again in each, with pauses of 4 s
         Recorder(aggregator.desk.store, tracking, clock, patience=Patience(quick_s=(), patience_s=0.0)).drain()
     assert monotonic() - began_at < 10
     kinds = [event.kind for event in aggregator.runs.events(run, 0)]
